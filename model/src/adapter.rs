@@ -1,0 +1,113 @@
+//! What travels and what is published: a method's trained parameters, with all that is needed to use them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::checkpoint::{read_safetensors, write_safetensors};
+use crate::config::{AdapterConfig, SamConfig};
+use crate::method::Method;
+use crate::parameters::StateDict;
+use crate::sam::Sam;
+use crate::segment::Intensity;
+
+const METADATA_KEY: &str = "flapsam_adapter";
+
+/// A trained adapter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adapter {
+    /// How it was made and how to use it.
+    pub metadata: AdapterMetadata,
+    /// The trained parameters under SAM's own names.
+    pub state: StateDict,
+}
+
+/// All that is needed to use an adapter on its base.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AdapterMetadata {
+    /// The method that trained it.
+    pub method: Method,
+    /// The network it was trained in, at its training image size.
+    pub sam: SamConfig,
+    /// How the network is adapted.
+    pub adapter: AdapterConfig,
+    /// Name of each class, background first.
+    pub classes: Vec<String>,
+    /// How intensities are prepared.
+    pub intensity: Intensity,
+    /// Lower-case hexadecimal sha256 of the base checkpoint's file.
+    pub base_sha256: String,
+    /// Seed of the parts that start fresh and that the method does not train.
+    pub seed: u64,
+}
+
+impl Adapter {
+    /// A safetensors file. The same adapter gives the same bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let metadata = serde_json::to_string(&self.metadata).expect("plain data is valid JSON");
+        write_safetensors(&self.state, Some((METADATA_KEY, metadata)))
+    }
+
+    /// Reads what [`Adapter::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// Not a safetensors file, without an adapter's metadata, or its tensors are not those that its metadata promise.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let (state, metadata) = read_safetensors(bytes)?;
+        let Some(metadata) = metadata.get(METADATA_KEY) else {
+            let why = format!("it has no '{METADATA_KEY}' metadata; pass an adapter.safetensors that flapsam wrote");
+            return Err(Error::format("the adapter", why));
+        };
+        let metadata: AdapterMetadata =
+            serde_json::from_str(metadata).map_err(|why| Error::format("the adapter's metadata", why))?;
+        let adapter = Self { metadata, state };
+        adapter.check_layout()?;
+        Ok(adapter)
+    }
+
+    fn check_layout(&self) -> Result<(), Error> {
+        let metadata = &self.metadata;
+        let layout = Sam::layout(&metadata.sam, Some(&metadata.adapter))?;
+        let expected = metadata.method.trained(&layout);
+        for key in &expected {
+            let spec = &layout[key];
+            match self.state.get(key) {
+                None => {
+                    return Err(Error::MissingParameter {
+                        key: key.clone(),
+                        network: format!("{} adapter", metadata.method.name()),
+                    });
+                }
+                Some(array) if array.shape != spec.shape => {
+                    return Err(Error::Shape {
+                        key: key.clone(),
+                        expected: spec.shape.clone(),
+                        found: array.shape.clone(),
+                    });
+                }
+                Some(_) => (),
+            }
+        }
+        match self.state.keys().find(|key| !expected.contains(*key)) {
+            Some(key) => Err(Error::UnknownParameter { key: key.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The whole network's weights: the base's, resized and completed, with the adapter's in their place.
+    ///
+    /// # Errors
+    /// The base is another than the adapter was trained on, or lacks a parameter.
+    pub fn on_base(&self, base: &StateDict, base_sha256: &str) -> Result<StateDict, Error> {
+        let metadata = &self.metadata;
+        if metadata.base_sha256 != base_sha256 {
+            return Err(Error::OtherBase {
+                adapter: metadata.base_sha256.clone(),
+                base: base_sha256.to_owned(),
+            });
+        }
+        let adapter = Some(&metadata.adapter);
+        let mut state = crate::checkpoint::adapt(base, &metadata.sam, adapter, metadata.seed)?;
+        state.extend(self.state.clone());
+        Ok(state)
+    }
+}

@@ -1,0 +1,44 @@
+/// What can be wrong with bytes or settings from outside. Callers that know the path put it in front.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The bytes are not of the format they claim to be.
+    #[error("{what} cannot be read: {why}")]
+    Format { what: &'static str, why: String },
+    /// A checkpoint or adapter lacks a parameter that the network needs.
+    #[error(
+        "the parameter '{key}' is missing; check that the file belongs to a {network} and is complete"
+    )]
+    MissingParameter { key: String, network: String },
+    /// A parameter has another shape than the network needs.
+    #[error(
+        "the parameter '{key}' has the shape {found:?} where the network needs {expected:?}; check model, image size, classes and rank"
+    )]
+    Shape {
+        key: String,
+        expected: Vec<usize>,
+        found: Vec<usize>,
+    },
+    /// A parameter that the network does not have.
+    #[error("the parameter '{key}' has no place in this network; check classes, rank and method")]
+    UnknownParameter { key: String },
+    /// The adapter was trained on another base checkpoint.
+    #[error(
+        "the adapter was made for the base checkpoint with sha256 {adapter}, not for {base}; pass the base that its run names"
+    )]
+    OtherBase { adapter: String, base: String },
+    /// A volume that the operation cannot take.
+    #[error("{0}")]
+    Volume(String),
+    /// A setting out of its range.
+    #[error("{0}")]
+    Config(String),
+}
+
+impl Error {
+    pub(crate) fn format(what: &'static str, why: impl std::fmt::Display) -> Self {
+        Error::Format {
+            what,
+            why: why.to_string(),
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Segment Anything with LoRA for 3D medical images.
+//!
+//! Everything that the native program and the browser share: the network, its adapters, volumes and the one
+//! inference path. Bytes in, tensors out: nothing here opens a file, starts a thread or reads a clock.
+//!
+//! Read in this order: [`config`] says how large a network is, [`parameters`] where its weights come from,
+//! [`sam`] is the network, [`method`] says what is trained and sent, [`segment`] applies it to a [`volume`].
+
+pub mod adapter;
+pub mod checkpoint;
+pub mod config;
+mod error;
+pub mod image_encoder;
+pub mod layers;
+pub mod lora;
+pub mod mask_decoder;
+pub mod method;
+pub mod parameters;
+pub mod prompt_encoder;
+pub mod random;
+pub mod resize;
+pub mod sam;
+pub mod segment;
+pub mod transformer;
+pub mod volume;
+
+pub use burn;
+pub use error::Error;

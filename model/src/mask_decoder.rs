@@ -1,0 +1,178 @@
+//! SAM's mask decoder, official and adapted: tokens ask the image for masks.
+
+use burn::tensor::Tensor;
+
+use crate::Error;
+use crate::config::{AdapterConfig, SamConfig};
+use crate::layers::{LayerNorm, Mlp, gelu};
+use crate::parameters::{Init, Scope};
+use crate::transformer::TwoWayTransformer;
+
+/// The official decoder's mask tokens: one for a single answer, three for ambiguous prompts.
+const OFFICIAL_MASKS: usize = 4;
+/// Channel norms of the upscaling: the framework's default, as everywhere in the image encoder.
+const CHANNEL_NORM_EPSILON: f64 = 1e-6;
+
+/// Embeddings and prompts to masks.
+#[derive(Debug, Clone)]
+pub struct MaskDecoder {
+    transformer: TwoWayTransformer,
+    iou_token: Tensor<2>,
+    mask_tokens: Tensor<2>,
+    upscaling: Upscaling,
+    hypernetworks: Vec<Mlp>,
+    iou_prediction_head: Mlp,
+}
+
+impl MaskDecoder {
+    /// The official decoder, or, with an adapter, one mask per class at full resolution.
+    pub fn new(
+        scope: &mut Scope,
+        config: &SamConfig,
+        adapter: Option<&AdapterConfig>,
+    ) -> Result<Self, Error> {
+        let dim = config.prompt_dim;
+        let (masks, stages) = match adapter {
+            Some(adapter) => (adapter.num_classes + 1, 4),
+            None => (OFFICIAL_MASKS, 2),
+        };
+        let upscaling = Upscaling::new(&mut scope.at("output_upscaling"), dim, stages)?;
+        let normal = Init::Normal { std: 1.0 };
+        let hypernetworks = (0..masks).map(|index| {
+            let mut scope = scope.at("output_hypernetworks_mlps");
+            Mlp::new(&mut scope.at(index), dim, dim, upscaling.channels, 3)
+        });
+        let hypernetworks = hypernetworks.collect::<Result<_, _>>()?;
+        Ok(Self {
+            transformer: TwoWayTransformer::new(&mut scope.at("transformer"), config, adapter)?,
+            iou_token: scope.at("iou_token").parameter("weight", [1, dim], normal)?,
+            mask_tokens: scope
+                .at("mask_tokens")
+                .parameter("weight", [masks, dim], normal)?,
+            upscaling,
+            hypernetworks,
+            iou_prediction_head: Mlp::new(
+                &mut scope.at("iou_prediction_head"),
+                dim,
+                dim,
+                masks,
+                3,
+            )?,
+        })
+    }
+
+    /// Image embedding `[batch, channel, row, column]` (with the dense prompt added), positional grid
+    /// `[1, channel, row, column]` and sparse prompts `[1, point, channel]`;
+    /// to masks `[batch, mask, row, column]` (logits) and predicted scores `[batch, mask]`.
+    pub fn forward(
+        &self,
+        image: Tensor<4>,
+        positions: Tensor<4>,
+        sparse: Option<Tensor<3>>,
+    ) -> (Tensor<4>, Tensor<2>) {
+        let [batch, dim, rows, columns] = image.dims();
+        let masks = self.hypernetworks.len();
+        let output_tokens = vec![self.iou_token.clone(), self.mask_tokens.clone()];
+        let tokens = Tensor::cat(output_tokens, 0).unsqueeze::<3>();
+        let tokens = match sparse {
+            Some(sparse) => Tensor::cat(vec![tokens, sparse], 1),
+            None => tokens,
+        };
+        let tokens = tokens.repeat_dim(0, batch);
+        let places = |x: Tensor<4>| {
+            let batch = x.dims()[0];
+            x.reshape([batch, dim, rows * columns]).swap_dims(1, 2)
+        };
+        let (tokens, image) = self.transformer.forward(tokens, places(image), places(positions));
+
+        let scores = self.iou_prediction_head.forward(tokens.clone().narrow(1, 0, 1));
+        let weights = self.hypernetworks.iter().enumerate().map(|(index, mlp)| {
+            let token = tokens.clone().narrow(1, 1 + index, 1);
+            mlp.forward(token)
+        });
+        let weights = Tensor::cat(weights.collect(), 1);
+        let pixels = self.upscaling.forward(image);
+        let logits = weights.matmul(pixels.transpose());
+        let logits = self.upscaling.arrange(logits, rows, columns);
+        (logits, scores.reshape([batch, masks]))
+    }
+}
+
+/// Transposed 2x2 convolutions with stride 2, channel norms and GELU between them.
+///
+/// Where kernel and stride are equal, no two places overlap: a stage is a linear layer that turns each place into
+/// its four children. So the stages run on a flat list of places, and only the finished masks are arranged into an
+/// image, once, by [`Upscaling::arrange`].
+#[derive(Debug, Clone)]
+struct Upscaling {
+    stages: Vec<Stage>,
+    /// Channels after the last stage.
+    channels: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Stage {
+    /// `[in, out, 2, 2]`
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    norm: Option<LayerNorm>,
+}
+
+impl Upscaling {
+    /// The official decoder has two stages, the adapted one four, up to the input's resolution.
+    fn new(scope: &mut Scope, dim: usize, stages: usize) -> Result<Self, Error> {
+        let channels: Vec<usize> = std::iter::once(dim)
+            .chain((0..stages).map(|stage| dim / (4 << stage)))
+            .collect();
+        let stage = |index: usize| {
+            let (inputs, outputs) = (channels[index], channels[index + 1]);
+            // PyTorch's fan-in of a transposed convolution counts its outputs.
+            let init = Init::fan_in(outputs * 4);
+            let mut conv = scope.at(3 * index);
+            Ok(Stage {
+                weight: conv.parameter("weight", [inputs, outputs, 2, 2], init)?,
+                bias: conv.parameter("bias", [outputs], init)?,
+                norm: match index + 1 < stages {
+                    true => {
+                        let mut norm = scope.at(3 * index + 1);
+                        Some(LayerNorm::new(&mut norm, outputs, CHANNEL_NORM_EPSILON)?)
+                    }
+                    false => None,
+                },
+            })
+        };
+        Ok(Self {
+            stages: (0..stages).map(stage).collect::<Result<_, Error>>()?,
+            channels: channels[stages],
+        })
+    }
+
+    /// `[batch, place, channel]` to `[batch, place * 4^stages, channel]`, children beside their parent.
+    fn forward(&self, places: Tensor<3>) -> Tensor<3> {
+        self.stages.iter().fold(places, |x, stage| {
+            let [batch, places, inputs] = x.dims();
+            let [_, outputs, _, _] = stage.weight.dims();
+            let weight = stage.weight.clone().permute([0, 2, 3, 1]);
+            let x = x.matmul(weight.reshape([1, inputs, 4 * outputs]));
+            let x = x.reshape([batch, 4 * places, outputs]) + stage.bias.clone().unsqueeze::<3>();
+            gelu(match &stage.norm {
+                Some(norm) => norm.forward(x),
+                None => x,
+            })
+        })
+    }
+
+    /// Puts `[batch, mask, place * 4^stages]` into an image: `[batch, mask, row * 2^stages, column * 2^stages]`.
+    fn arrange(&self, masks: Tensor<3>, rows: usize, columns: usize) -> Tensor<4> {
+        let [batch, count, total] = masks.dims();
+        let start = masks.reshape([batch * count, rows, columns, total / (rows * columns)]);
+        let arranged = self.stages.iter().fold(start, |x, _| {
+            let [images, rows, columns, rest] = x.dims();
+            x.reshape([images, rows, columns, 2, 2, rest / 4])
+                .permute([0, 1, 3, 2, 4, 5])
+                .reshape([images, 2 * rows, 2 * columns, rest / 4])
+        });
+        let [_, high, wide, _] = arranged.dims();
+        arranged.reshape([batch, count, high, wide])
+    }
+}

@@ -1,0 +1,134 @@
+//! Resizing slices on the host, as the reference's `scipy.ndimage.zoom` does it: corner voxels map to corners.
+
+/// Cubic B-spline resizing of a `[rows, columns]` image (`order=3`).
+pub fn cubic(image: &[f32], from: [usize; 2], to: [usize; 2]) -> Vec<f32> {
+    if from == to {
+        return image.to_vec();
+    }
+    let [rows, columns] = from;
+    let mut coefficients: Vec<f64> = image.iter().map(|&value| value as f64).collect();
+    for row in coefficients.chunks_exact_mut(columns) {
+        prefilter(row);
+    }
+    let mut line = vec![0.0; rows];
+    for column in 0..columns {
+        for (row, value) in line.iter_mut().enumerate() {
+            *value = coefficients[row * columns + column];
+        }
+        prefilter(&mut line);
+        for (row, value) in line.iter().enumerate() {
+            coefficients[row * columns + column] = *value;
+        }
+    }
+    let (down, across) = (taps(rows, to[0]), taps(columns, to[1]));
+    // Columns first, on every input row; then rows.
+    let mut wide = Vec::with_capacity(rows * to[1]);
+    for row in coefficients.chunks_exact(columns) {
+        wide.extend(across.iter().map(|taps| taps.iter().map(|&(at, weight)| row[at] * weight).sum::<f64>()));
+    }
+    let mut out = Vec::with_capacity(to[0] * to[1]);
+    for taps in &down {
+        for column in 0..to[1] {
+            let value: f64 = taps.iter().map(|&(row, weight)| wide[row * to[1] + column] * weight).sum();
+            out.push(value as f32);
+        }
+    }
+    out
+}
+
+/// Nearest-neighbour resizing of a `[rows, columns]` image (`order=0`), for labels.
+pub fn nearest<T: Copy>(image: &[T], from: [usize; 2], to: [usize; 2]) -> Vec<T> {
+    if from == to {
+        return image.to_vec();
+    }
+    let places = |axis: usize| -> Vec<usize> {
+        let place = |index| (position(index, from[axis], to[axis]) + 0.5).floor() as usize;
+        (0..to[axis]).map(|index| place(index).min(from[axis] - 1)).collect()
+    };
+    let (rows, columns) = (places(0), places(1));
+    rows.iter()
+        .flat_map(|row| columns.iter().map(move |column| image[row * from[1] + column]))
+        .collect()
+}
+
+fn position(index: usize, from: usize, to: usize) -> f64 {
+    match to {
+        1 => 0.0,
+        _ => index as f64 * (from - 1) as f64 / (to - 1) as f64,
+    }
+}
+
+/// For each output place, four input places and their weights. Places past the edge are mirrored at the last voxel.
+fn taps(from: usize, to: usize) -> Vec<[(usize, f64); 4]> {
+    let mirror = |at: isize| -> usize {
+        if from == 1 {
+            return 0;
+        }
+        let period = 2 * (from as isize - 1);
+        let at = at.rem_euclid(period);
+        at.min(period - at) as usize
+    };
+    let tap = |index: usize| {
+        let position = position(index, from, to);
+        let start = position.floor() as isize;
+        let t = position - start as f64;
+        let s = 1.0 - t;
+        let weights = [
+            s * s * s / 6.0,
+            (4.0 - 6.0 * t * t + 3.0 * t * t * t) / 6.0,
+            (4.0 - 6.0 * s * s + 3.0 * s * s * s) / 6.0,
+            t * t * t / 6.0,
+        ];
+        [0, 1, 2, 3].map(|k| (mirror(start - 1 + k as isize), weights[k]))
+    };
+    (0..to).map(tap).collect()
+}
+
+/// Samples to cubic B-spline coefficients, mirrored at the ends (Unser's recursive filter).
+fn prefilter(line: &mut [f64]) {
+    let count = line.len();
+    if count < 2 {
+        return;
+    }
+    let pole = 3f64.sqrt() - 2.0;
+    line.iter_mut().for_each(|value| *value *= 6.0);
+    // The exact start of a mirrored signal: the sum over one period.
+    let mut power = pole;
+    let last = pole.powi(count as i32 - 1);
+    let mut sum = line[0] + last * line[count - 1];
+    for k in 1..count - 1 {
+        sum += (power + last * last / power) * line[k];
+        power *= pole;
+    }
+    line[0] = sum / (1.0 - last * last);
+    for k in 1..count {
+        line[k] += pole * line[k - 1];
+    }
+    line[count - 1] = pole / (pole * pole - 1.0) * (line[count - 1] + pole * line[count - 2]);
+    for k in (0..count - 1).rev() {
+        line[k] = pole * (line[k + 1] - line[k]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splines_go_through_their_samples() {
+        let image: Vec<f32> = (0..35).map(|i| ((i * 37) % 11) as f32).collect();
+        // 7 x 5 to 13 x 9: every second place is a sample.
+        let large = cubic(&image, [7, 5], [13, 9]);
+        for row in 0..7 {
+            for column in 0..5 {
+                let (got, want) = (large[2 * row * 9 + 2 * column], image[row * 5 + column]);
+                assert!((got - want).abs() < 1e-5, "{row} {column}: {got} {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn nearest_keeps_labels() {
+        assert_eq!(nearest(&[1u8, 2, 3, 4], [2, 2], [3, 3]), [1, 2, 2, 3, 4, 4, 3, 4, 4]);
+    }
+}

@@ -1,0 +1,182 @@
+//! The one inference path, native and in the browser: axial slices in, labels out.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::resize;
+use crate::sam::{Sam, resize_bilinear};
+use crate::volume::Slices;
+
+/// Slices in a stack: one and its two neighbours on either side.
+pub const STACK: usize = 5;
+/// Neighbours on either side.
+const REACH: usize = STACK / 2;
+/// Slices that go through the network together when they share one scaling.
+const BATCH: usize = 8;
+
+/// How intensities become the network's input.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intensity {
+    /// Values outside this range are set to its ends (HU for CT).
+    pub clip: Option<[f32; 2]>,
+    /// Over what the range is mapped to `[0, 1]` at inference.
+    #[serde(default)]
+    pub scaling: Scaling,
+}
+
+/// Over what minimum and maximum are taken.
+///
+/// The network sees single slices, so the windows that hold a slice differ only by this scaling.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scaling {
+    /// Over the whole volume: each slice goes through the network once.
+    #[default]
+    Volume,
+    /// Over each window of five slices (the reference): five passes a slice, their probabilities averaged.
+    Stack,
+}
+
+impl Intensity {
+    /// Clips values in place.
+    pub fn clip(&self, values: &mut [f32]) {
+        if let Some([low, high]) = self.clip {
+            values.iter_mut().for_each(|value| *value = value.clamp(low, high));
+        }
+    }
+}
+
+/// Scales values to `[0, 1]` by a range; a constant becomes 0.
+pub fn scale_to_unit(values: &mut [f32], [low, high]: [f32; 2]) {
+    let factor = if high > low { 1.0 / (high - low) } else { 0.0 };
+    values.iter_mut().for_each(|value| *value = (*value - low) * factor);
+}
+
+/// Minimum and maximum.
+pub fn range(values: &[f32]) -> [f32; 2] {
+    values.iter().fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], &value| {
+        [low.min(value), high.max(value)]
+    })
+}
+
+/// The slices of the stack around `centre`; past either end the edge slice repeats.
+pub fn stack_members(centre: usize, count: usize) -> [usize; STACK] {
+    std::array::from_fn(|slot| (centre + slot).saturating_sub(REACH).min(count - 1))
+}
+
+/// Slices in `[0, 1]`, already of the network's size, as its input `[slice, 3, side, side]`.
+pub fn to_input(slices: Vec<f32>, side: usize, device: &Device) -> Tensor<4> {
+    let count = slices.len() / (side * side);
+    let data = TensorData::new(slices, [count, 1, side, side]);
+    Tensor::<4>::from_data(data, device).repeat_dim(1, 3)
+}
+
+/// A run of slices that go through the network together.
+struct Pass {
+    /// The volume's slices, by number; `None` for an edge slice's repetition, whose result is cut off.
+    members: Vec<(usize, bool)>,
+    /// What maps to `[0, 1]`.
+    range: [f32; 2],
+    /// After this pass, all slices before this one are complete.
+    complete: usize,
+}
+
+/// Segments a volume: labels in axial order, one for each voxel. `progress` is told slices done and slices in all,
+/// and stops the work by returning false; then the result is `None`.
+///
+/// Asynchronous for the browser, where reading a tensor back must wait; on a CPU it never does.
+pub async fn segment(
+    sam: &Sam,
+    slices: &Slices,
+    intensity: &Intensity,
+    side: usize,
+    device: &Device,
+    mut progress: impl FnMut(usize, usize) -> bool,
+) -> Option<Vec<u8>> {
+    let [count, rows, columns] = slices.dims;
+    let mut clipped = slices.clone();
+    intensity.clip(&mut clipped.values);
+    let mut labels = Vec::with_capacity(slices.values.len());
+    let mut open: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
+    for pass in passes(&clipped, intensity.scaling) {
+        let mut input = Vec::with_capacity(pass.members.len() * side * side);
+        for &(member, _) in &pass.members {
+            let mut values = clipped.slice(member).to_vec();
+            scale_to_unit(&mut values, pass.range);
+            input.extend(resize::cubic(&values, [rows, columns], [side, side]));
+        }
+        let logits = sam.logits(to_input(input, side, device));
+        let classes = logits.dims()[1];
+        let probabilities = resize_bilinear(softmax(logits, 1), [rows, columns]);
+        let data = probabilities.into_data_async().await;
+        let data = data.expect("the device answers while it is held");
+        let values = data.try_into_vec::<f32>().expect("floats are f32 on every device opened here");
+        let volume = classes * rows * columns;
+        for (slot, &(member, counts)) in pass.members.iter().enumerate() {
+            if !counts {
+                continue;
+            }
+            let found = &values[slot * volume..(slot + 1) * volume];
+            let sum = open.entry(member).or_insert_with(|| vec![0.0; volume]);
+            sum.iter_mut().zip(found).for_each(|(sum, value)| *sum += value);
+        }
+        while let Some(entry) = open.first_entry().filter(|entry| *entry.key() < pass.complete) {
+            labels.extend(arg_max(&entry.remove(), rows * columns));
+        }
+        if !progress(pass.complete, count) {
+            return None;
+        }
+    }
+    Some(labels)
+}
+
+fn passes(slices: &Slices, scaling: Scaling) -> Vec<Pass> {
+    let count = slices.dims[0];
+    match scaling {
+        Scaling::Volume => {
+            let range = range(&slices.values);
+            let pass = |start: usize| {
+                let end = (start + BATCH).min(count);
+                Pass {
+                    members: (start..end).map(|slice| (slice, true)).collect(),
+                    range,
+                    complete: end,
+                }
+            };
+            (0..count).step_by(BATCH).map(pass).collect()
+        }
+        Scaling::Stack => {
+            let pass = |centre: usize| {
+                let members = stack_members(centre, count);
+                let inside = |slot: usize| (REACH..count + REACH).contains(&(centre + slot));
+                let ranges = members.map(|member| range(slices.slice(member)));
+                Pass {
+                    members: (0..STACK).map(|slot| (members[slot], inside(slot))).collect(),
+                    range: ranges.into_iter().fold([f32::INFINITY, f32::NEG_INFINITY], |all, one| {
+                        [all[0].min(one[0]), all[1].max(one[1])]
+                    }),
+                    complete: match centre + 1 == count {
+                        true => count,
+                        false => (centre + 1).saturating_sub(REACH),
+                    },
+                }
+            };
+            (0..count).map(pass).collect()
+        }
+    }
+}
+
+/// The class of largest sum at each of `area` places; the lowest class wins a tie.
+fn arg_max(sums: &[f32], area: usize) -> impl Iterator<Item = u8> {
+    (0..area).map(move |place| {
+        let classes = sums.iter().skip(place).step_by(area);
+        let best = classes.enumerate().fold((0, f32::NEG_INFINITY), |best, (class, &sum)| {
+            if sum > best.1 { (class as u8, sum) } else { best }
+        });
+        best.0
+    })
+}

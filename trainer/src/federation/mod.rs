@@ -1,0 +1,3 @@
+//! The server's side: how clients' updates become one.
+
+pub mod aggregation;

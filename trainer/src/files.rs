@@ -1,0 +1,82 @@
+//! Files: read whole, written beside their place and renamed, so that nothing half-written stays behind.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use flapsam_model::checkpoint::{read_safetensors, sha256};
+use flapsam_model::parameters::{Array, StateDict};
+use pytorch_reader::{DType, PytorchReader};
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+/// Reads a whole file.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(Error::file("read", path))
+}
+
+/// Writes a whole file, or leaves what was there.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    create_folder(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::file("write", path))?;
+    file.write_all(bytes).map_err(Error::file("write", path))?;
+    file.as_file().sync_all().map_err(Error::file("write", path))?;
+    // Temporary files are private; results are as open as the user's other files.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::Permissions::from_mode(0o644);
+        file.as_file().set_permissions(mode).map_err(Error::file("write", path))?;
+    }
+    file.persist(path).map_err(|failed| Error::file("write", path)(failed.error))?;
+    Ok(())
+}
+
+/// Creates a folder and those above it.
+pub fn create_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(Error::file("create the folder", path))
+}
+
+/// Reads a JSON file.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    serde_json::from_slice(&read(path)?).map_err(|why| Error::invalid(path, format!("{why}; check the file against its example")))
+}
+
+/// Writes a JSON file for people to read.
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|why| Error::invalid(path, why))?;
+    text.push('\n');
+    write(path, text.as_bytes())
+}
+
+/// Reads a state dict, `.safetensors` or `.pth` by its content, and the sha256 of its file.
+/// No pickle code is run: the reader knows tensors and dictionaries, and refuses the rest.
+pub fn read_state_dict(path: &Path) -> Result<(StateDict, String)> {
+    let bytes = read(path)?;
+    let digest = sha256(&bytes);
+    // A safetensors file starts with the length of its header and the brace that opens it.
+    let state = match bytes.get(8) == Some(&b'{') {
+        true => read_safetensors(&bytes).map_err(Error::content(path))?.0,
+        false => read_pth(path)?,
+    };
+    Ok((state, digest))
+}
+
+fn read_pth(path: &Path) -> Result<StateDict> {
+    let refuse = |why: String| Error::invalid(path, format!("it cannot be read as a checkpoint: {why}; pass a .pth or .safetensors state dict"));
+    let reader = PytorchReader::new(path).map_err(|why| refuse(why.to_string()))?;
+    let tensors = reader.tensors().iter().map(|(key, tensor)| {
+        if tensor.dtype() != DType::F32 {
+            return Err(refuse(format!("'{key}' is {:?}, not F32", tensor.dtype())));
+        }
+        let bytes = tensor.read().map_err(|why| refuse(why.to_string()))?;
+        let values = bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+        Ok((key.clone(), Array::new(tensor.shape(), values.collect())))
+    });
+    tensors.collect()
+}

@@ -1,0 +1,17 @@
+//! Reproducibility harness for federated LoRA fine-tuning of Segment Anything in 3D medical images.
+//!
+//! Data flows one way, and each module knows only those before it: [`data`] (manifest, volumes, batches),
+//! [`training`] (a client's local epoch), [`federation`] (rounds, aggregation, ledger), [`experiment`] (a run and its
+//! record), [`verification`] (golden figures). [`commands`] is the program's surface, one file a subcommand.
+
+pub mod commands;
+pub mod data;
+pub mod device;
+mod error;
+pub mod experiment;
+pub mod federation;
+pub mod files;
+pub mod training;
+pub mod verification;
+
+pub use error::{Error, Result};

@@ -1,0 +1,89 @@
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use flapsam_model::parameters::{Array, Parameters, StateDict, to_vec};
+
+const BETA_1: f64 = 0.9;
+const BETA_2: f64 = 0.999;
+const EPSILON: f64 = 1e-8;
+
+/// AdamW with decoupled weight decay, by name, so that its state can travel with a client.
+#[derive(Debug, Clone)]
+pub struct AdamW {
+    weight_decay: f64,
+    steps: i32,
+    moments: BTreeMap<String, Moments>,
+}
+
+#[derive(Debug, Clone)]
+struct Moments {
+    first: Tensor<1>,
+    second: Tensor<1>,
+}
+
+impl AdamW {
+    /// A fresh optimizer.
+    pub fn new(weight_decay: f64) -> Self {
+        Self {
+            weight_decay,
+            steps: 0,
+            moments: BTreeMap::new(),
+        }
+    }
+
+    /// Updates every parameter that has a gradient. Those without one are left alone, weight decay included.
+    pub fn step(&mut self, parameters: &mut Parameters, gradients: &mut Gradients, rate: f64) {
+        self.steps += 1;
+        let correction_1 = 1.0 - BETA_1.powi(self.steps);
+        let correction_2 = 1.0 - BETA_2.powi(self.steps);
+        for (key, parameter) in parameters.iter_mut() {
+            let Some(gradient) = parameter.flat.grad_remove(gradients) else {
+                continue;
+            };
+            let value = parameter.flat.clone().inner() * (1.0 - rate * self.weight_decay);
+            let moments = self.moments.entry(key.clone()).or_insert_with(|| Moments {
+                first: gradient.zeros_like(),
+                second: gradient.zeros_like(),
+            });
+            moments.first = moments.first.clone() * BETA_1 + gradient.clone() * (1.0 - BETA_1);
+            moments.second = moments.second.clone() * BETA_2 + gradient.square() * (1.0 - BETA_2);
+            let spread = moments.second.clone().sqrt() / correction_2.sqrt() + EPSILON;
+            let value = value - moments.first.clone() / spread * (rate / correction_1);
+            parameter.flat = Tensor::from_inner(value).require_grad();
+        }
+    }
+
+    /// The moments on the host: `first.*` and `second.*`, and the number of steps.
+    pub fn state(&self) -> (StateDict, i32) {
+        let arrays = self.moments.iter().flat_map(|(key, moments)| {
+            let array = |tensor: &Tensor<1>| {
+                let values = to_vec(tensor.clone());
+                Array::new([values.len()], values)
+            };
+            [
+                (format!("first.{key}"), array(&moments.first)),
+                (format!("second.{key}"), array(&moments.second)),
+            ]
+        });
+        (arrays.collect(), self.steps)
+    }
+
+    /// Restores what [`AdamW::state`] gave. Entries without their pair are left out.
+    pub fn restore(&mut self, state: &StateDict, steps: i32, device: &Device) {
+        let tensor = |array: &Array| {
+            let data = TensorData::new(array.values.clone(), [array.values.len()]);
+            Tensor::<1>::from_data(data, device)
+        };
+        let pairs = state.iter().filter_map(|(key, first)| {
+            let key = key.strip_prefix("first.")?;
+            let second = state.get(&format!("second.{key}"))?;
+            let moments = Moments {
+                first: tensor(first),
+                second: tensor(second),
+            };
+            Some((key.to_owned(), moments))
+        });
+        self.moments = pairs.collect();
+        self.steps = steps;
+    }
+}

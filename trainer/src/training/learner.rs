@@ -1,0 +1,116 @@
+use std::collections::BTreeSet;
+
+use burn::tensor::{Device, Gradients};
+use flapsam_model::config::{AdapterConfig, SamConfig};
+use flapsam_model::parameters::{Parameters, StateDict, to_vec};
+use flapsam_model::sam::Sam;
+use flapsam_model::segment::to_input;
+
+use super::{AdamW, Loss, Schedule, Target, loss};
+use crate::error::Result;
+
+/// Slices and their labels, at the network's size.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// In `[0, 1]`, `[slice, side, side]` in a row.
+    pub slices: Vec<f32>,
+    /// One label for each value.
+    pub labels: Vec<i32>,
+}
+
+/// A network in training: its weights, and the optimizer that goes with them.
+#[derive(Debug, Clone)]
+pub struct Learner {
+    sam: SamConfig,
+    adapter: AdapterConfig,
+    parameters: Parameters,
+    trained: BTreeSet<String>,
+    optimizer: AdamW,
+    schedule: Schedule,
+    step: usize,
+    device: Device,
+}
+
+impl Learner {
+    /// A learner on a device, from a whole network's weights and the names of those it trains.
+    pub fn new(
+        sam: &SamConfig,
+        adapter: &AdapterConfig,
+        weights: &StateDict,
+        trained: BTreeSet<String>,
+        optimizer: AdamW,
+        schedule: Schedule,
+        device: &Device,
+    ) -> Self {
+        let mut parameters = Parameters::new(weights, device);
+        parameters.require_grad(&trained);
+        Self {
+            sam: sam.clone(),
+            adapter: adapter.clone(),
+            parameters,
+            trained,
+            optimizer,
+            schedule,
+            step: 0,
+            device: device.clone(),
+        }
+    }
+
+    /// Forward and backward: the loss, and the gradients of the trained parameters.
+    ///
+    /// # Errors
+    /// The weights are not those of the network.
+    pub fn backward(&self, batch: &Batch) -> Result<(Loss, Gradients)> {
+        let network = Sam::new(&self.sam, Some(&self.adapter), &self.parameters)?;
+        let side = self.sam.image_size;
+        let input = to_input(batch.slices.clone(), side, &self.device);
+        let logits = network.to_image_size(network.logits(input));
+        let target = Target::new(&batch.labels, logits.dims(), &self.device);
+        let loss = loss(logits, &target);
+        let gradients = loss.total.backward();
+        Ok((loss, gradients))
+    }
+
+    /// One optimizer step; returns the loss before it.
+    ///
+    /// # Errors
+    /// See [`Learner::backward`].
+    pub fn step(&mut self, batch: &Batch) -> Result<f32> {
+        let (loss, mut gradients) = self.backward(batch)?;
+        let rate = self.schedule.rate(self.step);
+        self.optimizer.step(&mut self.parameters, &mut gradients, rate);
+        self.step += 1;
+        Ok(to_vec(loss.total)[0])
+    }
+
+    /// The gradient of a parameter, row-major; `None` when the loss does not depend on it.
+    pub fn gradient(&self, key: &str, gradients: &Gradients) -> Option<Vec<f32>> {
+        let parameter = self.parameters.get(key)?;
+        Some(to_vec::<1>(parameter.flat.grad(gradients)?))
+    }
+
+    /// The trained parameters.
+    pub fn trained(&self) -> StateDict {
+        self.parameters.state(&self.trained)
+    }
+
+    /// Takes over the given parameters; the optimizer's state stays.
+    pub fn load(&mut self, state: &StateDict) {
+        self.parameters.load(state, &self.device);
+        self.parameters.require_grad(&self.trained);
+    }
+
+    /// A view of the network for inference, without autodiff.
+    ///
+    /// # Errors
+    /// See [`Learner::backward`].
+    pub fn network(&self) -> Result<Sam> {
+        let frozen = self.parameters.without_autodiff();
+        Ok(Sam::new(&self.sam, Some(&self.adapter), &frozen)?)
+    }
+
+    /// The optimizer, for a checkpoint.
+    pub fn optimizer(&self) -> &AdamW {
+        &self.optimizer
+    }
+}

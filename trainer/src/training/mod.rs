@@ -1,0 +1,11 @@
+//! One client's training: the loss, the schedule, the optimizer, a step.
+
+mod adamw;
+mod learner;
+mod loss;
+mod schedule;
+
+pub use adamw::AdamW;
+pub use learner::{Batch, Learner};
+pub use loss::{Loss, Target, loss};
+pub use schedule::Schedule;

@@ -1,0 +1,3 @@
+//! Checks against what is known: reference outputs and golden figures.
+
+pub mod parity;
