@@ -27,9 +27,7 @@ pub fn read_safetensors(bytes: &[u8]) -> Result<(StateDict, HashMap<String, Stri
     let tensors = SafeTensors::deserialize(bytes).map_err(|why| format(why.to_string()))?;
     let state = tensors.iter().map(|(key, view)| {
         let values = floats(view.dtype(), view.data());
-        let values = values.ok_or_else(|| {
-            format(format!("'{key}' is of type {:?}, not of floats", view.dtype()))
-        })?;
+        let values = values.ok_or_else(|| format(format!("'{key}' is of type {:?}, not of floats", view.dtype())))?;
         Ok((key.to_owned(), Array::new(view.shape(), values)))
     });
     let metadata = metadata.metadata().clone().unwrap_or_default();
@@ -62,15 +60,29 @@ fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
 /// Writes a safetensors file of `f32`. The same state and note give the same bytes: at most one metadata entry, since
 /// the format does not order them.
 pub fn write_safetensors(state: &StateDict, metadata: Option<(&str, String)>) -> Vec<u8> {
+    serialize(state, Dtype::F32, |value| value.to_le_bytes(), metadata)
+}
+
+/// Writes a safetensors file of `f16`, half as large, for a base checkpoint.
+pub fn write_safetensors_f16(state: &StateDict, metadata: Option<(&str, String)>) -> Vec<u8> {
+    serialize(state, Dtype::F16, |value| f16::from_f32(value).to_le_bytes(), metadata)
+}
+
+fn serialize<const N: usize>(
+    state: &StateDict,
+    dtype: Dtype,
+    encode: impl Fn(f32) -> [u8; N],
+    metadata: Option<(&str, String)>,
+) -> Vec<u8> {
     let bytes: Vec<(&String, &Array, Vec<u8>)> = state
         .iter()
         .map(|(key, array)| {
-            let bytes = array.values.iter().flat_map(|value| value.to_le_bytes());
+            let bytes = array.values.iter().flat_map(|&value| encode(value));
             (key, array, bytes.collect())
         })
         .collect();
     let views = bytes.iter().map(|(key, array, bytes)| {
-        let view = TensorView::new(Dtype::F32, array.shape.clone(), bytes);
+        let view = TensorView::new(dtype, array.shape.clone(), bytes);
         (key, view.expect("an array has as many values as its shape says"))
     });
     let metadata = metadata.map(|(key, value)| HashMap::from([(key.to_owned(), value)]));
@@ -110,11 +122,7 @@ fn is_fresh(key: &str) -> bool {
     let new_upscaling = decoder
         .strip_prefix("output_upscaling.")
         .is_some_and(|layer| !["0.", "1.", "3."].iter().any(|old| layer.starts_with(old)));
-    let fresh = [
-        "mask_tokens.",
-        "output_hypernetworks_mlps.",
-        "iou_prediction_head.",
-    ];
+    let fresh = ["mask_tokens.", "output_hypernetworks_mlps.", "iou_prediction_head."];
     new_upscaling || key.contains(".lora_") || fresh.iter().any(|part| decoder.starts_with(part))
 }
 
@@ -196,4 +204,46 @@ fn resize_table(table: &[f32], [high, wide, dim]: [usize; 3], to: [usize; 2]) ->
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_resized_between_centres() {
+        // Two places to four: the outer ones keep their value, the inner ones lie a quarter and three quarters between.
+        assert_eq!(resize_table(&[0.0, 4.0], [2, 1, 1], [4, 1]), [0.0, 1.0, 3.0, 4.0]);
+        assert_eq!(resize_table(&[0.0, 4.0], [1, 2, 1], [1, 4]), [0.0, 1.0, 3.0, 4.0]);
+        assert_eq!(resize_table(&[1.0, 2.0, 3.0, 4.0], [4, 1, 1], [2, 1]), [1.5, 3.5]);
+    }
+
+    #[test]
+    fn adapting_resizes_keeps_and_draws() {
+        let config = SamConfig::named("nano").unwrap().with_image_size(64);
+        let official = crate::parameters::initialise(&Sam::layout(&config, None).unwrap(), 1);
+        let larger = config.with_image_size(96);
+        let adapter = AdapterConfig {
+            dora: true,
+            ..AdapterConfig::lora(2, 4)
+        };
+        let state = adapt(&official, &larger, Some(&adapter), 7).unwrap();
+        let layout = Sam::layout(&larger, Some(&adapter)).unwrap();
+        assert!(layout.iter().all(|(key, spec)| state[key].shape == spec.shape));
+        assert_eq!(state["image_encoder.pos_embed"].shape, [1, 6, 6, 96]);
+        let kept = "mask_decoder.output_upscaling.3.weight";
+        assert_eq!(state[kept], official[kept]);
+        // B starts at zero, A does not, and DoRA's magnitude is the column norm of the base weight.
+        let pair = |which| &state[&format!("image_encoder.blocks.0.attn.lora_w_{which}_q.0.weight")].values;
+        assert!(pair('b').iter().all(|&value| value == 0.0) && pair('a').iter().any(|&value| value != 0.0));
+        let weight = &official["image_encoder.blocks.0.attn.qkv.weight"].values;
+        let norm = (0..96).map(|row| weight[row * 96 + 5].powi(2)).sum::<f32>().sqrt();
+        let magnitude = state["image_encoder.blocks.0.attn.dora_m_q"].values[5];
+        assert!((norm - magnitude).abs() < 1e-5, "{norm} {magnitude}");
+        assert_ne!(
+            state,
+            adapt(&official, &larger, Some(&adapter), 8).unwrap(),
+            "another seed draws other parts"
+        );
+    }
 }

@@ -5,9 +5,7 @@ pub enum Error {
     #[error("{what} cannot be read: {why}")]
     Format { what: &'static str, why: String },
     /// A checkpoint or adapter lacks a parameter that the network needs.
-    #[error(
-        "the parameter '{key}' is missing; check that the file belongs to a {network} and is complete"
-    )]
+    #[error("the parameter '{key}' is missing; check that the file belongs to a {network} and is complete")]
     MissingParameter { key: String, network: String },
     /// A parameter has another shape than the network needs.
     #[error(

@@ -23,11 +23,7 @@ pub struct ImageEncoder {
 
 impl ImageEncoder {
     /// Builds the encoder; with an adapter, its attentions are adapted.
-    pub fn new(
-        scope: &mut Scope,
-        config: &SamConfig,
-        adapter: Option<&AdapterConfig>,
-    ) -> Result<Self, Error> {
+    pub fn new(scope: &mut Scope, config: &SamConfig, adapter: Option<&AdapterConfig>) -> Result<Self, Error> {
         let (dim, patch, grid) = (config.embed_dim, config.patch_size, config.grid());
         let init = Init::fan_in(3 * patch * patch);
         let mut proj = scope.at("patch_embed");
@@ -224,13 +220,7 @@ impl Attention {
     }
 
     /// Adds `q . R_h[row - row']` and `q . R_w[column - column']` to the scores `[batch * head, token, token]`.
-    fn add_relative_positions(
-        &self,
-        scores: Tensor<3>,
-        q: Tensor<3>,
-        high: usize,
-        wide: usize,
-    ) -> Tensor<3> {
+    fn add_relative_positions(&self, scores: Tensor<3>, q: Tensor<3>, high: usize, wide: usize) -> Tensor<3> {
         let [batch, tokens, width] = q.dims();
         let by_row = relative(self.rel_pos_h.clone(), high);
         let by_column = relative(self.rel_pos_w.clone(), wide);

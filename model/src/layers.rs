@@ -1,9 +1,9 @@
 //! The layers that SAM is made of, with PyTorch's weight layout.
 
+use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use burn::tensor::module::{conv2d, layer_norm, linear};
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::Tensor;
 
 use crate::Error;
 use crate::parameters::{Init, Scope};
@@ -34,11 +34,7 @@ impl Linear {
 }
 
 /// `x W^T + b` with a weight in PyTorch's `[out, in]` layout.
-pub fn project<const D: usize>(
-    x: Tensor<D>,
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-) -> Tensor<D> {
+pub fn project<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
     linear(x, weight.transpose(), bias)
 }
 
@@ -97,13 +93,7 @@ pub struct Mlp {
 
 impl Mlp {
     /// `depth` layers (at least one), with `hidden` channels between them.
-    pub fn new(
-        scope: &mut Scope,
-        inputs: usize,
-        hidden: usize,
-        outputs: usize,
-        depth: usize,
-    ) -> Result<Self, Error> {
+    pub fn new(scope: &mut Scope, inputs: usize, hidden: usize, outputs: usize, depth: usize) -> Result<Self, Error> {
         let layers = (0..depth).map(|index| {
             let from = if index == 0 { inputs } else { hidden };
             let to = if index + 1 == depth { outputs } else { hidden };

@@ -94,12 +94,7 @@ impl Lora {
     }
 
     /// The adapted projection of `x`, `[.., in]` to `[.., out]`, given the frozen weight `[out, in]` and bias `[out]`.
-    pub fn project<const D: usize>(
-        &self,
-        x: Tensor<D>,
-        weight: Tensor<2>,
-        bias: Option<Tensor<1>>,
-    ) -> Tensor<D> {
+    pub fn project<const D: usize>(&self, x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
         match &self.magnitude {
             Some(magnitude) => {
                 let weight = weight + self.update();

@@ -26,11 +26,7 @@ pub struct MaskDecoder {
 
 impl MaskDecoder {
     /// The official decoder, or, with an adapter, one mask per class at full resolution.
-    pub fn new(
-        scope: &mut Scope,
-        config: &SamConfig,
-        adapter: Option<&AdapterConfig>,
-    ) -> Result<Self, Error> {
+    pub fn new(scope: &mut Scope, config: &SamConfig, adapter: Option<&AdapterConfig>) -> Result<Self, Error> {
         let dim = config.prompt_dim;
         let (masks, stages) = match adapter {
             Some(adapter) => (adapter.num_classes + 1, 4),
@@ -46,39 +42,29 @@ impl MaskDecoder {
         Ok(Self {
             transformer: TwoWayTransformer::new(&mut scope.at("transformer"), config, adapter)?,
             iou_token: scope.at("iou_token").parameter("weight", [1, dim], normal)?,
-            mask_tokens: scope
-                .at("mask_tokens")
-                .parameter("weight", [masks, dim], normal)?,
+            mask_tokens: scope.at("mask_tokens").parameter("weight", [masks, dim], normal)?,
             upscaling,
             hypernetworks,
-            iou_prediction_head: Mlp::new(
-                &mut scope.at("iou_prediction_head"),
-                dim,
-                dim,
-                masks,
-                3,
-            )?,
+            iou_prediction_head: Mlp::new(&mut scope.at("iou_prediction_head"), dim, dim, masks, 3)?,
         })
     }
 
     /// Image embedding `[batch, channel, row, column]` (with the dense prompt added), positional grid
-    /// `[1, channel, row, column]` and sparse prompts `[1, point, channel]`;
+    /// `[1, channel, row, column]` and sparse prompts `[batch or 1, point, channel]`;
     /// to masks `[batch, mask, row, column]` (logits) and predicted scores `[batch, mask]`.
-    pub fn forward(
-        &self,
-        image: Tensor<4>,
-        positions: Tensor<4>,
-        sparse: Option<Tensor<3>>,
-    ) -> (Tensor<4>, Tensor<2>) {
+    pub fn forward(&self, image: Tensor<4>, positions: Tensor<4>, sparse: Option<Tensor<3>>) -> (Tensor<4>, Tensor<2>) {
         let [batch, dim, rows, columns] = image.dims();
         let masks = self.hypernetworks.len();
         let output_tokens = vec![self.iou_token.clone(), self.mask_tokens.clone()];
         let tokens = Tensor::cat(output_tokens, 0).unsqueeze::<3>();
+        let tokens = tokens.repeat_dim(0, batch);
         let tokens = match sparse {
-            Some(sparse) => Tensor::cat(vec![tokens, sparse], 1),
+            Some(sparse) => {
+                let times = batch / sparse.dims()[0];
+                Tensor::cat(vec![tokens, sparse.repeat_dim(0, times)], 1)
+            }
             None => tokens,
         };
-        let tokens = tokens.repeat_dim(0, batch);
         let places = |x: Tensor<4>| {
             let batch = x.dims()[0];
             x.reshape([batch, dim, rows * columns]).swap_dims(1, 2)

@@ -76,9 +76,7 @@ impl Method {
 
     /// The names of the parameters that the method trains.
     pub fn trained(self, layout: &Layout) -> BTreeSet<String> {
-        let trained = layout
-            .iter()
-            .filter(|(key, spec)| !spec.buffer && self.trains(key));
+        let trained = layout.iter().filter(|(key, spec)| !spec.buffer && self.trains(key));
         trained.map(|(key, _)| key.clone()).collect()
     }
 

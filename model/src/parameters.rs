@@ -168,6 +168,11 @@ impl Parameters {
         self.tensors.get(key)
     }
 
+    /// Every name.
+    pub fn keys(&self) -> BTreeSet<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
     /// All parameters by name.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&String, &mut Parameter)> {
         self.tensors.iter_mut()
@@ -233,22 +238,12 @@ impl<'a> Scope<'a> {
     }
 
     /// The parameter called `name` here.
-    pub fn parameter<const D: usize>(
-        &mut self,
-        name: &str,
-        shape: [usize; D],
-        init: Init,
-    ) -> Result<Tensor<D>, Error> {
+    pub fn parameter<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init) -> Result<Tensor<D>, Error> {
         self.take(name, shape, init, false)
     }
 
     /// The constant called `name` here: saved with the network, never trained.
-    pub fn buffer<const D: usize>(
-        &mut self,
-        name: &str,
-        shape: [usize; D],
-        init: Init,
-    ) -> Result<Tensor<D>, Error> {
+    pub fn buffer<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init) -> Result<Tensor<D>, Error> {
         self.take(name, shape, init, true)
     }
 

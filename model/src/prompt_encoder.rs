@@ -48,11 +48,9 @@ impl PromptEncoder {
     pub fn new(scope: &mut Scope, config: &SamConfig) -> Result<Self, Error> {
         let dim = config.prompt_dim;
         let normal = Init::Normal { std: 1.0 };
-        let gaussian = scope.at("pe_layer").buffer(
-            "positional_encoding_gaussian_matrix",
-            [2, dim / 2],
-            normal,
-        )?;
+        let gaussian = scope
+            .at("pe_layer")
+            .buffer("positional_encoding_gaussian_matrix", [2, dim / 2], normal)?;
         let mut embedding = |name: &str| scope.at(name).parameter("weight", [1, dim], normal);
         let encoder = Self {
             gaussian,
@@ -97,9 +95,7 @@ impl PromptEncoder {
             .collect();
         let encoded = self.encode(coordinates);
         let dim = encoded.dims()[1];
-        encoded
-            .transpose()
-            .reshape([1, dim, grid, grid])
+        encoded.transpose().reshape([1, dim, grid, grid])
     }
 
     /// The embeddings of points, a box's corners among them: `[1, points, prompt_dim]`; `None` without prompts.

@@ -73,6 +73,9 @@ mod tests {
         assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
         let mut counts = [0; 5];
         (0..10_000).for_each(|_| counts[random.below(5)] += 1);
-        assert!(counts.iter().all(|&count| (1_800..2_200).contains(&count)), "{counts:?}");
+        assert!(
+            counts.iter().all(|&count| (1_800..2_200).contains(&count)),
+            "{counts:?}"
+        );
     }
 }

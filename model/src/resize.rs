@@ -24,12 +24,19 @@ pub fn cubic(image: &[f32], from: [usize; 2], to: [usize; 2]) -> Vec<f32> {
     // Columns first, on every input row; then rows.
     let mut wide = Vec::with_capacity(rows * to[1]);
     for row in coefficients.chunks_exact(columns) {
-        wide.extend(across.iter().map(|taps| taps.iter().map(|&(at, weight)| row[at] * weight).sum::<f64>()));
+        wide.extend(
+            across
+                .iter()
+                .map(|taps| taps.iter().map(|&(at, weight)| row[at] * weight).sum::<f64>()),
+        );
     }
     let mut out = Vec::with_capacity(to[0] * to[1]);
     for taps in &down {
         for column in 0..to[1] {
-            let value: f64 = taps.iter().map(|&(row, weight)| wide[row * to[1] + column] * weight).sum();
+            let value: f64 = taps
+                .iter()
+                .map(|&(row, weight)| wide[row * to[1] + column] * weight)
+                .sum();
             out.push(value as f32);
         }
     }
@@ -96,8 +103,8 @@ fn prefilter(line: &mut [f64]) {
     let mut power = pole;
     let last = pole.powi(count as i32 - 1);
     let mut sum = line[0] + last * line[count - 1];
-    for k in 1..count - 1 {
-        sum += (power + last * last / power) * line[k];
+    for value in &line[1..count - 1] {
+        sum += (power + last * last / power) * value;
         power *= pole;
     }
     line[0] = sum / (1.0 - last * last);

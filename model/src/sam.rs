@@ -28,11 +28,7 @@ impl Sam {
     ///
     /// # Errors
     /// A setting out of range, or a parameter that is missing or of another shape.
-    pub fn new(
-        config: &SamConfig,
-        adapter: Option<&AdapterConfig>,
-        parameters: &Parameters,
-    ) -> Result<Self, Error> {
+    pub fn new(config: &SamConfig, adapter: Option<&AdapterConfig>, parameters: &Parameters) -> Result<Self, Error> {
         Self::build(config, adapter, &mut Scope::read(parameters))
     }
 
@@ -46,11 +42,7 @@ impl Sam {
         Ok(layout)
     }
 
-    fn build(
-        config: &SamConfig,
-        adapter: Option<&AdapterConfig>,
-        scope: &mut Scope,
-    ) -> Result<Self, Error> {
+    fn build(config: &SamConfig, adapter: Option<&AdapterConfig>, scope: &mut Scope) -> Result<Self, Error> {
         config.check()?;
         adapter.map_or(Ok(()), AdapterConfig::check)?;
         Ok(Self {
@@ -71,11 +63,7 @@ impl Sam {
     }
 
     /// The official decoder's three masks for ambiguous prompts: [`Sam::predict`] without the first mask.
-    pub fn predict_multimask(
-        &self,
-        embedding: Tensor<4>,
-        points: &[Point],
-    ) -> (Tensor<4>, Tensor<2>) {
+    pub fn predict_multimask(&self, embedding: Tensor<4>, points: &[Point]) -> (Tensor<4>, Tensor<2>) {
         let (masks, scores) = self.predict(embedding, points);
         let others = masks.dims()[1] - 1;
         (masks.narrow(1, 1, others), scores.narrow(1, 1, others))

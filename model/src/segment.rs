@@ -58,9 +58,11 @@ pub fn scale_to_unit(values: &mut [f32], [low, high]: [f32; 2]) {
 
 /// Minimum and maximum.
 pub fn range(values: &[f32]) -> [f32; 2] {
-    values.iter().fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], &value| {
-        [low.min(value), high.max(value)]
-    })
+    values
+        .iter()
+        .fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], &value| {
+            [low.min(value), high.max(value)]
+        })
 }
 
 /// The slices of the stack around `centre`; past either end the edge slice repeats.
@@ -114,7 +116,9 @@ pub async fn segment(
         let probabilities = resize_bilinear(softmax(logits, 1), [rows, columns]);
         let data = probabilities.into_data_async().await;
         let data = data.expect("the device answers while it is held");
-        let values = data.try_into_vec::<f32>().expect("floats are f32 on every device opened here");
+        let values = data
+            .try_into_vec::<f32>()
+            .expect("floats are f32 on every device opened here");
         let volume = classes * rows * columns;
         for (slot, &(member, counts)) in pass.members.iter().enumerate() {
             if !counts {

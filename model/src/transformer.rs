@@ -22,39 +22,21 @@ pub struct TwoWayTransformer {
 
 impl TwoWayTransformer {
     /// Builds the transformer; with an adapter, its attentions are adapted.
-    pub fn new(
-        scope: &mut Scope,
-        config: &SamConfig,
-        adapter: Option<&AdapterConfig>,
-    ) -> Result<Self, Error> {
+    pub fn new(scope: &mut Scope, config: &SamConfig, adapter: Option<&AdapterConfig>) -> Result<Self, Error> {
         let layers = (0..DEPTH).map(|index| {
             let mut scope = scope.at("layers");
             TwoWayLayer::new(&mut scope.at(index), config, adapter, index == 0)
         });
         Ok(Self {
             layers: layers.collect::<Result<_, _>>()?,
-            final_attn_token_to_image: Attention::new(
-                &mut scope.at("final_attn_token_to_image"),
-                config,
-                adapter,
-                2,
-            )?,
-            norm_final_attn: LayerNorm::new(
-                &mut scope.at("norm_final_attn"),
-                config.prompt_dim,
-                EPSILON,
-            )?,
+            final_attn_token_to_image: Attention::new(&mut scope.at("final_attn_token_to_image"), config, adapter, 2)?,
+            norm_final_attn: LayerNorm::new(&mut scope.at("norm_final_attn"), config.prompt_dim, EPSILON)?,
         })
     }
 
     /// Tokens `[batch, token, channel]`, image and its positions `[batch or 1, place, channel]`;
     /// returns the new tokens and the new image.
-    pub fn forward(
-        &self,
-        tokens: Tensor<3>,
-        image: Tensor<3>,
-        positions: Tensor<3>,
-    ) -> (Tensor<3>, Tensor<3>) {
+    pub fn forward(&self, tokens: Tensor<3>, image: Tensor<3>, positions: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
         let state = (tokens.clone(), image);
         let (queries, keys) = self.layers.iter().fold(state, |(queries, keys), layer| {
             layer.forward(queries, keys, tokens.clone(), positions.clone())
@@ -82,17 +64,10 @@ struct TwoWayLayer {
 }
 
 impl TwoWayLayer {
-    fn new(
-        scope: &mut Scope,
-        config: &SamConfig,
-        adapter: Option<&AdapterConfig>,
-        first: bool,
-    ) -> Result<Self, Error> {
+    fn new(scope: &mut Scope, config: &SamConfig, adapter: Option<&AdapterConfig>, first: bool) -> Result<Self, Error> {
         let dim = config.prompt_dim;
         let hidden = config.decoder_mlp_dim;
-        let mut attention = |name, downsample| {
-            Attention::new(&mut scope.at(name), config, adapter, downsample)
-        };
+        let mut attention = |name, downsample| Attention::new(&mut scope.at(name), config, adapter, downsample);
         let self_attn = attention("self_attn", 1)?;
         let cross_attn_token_to_image = attention("cross_attn_token_to_image", 2)?;
         let cross_attn_image_to_token = attention("cross_attn_image_to_token", 2)?;

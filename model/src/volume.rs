@@ -58,10 +58,18 @@ impl Volume {
             false => Fields::version_1(&header)?,
         };
         let (dims, skip) = fields.select(index)?;
-        let count = dims.iter().product::<usize>();
-        let start = fields.data_offset.saturating_sub(header.len()) + skip * count * fields.width();
-        discard(&mut input, start)?;
-        let raw = take(&mut input, count * fields.width())?;
+        let size = dims.iter().product::<usize>() * fields.width();
+        // An absurd offset saturates and is found to lie past the end of the file.
+        discard(
+            &mut input,
+            fields
+                .data_offset
+                .saturating_sub(header.len())
+                .saturating_add(skip * size),
+        )?;
+        let raw = take(&mut input, size)?;
+        // A gzip's checksum stands at its end: without reading on, damage to the voxels would go unseen.
+        std::io::copy(&mut input, &mut std::io::sink()).map_err(|why| cut_off("checksum", why))?;
         Ok(Self {
             dims,
             voxels: fields.decode(&raw),
@@ -74,16 +82,17 @@ impl Volume {
     /// A volume of our own making, with a NIfTI-1 header that says no more than the affine.
     ///
     /// # Panics
-    /// If the number of voxels is not the product of the dimensions (a programming error).
+    /// If the number of voxels is not the product of the dimensions, or a side is over 65,535 (programming errors).
     pub fn new(dims: [usize; 3], voxels: Vec<f32>, affine: [[f64; 4]; 3]) -> Self {
         assert_eq!(dims.iter().product::<usize>(), voxels.len());
+        assert!(dims.iter().all(|&side| side <= u16::MAX as usize));
         let mut header = vec![0; HEADER_1];
         let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &(HEADER_1 as i32).to_le_bytes());
         put(40, &3i16.to_le_bytes());
         put(76, &1f32.to_le_bytes());
         for axis in 0..3 {
-            put(42 + 2 * axis, &(dims[axis] as i16).to_le_bytes());
+            put(42 + 2 * axis, &(dims[axis] as u16).to_le_bytes());
             let spacing = column_length(&affine, axis) as f32;
             put(80 + 4 * axis, &spacing.to_le_bytes());
             for (column, value) in affine[axis].iter().enumerate() {
@@ -141,8 +150,9 @@ impl Volume {
             put(12, &datatype.to_le_bytes());
             put(14, &bits.to_le_bytes());
             put(16, &3i64.to_le_bytes());
-            for axis in 3..7 {
-                put(24 + 8 * axis, &1i64.to_le_bytes());
+            for axis in 0..7 {
+                let side = self.dims.get(axis).map_or(1, |&side| side as i64);
+                put(24 + 8 * axis, &side.to_le_bytes());
             }
             put(168, &(HEADER_2 as i64 + 4).to_le_bytes());
             for (at, value) in [(176, 1f64), (184, 0.0), (192, 0.0), (200, 0.0)] {
@@ -150,8 +160,9 @@ impl Volume {
             }
         } else {
             put(40, &3i16.to_le_bytes());
-            for axis in 3..7 {
-                put(42 + 2 * axis, &1i16.to_le_bytes());
+            for axis in 0..7 {
+                let side = self.dims.get(axis).map_or(1, |&side| side as u16);
+                put(42 + 2 * axis, &side.to_le_bytes());
             }
             put(70, &datatype.to_le_bytes());
             put(72, &bits.to_le_bytes());
@@ -228,6 +239,8 @@ impl Slices {
 pub struct Axial {
     /// Slices, rows, columns.
     pub dims: [usize; 3],
+    /// The file's axes along slices, rows, columns.
+    axes: [usize; 3],
     /// Voxel index of slice 0, row 0, column 0.
     origin: usize,
     /// Voxel index step along slices, rows, columns.
@@ -247,16 +260,22 @@ impl Axial {
             match world[axis].1 {
                 true => {
                     origin += (dims[axis] - 1) * strides[axis];
-                    (dims[axis], -step)
+                    (axis, -step)
                 }
-                false => (dims[axis], step),
+                false => (axis, step),
             }
         });
         Self {
-            dims: mapped.map(|(dim, _)| dim),
+            dims: mapped.map(|(axis, _)| dims[axis]),
+            axes: mapped.map(|(axis, _)| axis),
             origin,
             steps: mapped.map(|(_, step)| step),
         }
+    }
+
+    /// The file's axes along slices, rows and columns.
+    pub fn axes(self) -> [usize; 3] {
+        self.axes
     }
 
     /// The file's voxel index of every place in axial order.
@@ -286,7 +305,11 @@ fn closest_axes(affine: &[[f64; 4]; 3]) -> [(usize, bool); 3] {
     let mut result = [(usize::MAX, true); 3];
     let share = |world: usize, axis: usize| {
         let length = column_length(affine, axis);
-        if length > 0.0 { affine[world][axis] / length } else { 0.0 }
+        if length > 0.0 {
+            affine[world][axis] / length
+        } else {
+            0.0
+        }
     };
     for _ in 0..3 {
         let free_world = |world: &usize| !result.iter().any(|(taken, _)| taken == world);
@@ -320,28 +343,33 @@ impl Fields {
     fn version_1(bytes: &[u8]) -> Result<Self, Error> {
         let header = NiftiHeader::from_reader(bytes).map_err(|why| Error::format("the NIfTI header", why))?;
         if header.sizeof_hdr != HEADER_1 as i32 || !header.magic.starts_with(b"n") {
-            return Err(Error::format("the file", "it is not NIfTI (no 'n+1' mark in its header)"));
+            return Err(Error::format(
+                "the file",
+                "it is not NIfTI (no 'n+1' mark in its header)",
+            ));
         }
         if !header.magic.starts_with(b"n+") {
             let why = "its voxels are in a second file (.img); convert it to a single .nii file";
             return Err(Error::format("the file", why));
         }
-        let datatype = header.data_type().map_err(|why| Error::format("the NIfTI header", why))?;
+        let datatype = header
+            .data_type()
+            .map_err(|why| Error::format("the NIfTI header", why))?;
         let count = header.dim[0] as usize;
         if !(1..=7).contains(&count) {
-            return Err(Error::format("the NIfTI header", format!("it claims {count} dimensions")));
+            return Err(Error::format(
+                "the NIfTI header",
+                format!("it claims {count} dimensions"),
+            ));
         }
         let quaternion = [header.quatern_b, header.quatern_c, header.quatern_d];
         let offset = [header.quatern_x, header.quatern_y, header.quatern_z];
         let space = Space {
             spacing: [0, 1, 2, 3].map(|index| header.pixdim[index] as f64),
-            qform: (header.qform_code > 0).then_some((
-                quaternion.map(f64::from),
-                offset.map(f64::from),
-            )),
-            sform: (header.sform_code > 0).then_some(
-                [header.srow_x, header.srow_y, header.srow_z].map(|row| row.map(f64::from)),
-            ),
+            qform: (header.qform_code > 0).then_some((quaternion.map(f64::from), offset.map(f64::from))),
+            sform: (header.sform_code > 0)
+                .then_some([header.srow_x, header.srow_y, header.srow_z].map(|row| row.map(f64::from))),
+            quaternion_rounding: 3.0 * f32::EPSILON as f64,
         };
         let dims: Vec<u64> = header.dim[1..=count].iter().map(|&dim| dim as u64).collect();
         Ok(Self {
@@ -377,24 +405,35 @@ impl Fields {
         // Form codes are 32-bit; every defined one fits its low half.
         let code = |at: usize| short(if big_endian { at + 2 } else { at });
         if !bytes[4..].starts_with(b"n+2\0") {
-            return Err(Error::format("the file", "it is not a single-file NIfTI-2 (no 'n+2' mark)"));
+            return Err(Error::format(
+                "the file",
+                "it is not a single-file NIfTI-2 (no 'n+2' mark)",
+            ));
         }
         // The crate's own list of data types, by way of a header that has no other content.
         let named = NiftiHeader {
             datatype: short(12),
             ..NiftiHeader::default()
         };
-        let datatype = named.data_type().map_err(|why| Error::format("the NIfTI header", why))?;
+        let datatype = named
+            .data_type()
+            .map_err(|why| Error::format("the NIfTI header", why))?;
         let count = long(16);
         if !(1..=7).contains(&count) {
-            return Err(Error::format("the NIfTI header", format!("it claims {count} dimensions")));
+            return Err(Error::format(
+                "the NIfTI header",
+                format!("it claims {count} dimensions"),
+            ));
         }
-        let dims: Vec<u64> = (1..=count as usize).map(|axis| long(16 + 8 * axis).max(0) as u64).collect();
+        let dims: Vec<u64> = (1..=count as usize)
+            .map(|axis| long(16 + 8 * axis).max(0) as u64)
+            .collect();
         let row = |at: usize| [0, 1, 2, 3].map(|column| float(at + 8 * column));
         let space = Space {
             spacing: [0, 1, 2, 3].map(|index| float(104 + 8 * index)),
             qform: (code(344) > 0).then(|| ([352, 360, 368].map(float), [376, 384, 392].map(float))),
             sform: (code(348) > 0).then(|| [row(400), row(432), row(464)]),
+            quaternion_rounding: 3.0 * f64::EPSILON,
         };
         Ok(Self {
             affine: space.affine(&dims),
@@ -409,9 +448,23 @@ impl Fields {
 
     /// The three spatial dimensions, and how many volumes to skip.
     fn select(&self, index: Option<usize>) -> Result<([usize; 3], usize), Error> {
+        let single = !matches!(
+            self.datatype,
+            NiftiType::Rgb24
+                | NiftiType::Rgba32
+                | NiftiType::Complex64
+                | NiftiType::Complex128
+                | NiftiType::Complex256
+                | NiftiType::Float128
+        );
+        if !single {
+            let why = format!("its voxels are of type {:?}; convert it to integers or 32-bit floats", self.datatype);
+            return Err(Error::format("the NIfTI file", why));
+        }
         let total = self.dims.iter().try_fold(1u64, |total, &dim| total.checked_mul(dim));
+        let fits = |total: u64| usize::try_from(total.saturating_mul(self.width() as u64)).is_ok();
         match total {
-            Some(1..=MAX_VOXELS) => (),
+            Some(total @ 1..=MAX_VOXELS) if fits(total) => (),
             _ => {
                 let why = format!("it claims absurd dimensions, {:?} voxels", self.dims);
                 return Err(Error::format("the NIfTI header", why));
@@ -439,8 +492,7 @@ impl Fields {
         self.datatype.size_of()
     }
 
-    /// Raw bytes to scaled values. Colours and complex numbers have no single value; they are read as not-a-number
-    /// and refused by [`Volume::check_finite`].
+    /// Raw bytes to scaled values, of the types that [`Fields::select`] lets pass.
     fn decode(&self, raw: &[u8]) -> Vec<f32> {
         macro_rules! values {
             ($type:ty) => {
@@ -487,6 +539,8 @@ struct Space {
     spacing: [f64; 4],
     qform: Option<([f64; 3], [f64; 3])>,
     sform: Option<[[f64; 4]; 3]>,
+    /// How far rounding carries the squares of the quaternion's parts: three units of the header's own precision.
+    quaternion_rounding: f64,
 }
 
 impl Space {
@@ -497,21 +551,38 @@ impl Space {
         }
         let [handedness, x, y, z] = self.spacing;
         if let Some(([b, c, d], offset)) = self.qform {
-            let a = (1.0 - (b * b + c * c + d * d)).max(0.0).sqrt();
+            // Rounded to the header's precision, a half turn leaves a little more or less than nothing for the real part.
+            let rest = 1.0 - (b * b + c * c + d * d);
+            let a = if rest.abs() < self.quaternion_rounding {
+                0.0
+            } else {
+                rest.max(0.0).sqrt()
+            };
             let z = if handedness < 0.0 { -z } else { z };
+            let twice = 2.0 / (a * a + b * b + c * c + d * d);
             let rotation = [
-                [a * a + b * b - c * c - d * d, 2.0 * (b * c - a * d), 2.0 * (b * d + a * c)],
-                [2.0 * (b * c + a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d - a * b)],
-                [2.0 * (b * d - a * c), 2.0 * (c * d + a * b), a * a + d * d - b * b - c * c],
+                [
+                    1.0 - twice * (c * c + d * d),
+                    twice * (b * c - a * d),
+                    twice * (b * d + a * c),
+                ],
+                [
+                    twice * (b * c + a * d),
+                    1.0 - twice * (b * b + d * d),
+                    twice * (c * d - a * b),
+                ],
+                [
+                    twice * (b * d - a * c),
+                    twice * (c * d + a * b),
+                    1.0 - twice * (b * b + c * c),
+                ],
             ];
             return [0, 1, 2].map(|row| {
                 let [i, j, k] = rotation[row];
                 [i * x, j * y, k * z, offset[row]]
             });
         }
-        let centre = |axis: usize, step: f64| {
-            -step * (dims.get(axis).map_or(0.0, |&dim| dim as f64 - 1.0)) / 2.0
-        };
+        let centre = |axis: usize, step: f64| -step * (dims.get(axis).map_or(0.0, |&dim| dim as f64 - 1.0)) / 2.0;
         // Without any form the standard's tools take the first axis to run to the left.
         [
             [-x, 0.0, 0.0, centre(0, -x)],
@@ -547,7 +618,10 @@ fn take(input: &mut impl Read, bytes: usize) -> Result<Vec<u8>, Error> {
     read.map_err(|why| cut_off("voxel data", why))?;
     if raw.len() < bytes {
         let why = format!("it ends after {} of {bytes} bytes of voxels", raw.len());
-        return Err(Error::format("the NIfTI file", format!("{why}; fetch or export it again")));
+        return Err(Error::format(
+            "the NIfTI file",
+            format!("{why}; fetch or export it again"),
+        ));
     }
     Ok(raw)
 }

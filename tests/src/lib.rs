@@ -1,0 +1,1 @@
+//! Tests that run flapsam as a user does; they are in `tests/`.

@@ -76,9 +76,7 @@ fn remedy(source: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "free some space or choose another disk, and run the command again"
         }
-        io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
-            "check whether a file or a folder is meant"
-        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => "check whether a file or a folder is meant",
         _ => "check the disk and run the command again",
     }
 }

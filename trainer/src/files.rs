@@ -1,7 +1,7 @@
 //! Files: read whole, written beside their place and renamed, so that nothing half-written stays behind.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use flapsam_model::checkpoint::{read_safetensors, sha256};
@@ -31,9 +31,12 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     {
         use std::os::unix::fs::PermissionsExt;
         let mode = fs::Permissions::from_mode(0o644);
-        file.as_file().set_permissions(mode).map_err(Error::file("write", path))?;
+        file.as_file()
+            .set_permissions(mode)
+            .map_err(Error::file("write", path))?;
     }
-    file.persist(path).map_err(|failed| Error::file("write", path)(failed.error))?;
+    file.persist(path)
+        .map_err(|failed| Error::file("write", path)(failed.error))?;
     Ok(())
 }
 
@@ -44,7 +47,8 @@ pub fn create_folder(path: &Path) -> Result<()> {
 
 /// Reads a JSON file.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    serde_json::from_slice(&read(path)?).map_err(|why| Error::invalid(path, format!("{why}; check the file against its example")))
+    serde_json::from_slice(&read(path)?)
+        .map_err(|why| Error::invalid(path, format!("{why}; check the file against its example")))
 }
 
 /// Writes a JSON file for people to read.
@@ -68,15 +72,37 @@ pub fn read_state_dict(path: &Path) -> Result<(StateDict, String)> {
 }
 
 fn read_pth(path: &Path) -> Result<StateDict> {
-    let refuse = |why: String| Error::invalid(path, format!("it cannot be read as a checkpoint: {why}; pass a .pth or .safetensors state dict"));
+    let refuse = |why: String| {
+        Error::invalid(
+            path,
+            format!("it cannot be read as a checkpoint: {why}; pass a .pth or .safetensors state dict"),
+        )
+    };
     let reader = PytorchReader::new(path).map_err(|why| refuse(why.to_string()))?;
     let tensors = reader.tensors().iter().map(|(key, tensor)| {
         if tensor.dtype() != DType::F32 {
             return Err(refuse(format!("'{key}' is {:?}, not F32", tensor.dtype())));
         }
         let bytes = tensor.read().map_err(|why| refuse(why.to_string()))?;
-        let values = bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+        let values = bytes
+            .chunks_exact(4)
+            .map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
         Ok((key.clone(), Array::new(tensor.shape(), values.collect())))
     });
     tensors.collect()
+}
+
+/// The sha256 of a file, read in pieces.
+pub fn sha256_file(path: &Path) -> Result<String> {
+    use sha2::{Digest, Sha256};
+    let mut file = fs::File::open(path).map_err(Error::file("read", path))?;
+    let mut hash = Sha256::new();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut piece).map_err(Error::file("read", path))? {
+            0 => break,
+            count => hash.update(&piece[..count]),
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -11,6 +11,7 @@ mod error;
 pub mod experiment;
 pub mod federation;
 pub mod files;
+pub mod progress;
 pub mod training;
 pub mod verification;
 

@@ -1,7 +1,13 @@
 //! The program's surface: one file a subcommand.
 
+mod labels_to_ct;
 mod params;
 mod parity;
+mod phantom;
+mod pretrain;
+mod run;
+mod segment;
+mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -28,6 +34,18 @@ pub struct Flapsam {
 enum Command {
     /// Compare the network with reference outputs, quantity by quantity.
     Parity(parity::Args),
+    /// Make the phantom: a synthetic federated data set that needs no download.
+    Phantom(phantom::Args),
+    /// Paint synthetic CT on real label maps: semi-synthetic data with real anatomy.
+    LabelsToCt(labels_to_ct::Args),
+    /// Train a small SAM on procedural images, as the base for the phantom's experiments.
+    Pretrain(pretrain::Args),
+    /// Run an experiment file.
+    Run(run::Args),
+    /// Segment a scan with a run's adapter.
+    Segment(segment::Args),
+    /// Run a suite and compare every figure with the golden one.
+    Verify(verify::Args),
     /// Count what each method trains and sends, without any weights.
     Params(params::Args),
 }
@@ -40,6 +58,12 @@ impl Flapsam {
     pub fn run(self) -> Result<Outcome> {
         match self.command {
             Command::Parity(args) => parity::run(args),
+            Command::Phantom(args) => phantom::run(args),
+            Command::Pretrain(args) => pretrain::run(args),
+            Command::Run(args) => run::run(args),
+            Command::LabelsToCt(args) => labels_to_ct::run(args),
+            Command::Segment(args) => segment::run(args),
+            Command::Verify(args) => verify::run(args),
             Command::Params(args) => params::run(args),
         }
     }

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::method::Method;
 use flapsam_model::sam::Sam;
@@ -32,6 +34,8 @@ struct Report {
     num_classes: usize,
     rank: usize,
     total_without_lora: usize,
+    /// Parameters by method.
+    trainable: BTreeMap<Method, usize>,
     methods: Vec<Row>,
 }
 
@@ -68,6 +72,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         num_classes: args.classes,
         rank: args.rank,
         total_without_lora: full,
+        trainable: Method::ALL.into_iter().map(|method| (method, count(method))).collect(),
         methods: Method::ALL.into_iter().map(row).collect(),
     };
     if args.json {
@@ -78,7 +83,10 @@ pub fn run(args: Args) -> Result<Outcome> {
         "{}, image {} x {}, {} classes, LoRA rank {}",
         report.model, report.image_size, report.image_size, report.num_classes, report.rank
     );
-    println!("{:<20}{:>15}{:>17}{:>12}", "method", "parameters", "bytes a round", "full / it");
+    println!(
+        "{:<20}{:>15}{:>17}{:>12}",
+        "method", "parameters", "bytes a round", "full / it"
+    );
     for row in &report.methods {
         println!(
             "{:<20}{:>15}{:>17}{:>12.1}",

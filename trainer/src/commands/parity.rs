@@ -24,7 +24,12 @@ pub fn run(args: Args) -> Result<Outcome> {
     for folder in &args.folders {
         comparisons.extend(compare(folder, &device.device)?);
     }
-    let count = |verdict| comparisons.iter().filter(|comparison| comparison.verdict == verdict).count();
+    let count = |verdict| {
+        comparisons
+            .iter()
+            .filter(|comparison| comparison.verdict == verdict)
+            .count()
+    };
     let failed = count(Verdict::Failed);
     if args.json {
         print_json(&comparisons)?;
@@ -45,13 +50,20 @@ pub fn run(args: Args) -> Result<Outcome> {
 }
 
 fn print_table(comparisons: &[Comparison]) {
-    let widest = comparisons.iter().map(|comparison| comparison.quantity.len()).max().unwrap_or(0);
+    let widest = comparisons
+        .iter()
+        .map(|comparison| comparison.quantity.len())
+        .max()
+        .unwrap_or(0);
     let mut case = "";
     for comparison in comparisons {
         if case != comparison.case {
             case = &comparison.case;
             println!("\n{case}");
-            println!("  {:<widest$}  {:>9}  {:>9}  tolerance", "quantity", "absolute", "relative");
+            println!(
+                "  {:<widest$}  {:>9}  {:>9}  tolerance",
+                "quantity", "absolute", "relative"
+            );
         }
         let tolerance = match comparison.tolerance {
             Tolerance::Absolute(most) => format!("{most:.0e} absolute"),

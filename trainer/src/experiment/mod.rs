@@ -1,1 +1,11 @@
-//! Runs.
+//! A run: the experiment file, the runner, the record it leaves.
+
+mod config;
+mod evaluation;
+mod record;
+mod runner;
+
+pub use config::{Experiment, Setting};
+pub use evaluation::{CaseDice, dice};
+pub use record::{Provenance, Record, RoundRecord};
+pub use runner::run;

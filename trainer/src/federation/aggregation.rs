@@ -12,7 +12,9 @@ pub fn weighted_mean(clients: &[&Array], weights: &[f64]) -> Array {
     let mut sum = vec![0f64; clients[0].values.len()];
     for (client, weight) in clients.iter().zip(weights) {
         assert_eq!(client.shape, clients[0].shape);
-        sum.iter_mut().zip(&client.values).for_each(|(sum, &value)| *sum += weight * value as f64);
+        sum.iter_mut()
+            .zip(&client.values)
+            .for_each(|(sum, &value)| *sum += weight * value as f64);
     }
     let values = sum.into_iter().map(|value| value as f32).collect();
     Array::new(clients[0].shape.clone(), values)
@@ -55,10 +57,16 @@ pub fn product_svd(pairs: &[(&Array, &Array)], weights: &[f64]) -> (Array, Array
     for direction in 0..kept {
         // The sign of a singular pair is free; a fixed choice keeps runs alike.
         let column = new_b.column(direction);
-        let largest = column.iter().copied().fold(0.0, |best: f64, x| if x.abs() > best.abs() { x } else { best });
+        let largest = column
+            .iter()
+            .copied()
+            .fold(0.0, |best: f64, x| if x.abs() > best.abs() { x } else { best });
         let sign = if largest < 0.0 { -1.0 } else { 1.0 };
         b.set_column(direction, &(column * sign));
-        a.set_row(direction, &(new_a.row(direction) * (sign * svd.singular_values[direction])));
+        a.set_row(
+            direction,
+            &(new_a.row(direction) * (sign * svd.singular_values[direction])),
+        );
     }
     (from_matrix(&a), from_matrix(&b))
 }

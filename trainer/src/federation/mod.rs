@@ -1,3 +1,8 @@
-//! The server's side: how clients' updates become one.
+//! The federation: clients train, the server averages, and what travels is counted.
 
 pub mod aggregation;
+mod client;
+mod server;
+
+pub use client::{Client, LocalTraining};
+pub use server::{Traffic, aggregate, norm};

@@ -32,17 +32,17 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// A learner on a device, from a whole network's weights and the names of those it trains.
+    /// A learner from a whole network's weights on their device, and the names of those it trains. Learners that
+    /// start from clones of one [`Parameters`] share what they do not train.
     pub fn new(
         sam: &SamConfig,
         adapter: &AdapterConfig,
-        weights: &StateDict,
+        mut parameters: Parameters,
         trained: BTreeSet<String>,
         optimizer: AdamW,
         schedule: Schedule,
         device: &Device,
     ) -> Self {
-        let mut parameters = Parameters::new(weights, device);
         parameters.require_grad(&trained);
         Self {
             sam: sam.clone(),

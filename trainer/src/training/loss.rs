@@ -76,3 +76,40 @@ pub fn loss(logits: Tensor<4>, target: &Target) -> Loss {
         dice,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flapsam_model::parameters::to_vec;
+
+    /// Two classes on a 1 x 2 slice, written out by hand.
+    #[test]
+    fn loss_by_hand_and_ignored_voxels() {
+        let device = Device::flex();
+        let logits = |values: [f32; 4]| Tensor::<4>::from_data(TensorData::new(values.to_vec(), [1, 2, 1, 2]), &device);
+        let ln3 = 3f32.ln();
+        // Probabilities of class 1: 3/4 and 1/2.
+        let result = loss(
+            logits([0.0, 0.0, ln3, 0.0]),
+            &Target::new(&[1, 0], [1, 2, 1, 2], &device),
+        );
+        let entropy = -(0.75f64.ln() + 0.5f64.ln()) / 2.0;
+        let dice_0 = (2.0 * 0.5) / (0.25 * 0.25 + 0.25 + 1.0);
+        let dice_1 = (2.0 * 0.75) / (0.75 * 0.75 + 0.25 + 1.0);
+        let dice = 1.0 - (dice_0 + dice_1) / 2.0;
+        assert!((to_vec(result.cross_entropy)[0] as f64 - entropy).abs() < 1e-5);
+        assert!((to_vec(result.dice)[0] as f64 - dice).abs() < 1e-4);
+        assert!((to_vec(result.total)[0] as f64 - 0.2 * entropy - 0.8 * dice).abs() < 1e-4);
+
+        // An ignored voxel counts for nothing, whatever its logits.
+        let some = loss(
+            logits([0.0, 5.0, ln3, -5.0]),
+            &Target::new(&[1, -100], [1, 2, 1, 2], &device),
+        );
+        let other = loss(
+            logits([0.0, 1.0, ln3, 2.0]),
+            &Target::new(&[1, -100], [1, 2, 1, 2], &device),
+        );
+        assert_eq!(to_vec(some.total), to_vec(other.total));
+    }
+}

@@ -3,9 +3,11 @@
 mod adamw;
 mod learner;
 mod loss;
+mod pretraining;
 mod schedule;
 
 pub use adamw::AdamW;
 pub use learner::{Batch, Learner};
 pub use loss::{Loss, Target, loss};
+pub use pretraining::Pretraining;
 pub use schedule::Schedule;

@@ -26,3 +26,24 @@ impl Schedule {
         self.base_lr * (1.0 - done).max(0.0).powi(self.lr_exp)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warm_up_then_decay() {
+        let schedule = Schedule {
+            base_lr: 8e-4,
+            warmup_period: 250,
+            max_iterations: 1000,
+            lr_exp: 7,
+        };
+        assert_eq!(schedule.rate(0), 8e-4 / 250.0);
+        assert_eq!(schedule.rate(1), 8e-4 / 250.0);
+        assert_eq!(schedule.rate(250), 8e-4);
+        let halfway = schedule.rate(251 + 500);
+        assert!((halfway - 8e-4 * 0.5f64.powi(7)).abs() < 1e-12, "{halfway}");
+        assert_eq!(schedule.rate(10_000), 0.0);
+    }
+}

@@ -1,3 +1,4 @@
 //! Checks against what is known: reference outputs and golden figures.
 
+pub mod golden;
 pub mod parity;

@@ -127,7 +127,10 @@ impl Comparison {
             verdict: Verdict::Failed,
         };
         match tolerance.measure(got, want) <= tolerance.most() {
-            true => Self { verdict: Verdict::Passed, ..comparison },
+            true => Self {
+                verdict: Verdict::Passed,
+                ..comparison
+            },
             false => comparison,
         }
     }
@@ -214,9 +217,12 @@ impl Tensors {
     }
 
     fn get(&self, key: &str) -> Result<&Array> {
-        self.state
-            .get(key)
-            .ok_or_else(|| Error::invalid(&self.path, format!("the tensor '{key}' is missing; make the fixture again")))
+        self.state.get(key).ok_or_else(|| {
+            Error::invalid(
+                &self.path,
+                format!("the tensor '{key}' is missing; make the fixture again"),
+            )
+        })
     }
 
     fn tensor<const D: usize>(&self, key: &str, device: &Device) -> Result<Tensor<D>> {
@@ -226,7 +232,10 @@ impl Tensors {
                 let data = TensorData::new(array.values.clone(), array.shape.clone());
                 Ok(Tensor::from_data(data, device))
             }
-            false => Err(Error::invalid(&self.path, format!("'{key}' has {} axes, not {D}", array.shape.len()))),
+            false => Err(Error::invalid(
+                &self.path,
+                format!("'{key}' has {} axes, not {D}", array.shape.len()),
+            )),
         }
     }
 }
@@ -240,13 +249,19 @@ fn compare_case(folder: &Path, device: &Device) -> Result<Vec<Comparison>> {
     let official = Official::read(folder, device)?;
     let adapted = Adapted::read(folder, &meta, device)?;
     let mut all = vec![official.compare_formats(&name, folder)?];
-    all.extend(judge(&name, &official.want()?, &official.weights, |weights| official.compute(&meta, weights))?);
-    all.extend(judge(&name, &adapted.want()?, &adapted.weights, |weights| adapted.compute(weights))?);
+    all.extend(judge(&name, &official.want()?, &official.weights, |weights| {
+        official.compute(&meta, weights)
+    })?);
+    all.extend(judge(&name, &adapted.want()?, &adapted.weights, |weights| {
+        adapted.compute(weights)
+    })?);
     Ok(all)
 }
 
 fn name(path: &Path) -> String {
-    let name = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
+    let name = path
+        .file_name()
+        .map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
     name.into_owned()
 }
 
@@ -278,7 +293,9 @@ fn judge(
     let moved = moved.collect::<Result<Vec<_>>>()?;
     for (comparison, (quantity, want, tolerance)) in comparisons.iter_mut().zip(want).filter(|(one, _)| past(one)) {
         let got = find(&got, quantity);
-        let distances = moved.iter().map(|results| tolerance.measure(&find(results, quantity), &got));
+        let distances = moved
+            .iter()
+            .map(|results| tolerance.measure(&find(results, quantity), &got));
         let rounding = distances.fold(0.0, f64::max);
         comparison.rounding = Some(rounding);
         if tolerance.measure(&got, want) <= tolerance.most() + ROUNDING_FACTOR * rounding {
@@ -322,8 +339,19 @@ impl<'a> Official<'a> {
         for key in self.weights.state.keys() {
             got.extend_from_slice(&pickled.get(key)?.values);
         }
-        let want: Vec<f32> = self.weights.state.values().flat_map(|array| array.values.clone()).collect();
-        Ok(Comparison::new(case, "sam.pth against sam.safetensors", &got, &want, Tolerance::Absolute(0.0)))
+        let want: Vec<f32> = self
+            .weights
+            .state
+            .values()
+            .flat_map(|array| array.values.clone())
+            .collect();
+        Ok(Comparison::new(
+            case,
+            "sam.pth against sam.safetensors",
+            &got,
+            &want,
+            Tolerance::Absolute(0.0),
+        ))
     }
 
     fn want(&self) -> Result<Quantities> {
@@ -336,7 +364,8 @@ impl<'a> Official<'a> {
             ("prompted masks", "prompt.masks"),
             ("prompted scores", "prompt.iou"),
         ];
-        let quantity = |(name, key): (&str, &str)| Ok((name.to_owned(), self.fixture.get(key)?.values.clone(), FORWARD));
+        let quantity =
+            |(name, key): (&str, &str)| Ok((name.to_owned(), self.fixture.get(key)?.values.clone(), FORWARD));
         named.into_iter().map(quantity).collect()
     }
 
@@ -381,7 +410,12 @@ fn prompts(fixture: &Tensors) -> Result<Vec<Point>> {
         .collect();
     match &fixture.get("prompt.box")?.values[..] {
         &[left, top, right, bottom] => points.extend(box_points([left, top, right, bottom])),
-        _ => return Err(Error::invalid(&fixture.path, "'prompt.box' is not one box of four numbers")),
+        _ => {
+            return Err(Error::invalid(
+                &fixture.path,
+                "'prompt.box' is not one box of four numbers",
+            ));
+        }
     }
     Ok(points)
 }
@@ -429,22 +463,44 @@ impl<'a> Adapted<'a> {
             ("loss, cross entropy", "loss_ce"),
             ("loss, Dice", "loss_dice"),
         ];
-        let quantity = |(name, key): (&str, &str)| Ok((name.to_owned(), self.fixture.get(key)?.values.clone(), FORWARD));
+        let quantity =
+            |(name, key): (&str, &str)| Ok((name.to_owned(), self.fixture.get(key)?.values.clone(), FORWARD));
         let mut want: Quantities = named.into_iter().map(quantity).collect::<Result<_>>()?;
-        let gradients = || self.fixture.state.iter().filter_map(|(key, array)| Some((key.strip_prefix("grad.")?, array)));
+        let gradients = || {
+            self.fixture
+                .state
+                .iter()
+                .filter_map(|(key, array)| Some((key.strip_prefix("grad.")?, array)))
+        };
         let largest = gradients().map(|(_, array)| norm(&array.values)).fold(0.0, f64::max);
-        let tolerance = Tolerance::OfNorm { most: GRADIENT, floor: GRADIENT_FLOOR * largest };
+        let tolerance = Tolerance::OfNorm {
+            most: GRADIENT,
+            floor: GRADIENT_FLOOR * largest,
+        };
         want.extend(gradients().map(|(key, array)| (format!("gradient of {key}"), array.values.clone(), tolerance)));
         let rates = self.meta.lr_used.iter().map(|&rate| rate as f32).collect();
         want.push(("learning rates".into(), rates, Tolerance::Absolute(1e-9)));
         want.push(("losses of the AdamW steps".into(), self.meta.losses.clone(), FORWARD));
-        want.push(("parameters after the AdamW steps".into(), concatenated(&self.after.state), STEPS));
+        want.push((
+            "parameters after the AdamW steps".into(),
+            concatenated(&self.after.state),
+            STEPS,
+        ));
         Ok(want)
     }
 
     fn learner(&self, weights: &StateDict, trained: BTreeSet<String>) -> Learner {
         let optimizer = AdamW::new(self.meta.weight_decay);
-        Learner::new(&self.config, &self.adapter, weights, trained, optimizer, self.schedule, self.device)
+        let parameters = Parameters::new(weights, self.device);
+        Learner::new(
+            &self.config,
+            &self.adapter,
+            parameters,
+            trained,
+            optimizer,
+            self.schedule,
+            self.device,
+        )
     }
 
     fn compute(&self, weights: &StateDict) -> Result<BTreeMap<String, Vec<f32>>> {
@@ -460,7 +516,12 @@ impl<'a> Adapted<'a> {
 
         let mut flap = self.learner(weights, Method::FlapSam.trained(&self.layout));
         let rates = (0..self.meta.lr_used.len()).map(|step| self.schedule.rate(step) as f32);
-        let losses = self.meta.losses.iter().map(|_| flap.step(&batch)).collect::<Result<_>>()?;
+        let losses = self
+            .meta
+            .losses
+            .iter()
+            .map(|_| flap.step(&batch))
+            .collect::<Result<_>>()?;
         let mut results = named([
             ("logits", to_vec(logits)),
             ("upsampled masks", to_vec(masks)),
@@ -508,25 +569,54 @@ fn compare_aggregate(path: &Path) -> Result<Vec<Comparison>> {
             return Err(Error::invalid(path, format!("'{key}' has no axis of clients")));
         };
         if count != clients {
-            return Err(Error::invalid(path, format!("'{key}' is of {count} clients, 'weights' of {clients}")));
+            return Err(Error::invalid(
+                path,
+                format!("'{key}' is of {count} clients, 'weights' of {clients}"),
+            ));
         }
         let size = rest.iter().product::<usize>();
-        Ok(Array::new(rest, all.values[client * size..(client + 1) * size].to_vec()))
+        Ok(Array::new(
+            rest,
+            all.values[client * size..(client + 1) * size].to_vec(),
+        ))
     };
     let parts = |key: &str| (0..clients).map(|client| part(key, client)).collect::<Result<Vec<_>>>();
-    let weights: Vec<f64> = want.get("weights")?.values.iter().map(|&weight| weight as f64).collect();
+    let weights: Vec<f64> = want
+        .get("weights")?
+        .values
+        .iter()
+        .map(|&weight| weight as f64)
+        .collect();
     let (a, b, plain) = (parts("lora_a")?, parts("lora_b")?, parts("plain")?);
 
     let pairs: Vec<(&Array, &Array)> = a.iter().zip(&b).collect();
     let (new_a, new_b) = aggregation::product_svd(&pairs, &weights);
     let results = [
-        ("mean of plain tensors", "plain_average", aggregation::weighted_mean(&plain.iter().collect::<Vec<_>>(), &weights)),
-        ("product of the pairs", "product", aggregation::weighted_product(&pairs, &weights)),
-        ("product at the pairs' rank", "product_rank_r", aggregation::weighted_product(&[(&new_a, &new_b)], &[1.0])),
+        (
+            "mean of plain tensors",
+            "plain_average",
+            aggregation::weighted_mean(&plain.iter().collect::<Vec<_>>(), &weights),
+        ),
+        (
+            "product of the pairs",
+            "product",
+            aggregation::weighted_product(&pairs, &weights),
+        ),
+        (
+            "product at the pairs' rank",
+            "product_rank_r",
+            aggregation::weighted_product(&[(&new_a, &new_b)], &[1.0]),
+        ),
     ];
     let name = name(path);
     let compare = |(quantity, key, got): (&str, &str, Array)| {
-        Ok(Comparison::new(&name, quantity, &got.values, &want.get(key)?.values, FORWARD))
+        Ok(Comparison::new(
+            &name,
+            quantity,
+            &got.values,
+            &want.get(key)?.values,
+            FORWARD,
+        ))
     };
     results.into_iter().map(compare).collect()
 }

@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# Sets up what the tests need and runs every check, from a fresh clone:
+#
+#     bash tests/run.sh
+#
+# For Debian, as root or with sudo. It says what it installs, and leaves alone what is there.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/flapsam"
+# Outside the clone, so that the next clone starts from what this one built.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
+# The same packages, profile and lock file in every call: with other packages cargo settles on other features of the
+# dependencies, and builds the whole tree once more.
+everything=(--workspace --release --locked)
+
+# step HEADING COMMAND...: runs the command between its heading and its time.
+step() {
+    local heading=$1 start=$SECONDS
+    shift
+    printf '\n== %s\n' "$heading"
+    "$@"
+    printf -- '-- %s took %d s\n' "$heading" "$((SECONDS - start))"
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# packages NAME...: installs the Debian packages that are missing.
+packages() {
+    local name missing=()
+    if ! command -v apt-get >/dev/null; then
+        echo "This is not Debian: if a step fails, install what these packages hold: $*"
+        return
+    fi
+    for name; do
+        if [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$name" 2>/dev/null)" != installed ]; then
+            missing+=("$name")
+        fi
+    done
+    if [ ${#missing[@]} -eq 0 ]; then
+        echo "Debian packages that are there: $*"
+        return
+    fi
+    echo "Installing Debian packages: ${missing[*]}"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "${missing[@]}"
+}
+
+# A Python with nibabel, which the tests compare our reading of scans with.
+python_packages() {
+    local venv="$cache/python" python=python3
+    export FLAPSAM_PYTHON="$venv/bin/python"
+    if "$FLAPSAM_PYTHON" -c 'import nibabel, numpy, safetensors, scipy' 2>/dev/null; then
+        echo "Python packages that are there: $venv"
+        return
+    fi
+    # Debian keeps the part of Python that fills a virtual environment in a package of its own.
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        packages python3-venv
+        python=/usr/bin/python3
+    fi
+    echo "Installing Python packages into $venv: nibabel numpy safetensors scipy"
+    "$python" -m venv --clear "$venv"
+    "$FLAPSAM_PYTHON" -m pip install --quiet --disable-pip-version-check nibabel numpy safetensors scipy
+}
+
+set_up() {
+    # A Vulkan driver in software, for the tests on wgpu.
+    packages mesa-vulkan-drivers libvulkan1
+    python_packages
+    if [ -d ../shared ]; then
+        echo "Real scans and more reference cases: ../shared"
+    else
+        echo "Real scans and more reference cases: none (there is no ../shared); the tests on them are skipped"
+    fi
+}
+
+has_wasm() {
+    [ -d "$(rustc --print target-libdir --target wasm32-unknown-unknown)" ]
+}
+
+# The browser's half of the workspace compiles for the browser. Its target directory is its own: the compiler may be
+# another one.
+wasm_check() {
+    local -x CARGO_TARGET_DIR="${CARGO_TARGET_DIR%/*}/wasm"
+    local check=(check --release -p flapsam-model --target wasm32-unknown-unknown)
+    if ! has_wasm && command -v rustup >/dev/null; then
+        echo "Installing the Rust target wasm32-unknown-unknown"
+        timeout 60 rustup target add wasm32-unknown-unknown || echo "rustup cannot fetch it; Debian's compiler can build it"
+    fi
+    if has_wasm; then
+        cargo "${check[@]}" --locked
+        return
+    fi
+    packages rustc-web cargo-web rust-web-src lld
+    # Builds the standard library from Debian's sources. Without --locked, which would hold for that library's own
+    # lock file too; the earlier steps have held ours.
+    RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-ld \
+        /usr/bin/cargo "${check[@]}" -Zbuild-std=std,panic_abort
+}
+
+step "Set-up" set_up
+step "Format" cargo fmt --all --check
+step "Clippy" cargo clippy "${everything[@]}" --all-targets -- -D warnings
+step "Documentation" env RUSTDOCFLAGS="-D warnings" cargo doc "${everything[@]}" --no-deps
+step "WASM check" wasm_check
+# The tests run the program itself, which building the tests alone does not build.
+step "Build" cargo build "${everything[@]}" --all-targets
+
+# Last, and in place of this script: the closing lines are the test runner's.
+printf '\n== Tests\n'
+if cargo nextest --version >/dev/null 2>&1; then
+    exec cargo nextest run "${everything[@]}" --no-fail-fast
+fi
+exec cargo test "${everything[@]}" --all-targets --no-fail-fast

@@ -1,0 +1,74 @@
+//! A federated run of seconds: one training and one test case of each site, two rounds, 32 x 32 pixels.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::common::flapsam;
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A folder of data sets that holds the phantom, made once for all tests of this program.
+pub fn data() -> &'static Path {
+    static DATA: OnceLock<PathBuf> = OnceLock::new();
+    DATA.get_or_init(|| {
+        let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("data-{}", std::process::id()));
+        flapsam().arg("phantom").arg("--data").arg(&data).assert().success();
+        data
+    })
+}
+
+/// Writes a micro experiment; `change` edits its text.
+pub fn experiment(folder: &Path, change: impl FnOnce(String) -> String) -> PathBuf {
+    let root = root();
+    let text = format!(
+        r#"title = "micro"
+data = "{}"
+base = "{}"
+model = "nano"
+image_size = 32
+method = "flap_sam"
+rank = 4
+rounds = 2
+seeds = [1]
+device = "cpu"
+weight_decay = 0.1
+save_predictions = true
+cases_per_site = [1, 1]
+
+[intensity]
+clip = [-100.0, 300.0]
+
+[local]
+batch_stacks = 2
+stack_stride = 5
+
+[schedule]
+base_lr = 1e-3
+warmup_period = 5
+max_iterations = 100
+lr_exp = 2
+"#,
+        root.join("data-manifests/phantom.json").display(),
+        root.join("golden/nano.safetensors").display()
+    );
+    let path = folder.join("micro.toml");
+    std::fs::write(&path, change(text)).unwrap();
+    path
+}
+
+/// Runs an experiment file and returns its run folder for seed 1.
+pub fn run(config: &Path, out: &Path, threads: &str) -> PathBuf {
+    let mut command = flapsam();
+    command
+        .arg("run")
+        .arg(config)
+        .arg("--out")
+        .arg(out)
+        .arg("--data")
+        .arg(data());
+    command.env("RAYON_NUM_THREADS", threads).assert().success();
+    out.join("micro-1")
+}

@@ -1,0 +1,126 @@
+//! Runs: what they leave behind, and that they repeat to the byte.
+
+mod common;
+mod micro;
+
+use std::fs;
+
+use common::flapsam;
+use micro::{data, experiment, run};
+use tempfile::TempDir;
+
+#[test]
+fn a_run_repeats_to_the_byte_whatever_the_threads_and_another_seed_differs() {
+    let folder = TempDir::new().unwrap();
+    let config = experiment(folder.path(), |text| text);
+    let first = run(&config, &folder.path().join("first"), "2");
+    let second = run(&config, &folder.path().join("second"), "1");
+    let adapter = |run: &std::path::Path| fs::read(run.join("adapter.safetensors")).unwrap();
+    assert!(
+        adapter(&first) == adapter(&second),
+        "the same seed gives the same adapter"
+    );
+    assert_eq!(
+        fs::read(first.join("metrics.json")).unwrap(),
+        fs::read(second.join("metrics.json")).unwrap()
+    );
+
+    let other_folder = TempDir::new().unwrap();
+    let other = experiment(other_folder.path(), |text| text.replace("seeds = [1]", "seeds = [2]"));
+    let mut command = flapsam();
+    command
+        .arg("run")
+        .arg(other)
+        .arg("--out")
+        .arg(other_folder.path())
+        .arg("--data")
+        .arg(data());
+    command.assert().success();
+    assert!(
+        adapter(&first) != adapter(&other_folder.path().join("micro-2")),
+        "another seed gives another adapter"
+    );
+}
+
+#[test]
+fn a_run_leaves_its_record() {
+    let folder = TempDir::new().unwrap();
+    let config = experiment(folder.path(), |text| text);
+    let run = run(&config, folder.path(), "2");
+    assert_eq!(fs::read(run.join("config.toml")).unwrap(), fs::read(&config).unwrap());
+
+    let metrics: serde_json::Value = serde_json::from_slice(&fs::read(run.join("metrics.json")).unwrap()).unwrap();
+    assert_eq!(metrics["rounds"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        metrics["cases"].as_array().unwrap().len(),
+        6,
+        "one test case of each site"
+    );
+    let weights: f64 = metrics["weights"]
+        .as_object()
+        .unwrap()
+        .values()
+        .map(|weight| weight.as_f64().unwrap())
+        .sum();
+    assert!((weights - 1.0).abs() < 1e-9, "{weights}");
+    // Four bytes a parameter, six clients, and a header of names.
+    let parameters = metrics["trained_parameters"].as_u64().unwrap();
+    let up = metrics["rounds"][0]["traffic"]["up"].as_u64().unwrap();
+    assert!(
+        up > 6 * 4 * parameters && up < 6 * (4 * parameters + 32_000),
+        "{up} bytes, {parameters} parameters"
+    );
+
+    let provenance: serde_json::Value =
+        serde_json::from_slice(&fs::read(run.join("provenance.json")).unwrap()).unwrap();
+    assert_eq!(provenance["device"], "cpu");
+    assert_eq!(provenance["seed"], 1);
+    assert_eq!(provenance["base_sha256"].as_str().unwrap().len(), 64);
+
+    // A prediction lies on its scan's grid: the same bytes of shape and affine in the header.
+    let case = metrics["cases"][0]["case"].as_str().unwrap();
+    let site = metrics["cases"][0]["site"].as_str().unwrap();
+    let mask = fs::read(run.join(format!("predictions/{site}/{case}.nii.gz"))).unwrap();
+    let scan = fs::read(data().join(format!("phantom/{case}/imaging.nii.gz"))).unwrap();
+    let volume = |bytes: &[u8]| flapsam_model::volume::Volume::from_nifti(bytes, None).unwrap();
+    let (mask, scan) = (volume(&mask), volume(&scan));
+    assert_eq!((mask.dims, mask.affine), (scan.dims, scan.affine));
+}
+
+#[test]
+fn full_fine_tuning_and_clients_alone_run_too() {
+    let folder = TempDir::new().unwrap();
+    let full = experiment(folder.path(), |text| text.replace("flap_sam", "full_ft"));
+    let run_full = run(&full, &folder.path().join("full"), "2");
+    let metrics = fs::read_to_string(run_full.join("metrics.json")).unwrap();
+    let metrics: serde_json::Value = serde_json::from_str(&metrics).unwrap();
+    assert!(metrics["trained_parameters"].as_u64().unwrap() > 500_000);
+
+    let alone = experiment(folder.path(), |text| {
+        text.replace("rank = 4", "rank = 4\nsetting = \"alone\"")
+    });
+    let run_alone = run(&alone, &folder.path().join("alone"), "2");
+    for site in ["A", "B", "C", "D", "E", "F"] {
+        assert!(run_alone.join(format!("adapter-{site}.safetensors")).is_file());
+    }
+}
+
+#[test]
+fn segment_keeps_the_scans_grid() {
+    let folder = TempDir::new().unwrap();
+    let run = run(&experiment(folder.path(), |text| text), folder.path(), "2");
+    let scan = data().join("phantom/case_00000/imaging.nii.gz");
+    let mask = folder.path().join("mask.nii.gz");
+    let mut command = flapsam();
+    command
+        .arg("segment")
+        .arg(&scan)
+        .arg("--adapter")
+        .arg(run.join("adapter.safetensors"));
+    command.arg("--base").arg(micro::root().join("golden/nano.safetensors"));
+    command.args(["--device", "cpu", "-o"]).arg(&mask).assert().success();
+    let volume = |path| flapsam_model::volume::Volume::from_nifti(&fs::read(path).unwrap(), None).unwrap();
+    let (mask, scan) = (volume(mask), volume(scan));
+    assert_eq!((mask.dims, mask.affine), (scan.dims, scan.affine));
+    assert!(mask.voxels.iter().all(|label| [0.0, 1.0, 2.0].contains(label)));
+}

@@ -1,0 +1,96 @@
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+
+use super::Outcome;
+use crate::data::dataset::read_volume;
+use crate::data::labels_to_ct::{scan_of, scanner};
+use crate::data::manifest::{Case, CheckedFile, Manifest};
+use crate::error::{Error, Result};
+use crate::files::{read, write};
+use crate::progress::Progress;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of real segmentations: CASE/segmentation.nii.gz, labels 1 kidney and 2 tumour.
+    labels: PathBuf,
+    /// Table of cases with the columns case_id, site and split (such as Fed-KiTS's).
+    #[arg(long)]
+    cases: PathBuf,
+    /// Folder of data sets; this one gets a folder of its own in it.
+    #[arg(long, env = "FLAPSAM_DATA", default_value = "data")]
+    data: PathBuf,
+    /// The manifest goes into this folder.
+    #[arg(long)]
+    manifest: PathBuf,
+    /// Seed of everything that is painted.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let chosen = chosen(&args)?;
+    let folder = args.data.join("labels-to-ct");
+    let progress = Progress::new(chosen.len());
+    let make = |(id, site, train): &(String, String, bool)| {
+        let source = args.labels.join(id).join("segmentation.nii.gz");
+        let labels = read_volume(&source, None)?;
+        let scan = scan_of(&labels, scanner(site)?, args.seed, id);
+        let file = |name: &str, bytes: Vec<u8>| -> Result<CheckedFile> {
+            let path = format!("{id}/{name}");
+            write(&folder.join(&path), &bytes)?;
+            Ok(CheckedFile {
+                path,
+                sha256: flapsam_model::checkpoint::sha256(&bytes),
+            })
+        };
+        let case = Case {
+            id: id.clone(),
+            site: site.clone(),
+            train: *train,
+            slices: scan.axial().dims[0],
+            image: file("imaging.nii.gz", scan.to_nifti_i16())?,
+            label: file("segmentation.nii.gz", read(&source)?)?,
+        };
+        progress.step(id);
+        Ok(case)
+    };
+    let manifest = Manifest {
+        name: "labels-to-ct".into(),
+        description: "Semi-synthetic: intensities painted by 'flapsam labels-to-ct' on real segmentations. The labels are of patients, the scans are not.".into(),
+        classes: ["background", "kidney", "tumour"].map(str::to_owned).into(),
+        cases: chosen.par_iter().map(make).collect::<Result<_>>()?,
+        sha256: String::new(),
+    };
+    let (document, table) = manifest.to_files();
+    write(&args.manifest.join("labels-to-ct.csv"), table.as_bytes())?;
+    write(&args.manifest.join("labels-to-ct.json"), document.as_bytes())?;
+    println!("{} semi-synthetic cases in {}", manifest.cases.len(), folder.display());
+    Ok(Outcome::Passed)
+}
+
+/// The table's cases that are in the folder: name, site, whether for training.
+fn chosen(args: &Args) -> Result<Vec<(String, String, bool)>> {
+    let bytes = read(&args.cases)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut lines = text.lines();
+    let header: Vec<&str> = lines.next().unwrap_or_default().split(',').collect();
+    let column = |name: &str| {
+        let found = header.iter().position(|column| *column == name);
+        found.ok_or_else(|| Error::invalid(&args.cases, format!("it has no column '{name}' in its first line")))
+    };
+    let (id, site, split) = (column("case_id")?, column("site")?, column("split")?);
+    let field = |line: &str, index: usize| line.split(',').nth(index).unwrap_or_default().to_owned();
+    let all = lines.map(|line| (field(line, id), field(line, site), field(line, split) == "train"));
+    let mut found: Vec<_> = all
+        .filter(|(id, _, _)| args.labels.join(id).join("segmentation.nii.gz").is_file())
+        .collect();
+    found.sort_by(|a, b| (&a.1, &a.0).cmp(&(&b.1, &b.0)));
+    match found.is_empty() {
+        true => Err(Error::invalid(
+            &args.labels,
+            "it holds no CASE/segmentation.nii.gz of a case in the table",
+        )),
+        false => Ok(found),
+    }
+}

@@ -1,0 +1,70 @@
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::Outcome;
+use crate::data::manifest::{Case, CheckedFile, Manifest};
+use crate::data::phantom::{PhantomCase, cases};
+use crate::error::Result;
+use crate::files::write;
+use crate::progress::Progress;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of data sets; the phantom gets a folder of its own in it.
+    #[arg(long, env = "FLAPSAM_DATA", default_value = "data")]
+    data: PathBuf,
+    /// Also write the manifest, into this folder.
+    #[arg(long)]
+    manifest: Option<PathBuf>,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let manifest = make(&args.data)?;
+    if let Some(folder) = args.manifest {
+        let (document, table) = manifest.to_files();
+        write(&folder.join("phantom.csv"), table.as_bytes())?;
+        write(&folder.join("phantom.json"), document.as_bytes())?;
+    }
+    println!(
+        "{} synthetic cases in {}",
+        manifest.cases.len(),
+        args.data.join(&manifest.name).display()
+    );
+    Ok(Outcome::Passed)
+}
+
+/// Makes the phantom's files. The same program gives the same bytes.
+pub fn make(data: &Path) -> Result<Manifest> {
+    let all = cases();
+    let folder = data.join("phantom");
+    let progress = Progress::new(all.len());
+    let make = |case: &PhantomCase| {
+        let (volume, labels) = case.make();
+        let file = |name: &str, bytes: Vec<u8>| -> Result<CheckedFile> {
+            let path = format!("{}/{name}", case.id);
+            write(&folder.join(&path), &bytes)?;
+            Ok(CheckedFile {
+                path,
+                sha256: flapsam_model::checkpoint::sha256(&bytes),
+            })
+        };
+        let made = Case {
+            id: case.id.clone(),
+            site: case.scanner.site.to_string(),
+            train: case.train,
+            slices: volume.axial().dims[0],
+            image: file("imaging.nii.gz", volume.to_nifti_i16())?,
+            label: file("segmentation.nii.gz", volume.mask_to_nifti(&labels))?,
+        };
+        progress.step(&case.id);
+        Ok(made)
+    };
+    Ok(Manifest {
+        name: "phantom".into(),
+        description: "Synthetic: procedural abdominal CT of six sites, made from seeds by 'flapsam phantom'. No patient is in it.".into(),
+        classes: ["background", "kidney", "tumour"].map(str::to_owned).into(),
+        cases: all.par_iter().map(make).collect::<Result<_>>()?,
+        sha256: String::new(),
+    })
+}

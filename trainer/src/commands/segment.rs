@@ -1,0 +1,75 @@
+use std::path::PathBuf;
+
+use flapsam_model::adapter::Adapter;
+use flapsam_model::parameters::Parameters;
+use flapsam_model::sam::Sam;
+use flapsam_model::segment::segment;
+
+use super::Outcome;
+use crate::data::dataset::read_volume;
+use crate::device::{DeviceChoice, OpenDevice};
+use crate::error::{Error, Result};
+use crate::files::{read, read_state_dict, write};
+use crate::progress::Progress;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The scan, NIfTI, gzipped or not.
+    scan: PathBuf,
+    /// The adapter of a run.
+    #[arg(long)]
+    adapter: PathBuf,
+    /// The base checkpoint that the adapter was made for.
+    #[arg(long, default_value = "golden/nano.safetensors")]
+    base: PathBuf,
+    /// Where the mask goes: NIfTI with the scan's shape and affine.
+    #[arg(long, short)]
+    out: PathBuf,
+    /// Which volume of a series, from 0.
+    #[arg(long)]
+    volume: Option<usize>,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceChoice,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let adapter = Adapter::from_bytes(&read(&args.adapter)?).map_err(Error::content(&args.adapter))?;
+    let (base, base_sha256) = read_state_dict(&args.base)?;
+    let volume = read_volume(&args.scan, args.volume)?;
+    volume.check_finite().map_err(Error::content(&args.scan))?;
+    let weights = adapter
+        .on_base(&base, &base_sha256)
+        .map_err(Error::content(&args.adapter))?;
+    let device = OpenDevice::open(args.device)?;
+
+    let metadata = &adapter.metadata;
+    let parameters = Parameters::new(&weights, &device.device);
+    let sam = Sam::new(&metadata.sam, Some(&metadata.adapter), &parameters)?;
+    let slices = volume.to_slices();
+    let progress = Progress::new(slices.dims[0]);
+    let mut shown = 0;
+    let labels = segment(
+        &sam,
+        &slices,
+        &metadata.intensity,
+        metadata.sam.image_size,
+        &device.device,
+        |done, _| {
+            (shown..done).for_each(|_| progress.step("segmenting"));
+            shown = shown.max(done);
+            true
+        },
+    );
+    let labels = pollster::block_on(labels).unwrap_or_default();
+    drop(progress);
+    write(&args.out, &volume.mask_to_nifti(&volume.axial().restore(&labels)))?;
+
+    println!("{} on {}", args.out.display(), device.name);
+    let voxel_ml = volume.spacing().iter().product::<f64>() / 1000.0;
+    for (class, name) in metadata.classes.iter().enumerate().skip(1) {
+        let count = labels.iter().filter(|&&label| label as usize == class).count();
+        println!("{name}: {count} voxels, {:.1} ml", count as f64 * voxel_ml);
+    }
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,220 @@
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{Outcome, phantom, print_json};
+use crate::data::manifest::Manifest;
+use crate::device::{DeviceChoice, OpenDevice};
+use crate::error::{Error, Result};
+use crate::experiment::{Experiment, Provenance, run as run_experiment};
+use crate::files::read_json;
+use crate::progress::Progress;
+use crate::verification::golden::{Figure, Row, compare, figures, read_snapshot, to_text};
+use crate::verification::parity;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of a suite: experiment files beside their golden figures.
+    #[arg(long, default_value = "golden/quick")]
+    suite: PathBuf,
+    /// Folder of data sets; the phantom is made there if it is missing.
+    #[arg(long, env = "FLAPSAM_DATA", default_value = "data")]
+    data: PathBuf,
+    /// Reference outputs to compare with first.
+    #[arg(long, default_value = "tests/fixtures/parity")]
+    parity: PathBuf,
+    /// Where the run folders go.
+    #[arg(long, default_value = "runs/verify")]
+    out: PathBuf,
+    /// Where to compute. The golden figures are the CPU's.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: DeviceChoice,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    device: String,
+    sections: Vec<Section>,
+    passed: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Section {
+    name: String,
+    rows: Vec<Row>,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let experiments = experiments(&args.suite)?;
+    let device = OpenDevice::open(args.device)?;
+    let mut sections = vec![
+        data_section(&experiments, &args.data)?,
+        parity_section(&args.parity, &device)?,
+    ];
+    // Figures of a run on changed data would only say the same again, later.
+    if passed(&sections) {
+        for path in &experiments {
+            sections.push(experiment_section(path, &args, &device)?);
+        }
+    }
+    let report = Report {
+        passed: passed(&sections),
+        device: device.name,
+        sections,
+    };
+    match args.json {
+        true => print_json(&report)?,
+        false => print_report(&report),
+    }
+    Ok(match report.passed {
+        true => Outcome::Passed,
+        false => Outcome::CheckFailed,
+    })
+}
+
+fn passed(sections: &[Section]) -> bool {
+    sections.iter().flat_map(|section| &section.rows).all(|row| row.passed)
+}
+
+/// The suite's experiment files in the order of their names.
+fn experiments(suite: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(suite).map_err(Error::file("read the folder", suite))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    files.sort();
+    match files.is_empty() {
+        true => Err(Error::invalid(
+            suite,
+            "it holds no experiment file (.toml); pass a suite's folder, such as golden/quick",
+        )),
+        false => Ok(files),
+    }
+}
+
+/// Every data set's files against its manifest. The phantom is made first if it is not there.
+fn data_section(experiments: &[PathBuf], data: &Path) -> Result<Section> {
+    let mut manifests: Vec<PathBuf> = Vec::new();
+    for path in experiments {
+        let experiment = Experiment::read(path)?;
+        let manifest = path.parent().unwrap_or(Path::new("")).join(experiment.data);
+        if !manifests.contains(&manifest) {
+            manifests.push(manifest);
+        }
+    }
+    let mut rows = Vec::new();
+    for path in manifests {
+        let manifest = Manifest::read(&path)?;
+        let folder = data.join(&manifest.name);
+        if manifest.name == "phantom" && !folder.exists() {
+            phantom::make(data)?;
+        }
+        let wrong = manifest.check(&folder)?;
+        for what in &wrong {
+            eprintln!("flapsam: {what}; delete the folder and make or fetch the data again");
+        }
+        let files = 2 * manifest.cases.len();
+        rows.extend(compare(
+            &[(
+                format!("{} files right", manifest.name),
+                Figure::Exact(files.to_string()),
+            )]
+            .into(),
+            &[(
+                format!("{} files right", manifest.name),
+                Figure::Exact((files - wrong.len()).to_string()),
+            )]
+            .into(),
+        ));
+    }
+    Ok(Section {
+        name: "data".into(),
+        rows,
+    })
+}
+
+/// The reference's outputs.
+fn parity_section(folder: &Path, device: &OpenDevice) -> Result<Section> {
+    let comparisons = parity::compare(folder, &device.device)?;
+    let failed = comparisons
+        .iter()
+        .filter(|comparison| comparison.verdict == parity::Verdict::Failed)
+        .count();
+    let name = format!("of {} quantities, unlike the reference", comparisons.len());
+    Ok(Section {
+        name: "parity".into(),
+        rows: compare(
+            &[(name.clone(), Figure::Exact("0".into()))].into(),
+            &[(name, Figure::Exact(failed.to_string()))].into(),
+        ),
+    })
+}
+
+/// Runs an experiment and compares its figures with the snapshot beside it.
+fn experiment_section(path: &Path, args: &Args, device: &OpenDevice) -> Result<Section> {
+    let experiment = Experiment::read(path)?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let golden = path.with_extension("snap");
+    let golden = match golden.exists() {
+        true => read_snapshot(&golden)?,
+        false => Default::default(),
+    };
+    let out = args.out.join(&name);
+    let progress = Progress::new(6 * experiment.rounds);
+    let record = run_experiment(path, experiment.seeds[0], &args.data, device, &out, &progress)?;
+    let provenance: Provenance = read_json(&out.join("provenance.json"))?;
+    let got = figures(&record, &provenance);
+    crate::files::write(&out.join("figures.txt"), to_text(&got).as_bytes())?;
+    Ok(Section {
+        rows: compare(&golden, &got),
+        name,
+    })
+}
+
+fn print_report(report: &Report) {
+    let show = |figure: &Option<Figure>| match figure {
+        None => "none".to_owned(),
+        Some(Figure::Exact(text)) if text.len() > 16 => format!("{}..", &text[..14]),
+        Some(Figure::Exact(text)) => text.clone(),
+        Some(Figure::Measured { value, .. }) => format!("{value:.6}"),
+    };
+    for section in &report.sections {
+        println!("\n{}", section.name);
+        println!(
+            "  {:<42}{:>17}{:>17}{:>12}{:>11}  verdict",
+            "figure", "golden", "got", "difference", "tolerance"
+        );
+        for row in &section.rows {
+            let difference = row
+                .difference
+                .map_or_else(String::new, |difference| format!("{difference:+.6}"));
+            let tolerance = match &row.golden {
+                Some(Figure::Measured { within, .. }) => within.to_string(),
+                _ => "exact".into(),
+            };
+            println!(
+                "  {:<42}{:>17}{:>17}{:>12}{:>11}  {}",
+                row.figure,
+                show(&row.golden),
+                show(&row.got),
+                difference,
+                tolerance,
+                if row.passed { "ok" } else { "FAILED" }
+            );
+        }
+    }
+    let failed = report
+        .sections
+        .iter()
+        .flat_map(|section| &section.rows)
+        .filter(|row| !row.passed)
+        .count();
+    match report.passed {
+        true => println!("\nverified on {}: every figure holds", report.device),
+        false => println!("\nnot verified on {}: {failed} figures do not hold", report.device),
+    }
+}

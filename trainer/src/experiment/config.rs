@@ -1,0 +1,109 @@
+use std::path::{Path, PathBuf};
+
+use flapsam_model::config::LoraInit;
+use flapsam_model::method::Method;
+use flapsam_model::segment::Intensity;
+use serde::{Deserialize, Serialize};
+
+use crate::device::DeviceChoice;
+use crate::error::{Error, Result};
+use crate::federation::LocalTraining;
+use crate::files::read;
+use crate::training::Schedule;
+
+/// An experiment file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// What it shows, for people.
+    pub title: String,
+    /// The data set's manifest, relative to this file.
+    pub data: PathBuf,
+    /// The base checkpoint, relative to this file.
+    pub base: PathBuf,
+    /// Which SAM the base is: vit_b, vit_l, vit_h or nano.
+    pub model: String,
+    /// Side of the training image, pixels.
+    pub image_size: usize,
+    /// What is trained and sent.
+    pub method: Method,
+    /// With whom a client trains.
+    #[serde(default)]
+    pub setting: Setting,
+    /// Rank of the LoRA pairs.
+    pub rank: usize,
+    /// How the pairs start.
+    #[serde(default)]
+    pub lora_init: LoraInit,
+    /// Rounds of one local epoch each.
+    pub rounds: usize,
+    /// One run for each.
+    pub seeds: Vec<u64>,
+    /// Where to compute; the command line may say otherwise.
+    #[serde(default)]
+    pub device: DeviceChoice,
+    /// AdamW's weight decay.
+    pub weight_decay: f64,
+    /// Keep the predicted masks of the test cases.
+    #[serde(default)]
+    pub save_predictions: bool,
+    /// Use only so many training and test cases of each site, for short suites; all without it.
+    pub cases_per_site: Option<[usize; 2]>,
+    /// How intensities are prepared.
+    pub intensity: Intensity,
+    /// How a client goes through its data.
+    pub local: LocalTraining,
+    /// The learning rate.
+    pub schedule: Schedule,
+}
+
+/// With whom a client trains.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Setting {
+    /// Federated averaging over all sites.
+    #[default]
+    Federated,
+    /// Each client by itself, for as many epochs as there are rounds.
+    Alone,
+}
+
+impl Experiment {
+    /// Reads an experiment file.
+    ///
+    /// # Errors
+    /// It cannot be read, a key is missing or unknown (then the nearest known one is named), or a value makes no sense.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = read(path)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let experiment: Self = toml::from_str(&text).map_err(|why| Error::invalid(path, explain(&why)))?;
+        let positive = [
+            ("rounds", experiment.rounds),
+            ("seeds", experiment.seeds.len()),
+            ("local.batch_stacks", experiment.local.batch_stacks),
+            ("local.stack_stride", experiment.local.stack_stride),
+            ("schedule.warmup_period", experiment.schedule.warmup_period),
+            ("schedule.max_iterations", experiment.schedule.max_iterations),
+        ];
+        match positive.iter().find(|(_, value)| *value == 0) {
+            Some((key, _)) => Err(Error::invalid(path, format!("'{key}' must be at least 1"))),
+            None => Ok(experiment),
+        }
+    }
+}
+
+/// The parser's message; for an unknown key, the nearest known one instead of all of them.
+fn explain(why: &toml::de::Error) -> String {
+    let message = why.message();
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if message.starts_with("unknown field")
+        && let Some(unknown) = quoted.next()
+        && let Some(nearest) = quoted.max_by(|a, b| {
+            let likeness = |known: &str| strsim::jaro_winkler(unknown, known);
+            likeness(a).total_cmp(&likeness(b))
+        })
+    {
+        return format!("there is no key '{unknown}'; did you mean '{nearest}'?");
+    }
+    why.to_string().trim_end().to_owned()
+}

@@ -1,0 +1,64 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::evaluation::CaseDice;
+use crate::federation::Traffic;
+
+/// What a run leaves behind, as `metrics.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Name of each class, background first.
+    pub classes: Vec<String>,
+    /// Whether the data are synthetic, semi-synthetic or real, in the manifest's words.
+    pub data_description: String,
+    /// Parameters that the method trains.
+    pub trained_parameters: usize,
+    /// Each site's weight in the average.
+    pub weights: BTreeMap<String, f64>,
+    /// The untrained adapter's Dice by class, mean over the test cases.
+    pub untrained_dice: Vec<f64>,
+    /// One entry a round.
+    pub rounds: Vec<RoundRecord>,
+    /// Every test case after the last round. For clients alone: the mean over the clients' models.
+    pub cases: Vec<CaseDice>,
+    /// Dice by class after the last round, mean over the test cases.
+    pub dice: Vec<f64>,
+    /// The same by site of the test case.
+    pub dice_by_site: BTreeMap<String, Vec<f64>>,
+    /// For clients alone: each client's model on all test cases, by class.
+    pub alone: BTreeMap<String, Vec<f64>>,
+    /// sha256 of the adapter (the clients' adapters, one by one, when alone).
+    pub adapter_sha256: Vec<String>,
+}
+
+/// One round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoundRecord {
+    /// From 1.
+    pub round: usize,
+    /// Each client's mean training loss.
+    pub loss: BTreeMap<String, f64>,
+    /// Bytes that travelled.
+    pub traffic: Traffic,
+    /// Norm of all averaged parameters as one vector; none for clients alone. LoRA pairs count by their products, since
+    /// the factors are free to turn.
+    pub global_norm: Option<f64>,
+}
+
+/// Where a run's figures come from, as `provenance.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// This program.
+    pub program: String,
+    /// The commit it was built from, where known.
+    pub commit: Option<String>,
+    /// sha256 of the data set's table of checksums.
+    pub data_sha256: String,
+    /// sha256 of the base checkpoint.
+    pub base_sha256: String,
+    /// What it ran on.
+    pub device: String,
+    /// The seed of this run.
+    pub seed: u64,
+}

@@ -1,0 +1,379 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use flapsam_model::adapter::{Adapter, AdapterMetadata};
+use flapsam_model::checkpoint::{adapt, sha256};
+use flapsam_model::config::{AdapterConfig, SamConfig};
+use flapsam_model::method::is_personal;
+use flapsam_model::parameters::{Parameters, StateDict};
+use flapsam_model::sam::Sam;
+use rayon::prelude::*;
+
+use super::config::{Experiment, Setting};
+use super::evaluation::{CaseDice, TestCase, evaluate, mean_dice};
+use super::record::{Provenance, Record, RoundRecord};
+use crate::data::dataset::{LabelledCase, read_case};
+use crate::data::manifest::{Case, Manifest};
+use crate::data::stacks::PreparedCase;
+use crate::device::OpenDevice;
+use crate::error::{Error, Result};
+use crate::federation::{Client, Traffic, aggregate, norm};
+use crate::files::{create_folder, read, read_state_dict, write, write_json};
+use crate::progress::Progress;
+use crate::training::{AdamW, Learner};
+
+/// Runs an experiment for one seed and writes its record into a folder.
+///
+/// `data_root` holds one folder a data set, named as its manifest.
+///
+/// # Errors
+/// A file is missing or does not fit, or the folder cannot be written.
+pub fn run(
+    config_path: &Path,
+    seed: u64,
+    data_root: &Path,
+    device: &OpenDevice,
+    out: &Path,
+    progress: &Progress,
+) -> Result<Record> {
+    let run = Run::prepare(config_path, seed, data_root, device)?;
+    // A folder that cannot be written is better known before the training than after it.
+    create_folder(out)?;
+    write(&out.join("config.toml"), &read(config_path)?)?;
+    let mut clients = run.clients();
+    let untrained = run.evaluate(&clients[0].1)?;
+    let rounds = match run.experiment.setting {
+        Setting::Federated => run.federate(&mut clients, progress)?,
+        Setting::Alone => run.train_alone(&mut clients, progress)?,
+    };
+    // Federated clients hold the same state after the last round; one stands for all, unless they keep a part.
+    let models: Vec<&Client> = match run.experiment.setting {
+        Setting::Federated => vec![&clients[0].1],
+        Setting::Alone => clients.iter().map(|(_, client)| client).collect(),
+    };
+    let evaluations = models
+        .iter()
+        .map(|client| run.evaluate_client(client))
+        .collect::<Result<Vec<_>>>()?;
+    run.save_predictions(&evaluations, out)?;
+    let adapters = run.save_adapters(&models, out)?;
+    let record = run.record(
+        rounds,
+        &models,
+        &evaluations,
+        mean_dice(untrained.iter().map(|(_, dice)| dice)),
+        adapters,
+    );
+    write_json(&out.join("metrics.json"), &record)?;
+    write_json(&out.join("provenance.json"), &run.provenance(device))?;
+    Ok(record)
+}
+
+type Evaluation = Vec<(Vec<u8>, CaseDice)>;
+
+/// All that a run needs before its first step.
+struct Run {
+    experiment: Experiment,
+    manifest: Manifest,
+    sam: SamConfig,
+    adapter: AdapterConfig,
+    base_sha256: String,
+    weights: Parameters,
+    sites: Vec<Site>,
+    test: Vec<TestCase>,
+    seed: u64,
+    device: OpenDevice,
+}
+
+enum Loaded {
+    Train(PreparedCase),
+    Test(LabelledCase),
+}
+
+struct Site {
+    name: String,
+    weight: f64,
+    cases: Vec<PreparedCase>,
+}
+
+impl Run {
+    fn prepare(config_path: &Path, seed: u64, data_root: &Path, device: &OpenDevice) -> Result<Self> {
+        let experiment = Experiment::read(config_path)?;
+        let beside = |path: &Path| config_path.parent().unwrap_or(Path::new("")).join(path);
+        let manifest = Manifest::read(&beside(&experiment.data))?;
+        let folder = data_root.join(&manifest.name);
+        let base_path = beside(&experiment.base);
+        let (base, base_sha256) = read_state_dict(&base_path)?;
+
+        let named = SamConfig::named(&experiment.model).ok_or_else(|| {
+            let known = SamConfig::NAMES.join(", ");
+            Error::invalid(
+                config_path,
+                format!("there is no model '{}'; choose one of {known}", experiment.model),
+            )
+        })?;
+        let sam = named.with_image_size(experiment.image_size);
+        let classes = manifest.classes.len();
+        let adapter = AdapterConfig {
+            lora_init: experiment.lora_init,
+            ..AdapterConfig::lora(classes - 1, experiment.rank)
+        };
+        let adapter = experiment.method.adapter(&adapter);
+        let state = adapt(&base, &sam, Some(&adapter), seed).map_err(Error::content(&base_path))?;
+
+        let chosen = chosen_cases(&manifest, experiment.cases_per_site);
+        let total: usize = chosen.iter().filter(|case| case.train).map(|case| case.slices).sum();
+        // A training case is kept at the network's size only: whole volumes of all cases would not fit in memory.
+        let load = |case: &&Case| {
+            let data = read_case(&folder, case, classes)?;
+            Ok(match case.train {
+                true => Loaded::Train(PreparedCase::new(&data, &experiment.intensity, sam.image_size)),
+                false => Loaded::Test(data),
+            })
+        };
+        let loaded: Vec<Loaded> = chosen.par_iter().with_max_len(1).map(load).collect::<Result<_>>()?;
+        let mut sites: Vec<Site> = Vec::new();
+        let mut test = Vec::new();
+        for (case, loaded) in chosen.into_iter().zip(loaded) {
+            let prepared = match loaded {
+                Loaded::Train(prepared) => prepared,
+                Loaded::Test(data) => {
+                    let (site, id) = (case.site.clone(), case.id.clone());
+                    test.push(TestCase { site, id, data });
+                    continue;
+                }
+            };
+            let weight = case.slices as f64 / total as f64;
+            match sites.iter_mut().find(|site| site.name == case.site) {
+                Some(site) => {
+                    site.weight += weight;
+                    site.cases.push(prepared);
+                }
+                None => sites.push(Site {
+                    name: case.site.clone(),
+                    weight,
+                    cases: vec![prepared],
+                }),
+            }
+        }
+        Ok(Self {
+            weights: Parameters::new(&state, &device.device),
+            test,
+            sites,
+            experiment,
+            manifest,
+            sam,
+            adapter,
+            base_sha256,
+            seed,
+            device: device.clone(),
+        })
+    }
+
+    /// Every client with its weight in the average.
+    fn clients(&self) -> Vec<(f64, Client)> {
+        let experiment = &self.experiment;
+        let client = |site: &Site| {
+            let layout = Sam::layout(&self.sam, Some(&self.adapter)).expect("it was built before");
+            let learner = Learner::new(
+                &self.sam,
+                &self.adapter,
+                self.weights.clone(),
+                experiment.method.trained(&layout),
+                AdamW::new(experiment.weight_decay),
+                experiment.schedule,
+                &self.device.device,
+            );
+            (
+                site.weight,
+                Client::new(&site.name, site.cases.clone(), learner, self.seed),
+            )
+        };
+        self.sites.iter().map(client).collect()
+    }
+
+    /// Rounds of local epochs from the common state, and averaging.
+    fn federate(&self, clients: &mut [(f64, Client)], progress: &Progress) -> Result<Vec<RoundRecord>> {
+        let weights: Vec<f64> = clients.iter().map(|(weight, _)| *weight).collect();
+        let mut rounds = Vec::new();
+        for round in 1..=self.experiment.rounds {
+            let loss = self.local_epochs(clients, round, progress)?;
+            let updates: Vec<StateDict> = clients.iter().map(|(_, client)| sent(client.trained())).collect();
+            let global = aggregate(&updates, &weights);
+            clients.iter_mut().for_each(|(_, client)| client.receive(&global));
+            let traffic = Traffic::round(&updates, &global);
+            rounds.push(RoundRecord {
+                round,
+                loss,
+                traffic,
+                global_norm: Some(norm(&global)),
+            });
+        }
+        Ok(rounds)
+    }
+
+    /// As many local epochs as there are rounds, and nothing travels.
+    fn train_alone(&self, clients: &mut [(f64, Client)], progress: &Progress) -> Result<Vec<RoundRecord>> {
+        let epoch = |round| {
+            Ok(RoundRecord {
+                round,
+                loss: self.local_epochs(clients, round, progress)?,
+                traffic: Traffic::default(),
+                global_norm: None,
+            })
+        };
+        (1..=self.experiment.rounds).map(epoch).collect()
+    }
+
+    /// Every client's local epoch, side by side: they do not know of each other, so the order does not matter.
+    fn local_epochs(
+        &self,
+        clients: &mut [(f64, Client)],
+        round: usize,
+        progress: &Progress,
+    ) -> Result<BTreeMap<String, f64>> {
+        let epochs = clients.par_iter_mut().with_max_len(1).map(|(_, client)| {
+            let loss = client.local_epoch(round, &self.experiment.local)?;
+            progress.step(&format!(
+                "round {round}/{}, client {}, loss {loss:.3}",
+                self.experiment.rounds, client.site
+            ));
+            Ok((client.site.clone(), loss))
+        });
+        epochs.collect()
+    }
+
+    fn evaluate(&self, client: &Client) -> Result<Evaluation> {
+        self.evaluate_client(client)
+    }
+
+    fn evaluate_client(&self, client: &Client) -> Result<Evaluation> {
+        let network = client.learner().network()?;
+        let (side, classes) = (self.sam.image_size, self.manifest.classes.len());
+        Ok(evaluate(
+            &network,
+            &self.test,
+            &self.experiment.intensity,
+            side,
+            classes,
+            &self.device.device,
+        ))
+    }
+
+    fn save_predictions(&self, evaluations: &[Evaluation], out: &Path) -> Result<()> {
+        if !self.experiment.save_predictions {
+            return Ok(());
+        }
+        let save = |(case, (labels, _)): (&TestCase, &(Vec<u8>, CaseDice))| {
+            let volume = &case.data.volume;
+            let mask = volume.mask_to_nifti(&volume.axial().restore(labels));
+            write(
+                &out.join("predictions")
+                    .join(&case.site)
+                    .join(format!("{}.nii.gz", case.id)),
+                &mask,
+            )
+        };
+        match evaluations {
+            [only] => self.test.iter().zip(only).try_for_each(save),
+            _ => Ok(()),
+        }
+    }
+
+    fn save_adapters(&self, models: &[&Client], out: &Path) -> Result<Vec<String>> {
+        let save = |client: &&Client| {
+            let adapter = Adapter {
+                metadata: AdapterMetadata {
+                    method: self.experiment.method,
+                    sam: self.sam.clone(),
+                    adapter: self.adapter.clone(),
+                    classes: self.manifest.classes.clone(),
+                    intensity: self.experiment.intensity,
+                    base_sha256: self.base_sha256.clone(),
+                    seed: self.seed,
+                },
+                state: client.trained(),
+            };
+            let name = match models.len() {
+                1 => PathBuf::from("adapter.safetensors"),
+                _ => PathBuf::from(format!("adapter-{}.safetensors", client.site)),
+            };
+            let bytes = adapter.to_bytes();
+            write(&out.join(name), &bytes)?;
+            Ok(sha256(&bytes))
+        };
+        models.iter().map(save).collect()
+    }
+
+    fn record(
+        &self,
+        rounds: Vec<RoundRecord>,
+        models: &[&Client],
+        evaluations: &[Evaluation],
+        untrained_dice: Vec<f64>,
+        adapter_sha256: Vec<String>,
+    ) -> Record {
+        let of_case = |index: usize| {
+            let all = evaluations.iter().map(|evaluation| &evaluation[index].1);
+            CaseDice {
+                dice: mean_dice(all),
+                ..evaluations[0][index].1.clone()
+            }
+        };
+        let cases: Vec<CaseDice> = (0..self.test.len()).map(of_case).collect();
+        let of_site = |site: &Site| {
+            let own = cases.iter().filter(|case| case.site == site.name);
+            (site.name.clone(), mean_dice(own))
+        };
+        let alone = match self.experiment.setting {
+            Setting::Federated => BTreeMap::new(),
+            Setting::Alone => {
+                let of_client = |(client, evaluation): (&&Client, &Evaluation)| {
+                    (client.site.clone(), mean_dice(evaluation.iter().map(|(_, dice)| dice)))
+                };
+                models.iter().zip(evaluations).map(of_client).collect()
+            }
+        };
+        Record {
+            classes: self.manifest.classes.clone(),
+            data_description: self.manifest.description.clone(),
+            trained_parameters: models[0].trained().values().map(|array| array.values.len()).sum(),
+            weights: self.sites.iter().map(|site| (site.name.clone(), site.weight)).collect(),
+            untrained_dice,
+            rounds,
+            dice: mean_dice(cases.iter()),
+            dice_by_site: self.sites.iter().map(of_site).collect(),
+            cases,
+            alone,
+            adapter_sha256,
+        }
+    }
+
+    fn provenance(&self, device: &OpenDevice) -> Provenance {
+        Provenance {
+            program: format!("flapsam {}", env!("CARGO_PKG_VERSION")),
+            commit: option_env!("FLAPSAM_COMMIT").map(str::to_owned),
+            data_sha256: self.manifest.sha256.clone(),
+            base_sha256: self.base_sha256.clone(),
+            device: device.name.clone(),
+            seed: self.seed,
+        }
+    }
+}
+
+/// What of a client's parameters travels.
+fn sent(mut trained: StateDict) -> StateDict {
+    trained.retain(|key, _| !is_personal(key));
+    trained
+}
+
+/// All cases, or the first ones of each site and split.
+fn chosen_cases(manifest: &Manifest, limit: Option<[usize; 2]>) -> Vec<&Case> {
+    let mut taken: BTreeMap<(String, bool), usize> = BTreeMap::new();
+    let keep = |case: &&Case| {
+        let count = taken.entry((case.site.clone(), case.train)).or_default();
+        *count += 1;
+        limit.is_none_or(|[train, test]| *count <= if case.train { train } else { test })
+    };
+    manifest.cases.iter().filter(keep).collect()
+}

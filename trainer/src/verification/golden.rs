@@ -1,0 +1,164 @@
+//! Golden figures: what a run printed when it was accepted, as insta snapshots.
+//!
+//! A snapshot's content has one figure a line: `name = value`, with `within tolerance` behind a figure that rounding
+//! may move. `cargo insta review` accepts a change; nothing in this program ever does.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::experiment::{Provenance, Record};
+use crate::files::read;
+
+/// Training carries a rounding difference of the last bit, as between two processors, into the Dice: moving the base
+/// learning rate by one part in ten million moved no figure by more than this.
+const DICE_TOLERANCE: f64 = 0.02;
+/// The first round is short enough for rounding to stay small.
+const FIRST_ROUND_TOLERANCE: f64 = 0.002;
+
+/// One figure.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Figure {
+    /// A count or a checksum: equal or not.
+    Exact(String),
+    /// A measurement.
+    Measured {
+        /// Its value.
+        value: f64,
+        /// How far it may lie from the golden one.
+        within: f64,
+    },
+}
+
+/// Figures by name.
+pub type Figures = BTreeMap<String, Figure>;
+
+/// The figures of a run.
+pub fn figures(record: &Record, provenance: &Provenance) -> Figures {
+    let mut figures = Figures::new();
+    let exact = |text: &dyn std::fmt::Display| Figure::Exact(text.to_string());
+    figures.insert("base_sha256".into(), exact(&provenance.base_sha256));
+    figures.insert("data_sha256".into(), exact(&provenance.data_sha256));
+    figures.insert("trained_parameters".into(), exact(&record.trained_parameters));
+    let up: u64 = record.rounds.iter().map(|round| round.traffic.up).sum();
+    let down: u64 = record.rounds.iter().map(|round| round.traffic.down).sum();
+    figures.insert("bytes_up".into(), exact(&up));
+    figures.insert("bytes_down".into(), exact(&down));
+    let measured = |value: f64, within: f64| Figure::Measured { value, within };
+    for (site, weight) in &record.weights {
+        figures.insert(format!("weight.{site}"), measured(*weight, 1e-6));
+    }
+    let foreground = &record.classes[1.min(record.classes.len())..];
+    let mut dice = |name: &str, values: &[f64]| {
+        for (class, value) in foreground.iter().zip(values) {
+            figures.insert(format!("{name}.{class}"), measured(*value, DICE_TOLERANCE));
+        }
+    };
+    dice("dice", &record.dice);
+    dice("untrained_dice", &record.untrained_dice);
+    for (site, values) in &record.dice_by_site {
+        dice(&format!("dice.site_{site}"), values);
+    }
+    for (site, values) in &record.alone {
+        dice(&format!("dice.client_{site}_alone"), values);
+    }
+    if let Some(first) = record.rounds.first() {
+        for (site, loss) in &first.loss {
+            figures.insert(format!("round_1.loss.{site}"), measured(*loss, FIRST_ROUND_TOLERANCE));
+        }
+        if let Some(norm) = first.global_norm {
+            figures.insert("round_1.global_norm".into(), measured(norm, FIRST_ROUND_TOLERANCE));
+        }
+    }
+    figures
+}
+
+/// The figures as a snapshot's content.
+pub fn to_text(figures: &Figures) -> String {
+    let widest = figures.keys().map(String::len).max().unwrap_or(0);
+    let line = |(name, figure): (&String, &Figure)| match figure {
+        Figure::Exact(text) => format!("{name:<widest$} = {text}\n"),
+        Figure::Measured { value, within } => format!("{name:<widest$} = {value:.6} within {within}\n"),
+    };
+    figures.iter().map(line).collect()
+}
+
+/// Reads a snapshot file.
+///
+/// # Errors
+/// It cannot be read, or a line is no figure.
+pub fn read_snapshot(path: &Path) -> Result<Figures> {
+    let bytes = read(path)?;
+    let text = String::from_utf8_lossy(&bytes);
+    // insta writes its own notes first, between two lines of dashes.
+    let content = text.splitn(3, "---\n").nth(2).unwrap_or(&text);
+    let figure = |line: &str| {
+        let parsed = line.split_once('=').and_then(|(name, value)| {
+            let value = value.trim();
+            let figure = match value.split_once(" within ") {
+                None => Figure::Exact(value.into()),
+                Some((value, within)) => Figure::Measured {
+                    value: value.trim().parse().ok()?,
+                    within: within.trim().parse().ok()?,
+                },
+            };
+            Some((name.trim().to_owned(), figure))
+        });
+        parsed.ok_or_else(|| {
+            Error::invalid(
+                path,
+                format!("'{line}' is no figure; restore the snapshot from the repository"),
+            )
+        })
+    };
+    content
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(figure)
+        .collect()
+}
+
+/// One figure beside its golden one.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// Which figure.
+    pub figure: String,
+    /// The golden one; `None` when there is none.
+    pub golden: Option<Figure>,
+    /// This run's; `None` when it has none.
+    pub got: Option<Figure>,
+    /// Got less golden, of measurements.
+    pub difference: Option<f64>,
+    /// Whether it holds.
+    pub passed: bool,
+}
+
+/// Compares figure by figure. One that only one side has does not hold. Tolerances are the golden side's.
+pub fn compare(golden: &Figures, got: &Figures) -> Vec<Row> {
+    let mut names: Vec<&String> = golden.keys().chain(got.keys()).collect();
+    names.sort();
+    names.dedup();
+    let row = |name: &String| {
+        let (golden, got) = (golden.get(name).cloned(), got.get(name).cloned());
+        let (difference, passed) = match (&golden, &got) {
+            (Some(Figure::Exact(golden)), Some(Figure::Exact(got))) => (None, golden == got),
+            (Some(Figure::Measured { value: golden, within }), Some(Figure::Measured { value: got, .. })) => {
+                let difference = got - golden;
+                // Half of the last printed digit.
+                (Some(difference), difference.abs() <= within + 5e-7)
+            }
+            _ => (None, false),
+        };
+        Row {
+            figure: name.clone(),
+            golden,
+            got,
+            difference,
+            passed,
+        }
+    };
+    names.into_iter().map(row).collect()
+}
