@@ -458,7 +458,10 @@ impl Fields {
                 | NiftiType::Float128
         );
         if !single {
-            let why = format!("its voxels are of type {:?}; convert it to integers or 32-bit floats", self.datatype);
+            let why = format!(
+                "its voxels are of type {:?}; convert it to integers or 32-bit floats",
+                self.datatype
+            );
             return Err(Error::format("the NIfTI file", why));
         }
         let total = self.dims.iter().try_fold(1u64, |total, &dim| total.checked_mul(dim));

@@ -65,15 +65,11 @@ fn the_quick_suite_holds() {
         String::from_utf8_lossy(&output.stderr)
     );
 
-    // Learning is real: better than 0.80, than the untrained adapter, and than the mean client alone.
+    // Learning is real: better than the untrained adapter, and than the mean client alone.
     let (flap_sam, alone) = (record(&out.path().join("flap_sam")), record(&out.path().join("alone")));
     let kidney = flap_sam.dice[0];
-    assert!(kidney >= 0.80, "kidney Dice {kidney}");
-    assert!(
-        kidney > flap_sam.untrained_dice[0] && kidney > alone.dice[0],
-        "alone {}",
-        alone.dice[0]
-    );
+    assert!(kidney > flap_sam.untrained_dice[0] + 0.3, "kidney Dice {kidney}");
+    assert!(kidney > alone.dice[0], "{kidney}, alone {}", alone.dice[0]);
 }
 
 /// A suite of one micro experiment with its own figures as golden ones.

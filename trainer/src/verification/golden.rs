@@ -12,11 +12,18 @@ use crate::error::{Error, Result};
 use crate::experiment::{Provenance, Record};
 use crate::files::read;
 
-/// Training carries a rounding difference of the last bit, as between two processors, into the Dice: moving the base
-/// learning rate by one part in ten million moved no figure by more than this.
-const DICE_TOLERANCE: f64 = 0.02;
-/// The first round is short enough for rounding to stay small.
-const FIRST_ROUND_TOLERANCE: f64 = 0.002;
+// Training carries a difference of rounding, as between two processors, into the Dice. To see how far, the quick suite's
+// flap_sam was run with a base learning rate larger by one part in ten million; the figures moved as said below, and
+// each tolerance is two to four times that.
+
+/// Mean Dice over all test cases: moved by 0.0042.
+const DICE_TOLERANCE: f64 = 0.015;
+/// Mean Dice over one site's few test cases, and of one client's model: moved by up to 0.0235.
+const PART_TOLERANCE: f64 = 0.05;
+/// Dice before any training, where only the forward pass rounds.
+const UNTRAINED_TOLERANCE: f64 = 0.001;
+/// Loss and norm of the first round: moved by 0.0001.
+const FIRST_ROUND_TOLERANCE: f64 = 0.0004;
 
 /// One figure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -52,18 +59,18 @@ pub fn figures(record: &Record, provenance: &Provenance) -> Figures {
         figures.insert(format!("weight.{site}"), measured(*weight, 1e-6));
     }
     let foreground = &record.classes[1.min(record.classes.len())..];
-    let mut dice = |name: &str, values: &[f64]| {
+    let mut dice = |name: &str, values: &[f64], within: f64| {
         for (class, value) in foreground.iter().zip(values) {
-            figures.insert(format!("{name}.{class}"), measured(*value, DICE_TOLERANCE));
+            figures.insert(format!("{name}.{class}"), measured(*value, within));
         }
     };
-    dice("dice", &record.dice);
-    dice("untrained_dice", &record.untrained_dice);
+    dice("dice", &record.dice, DICE_TOLERANCE);
+    dice("untrained_dice", &record.untrained_dice, UNTRAINED_TOLERANCE);
     for (site, values) in &record.dice_by_site {
-        dice(&format!("dice.site_{site}"), values);
+        dice(&format!("dice.site_{site}"), values, PART_TOLERANCE);
     }
     for (site, values) in &record.alone {
-        dice(&format!("dice.client_{site}_alone"), values);
+        dice(&format!("dice.client_{site}_alone"), values, PART_TOLERANCE);
     }
     if let Some(first) = record.rounds.first() {
         for (site, loss) in &first.loss {
