@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
-use crate::config::{AdapterConfig, SamConfig};
+use crate::config::AdapterConfig;
 use crate::parameters::Layout;
-use crate::sam::Sam;
 
 /// The fine-tuning methods that the paper compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,14 +78,6 @@ impl Method {
         trained.map(|(key, _)| key.clone()).collect()
     }
 
-    /// The names of the parameters that travel: the trained ones, less the mixing weights of several LoRAs, which
-    /// stay with their client.
-    pub fn sent(self, layout: &Layout) -> BTreeSet<String> {
-        let mut sent = self.trained(layout);
-        sent.retain(|key| !is_personal(key));
-        sent
-    }
-
     /// The adapter that the method needs: the given one, without its LoRA pairs if the method has none.
     pub fn adapter(self, adapter: &AdapterConfig) -> AdapterConfig {
         match self.uses_lora() {
@@ -99,16 +89,6 @@ impl Method {
                 ..adapter.clone()
             },
         }
-    }
-
-    /// How many values the method trains in a network that is adapted in this way, counted without any weights.
-    ///
-    /// # Errors
-    /// A setting out of range.
-    pub fn count_trained(self, sam: &SamConfig, adapter: &AdapterConfig) -> Result<usize, Error> {
-        let layout = Sam::layout(sam, Some(adapter))?;
-        let trained = self.trained(&layout);
-        Ok(trained.iter().map(|key| layout[key].count()).sum())
     }
 }
 

@@ -47,6 +47,20 @@ fn refused(scan: &Path, adapter: &Path, base: &Path, out: &Path) -> String {
     stderr
 }
 
+/// Runs an experiment, expects a refusal, and returns what it said.
+fn refused_run(config: &Path, out: &Path) -> String {
+    let mut command = flapsam();
+    command
+        .arg("run")
+        .arg(config)
+        .arg("--data")
+        .arg(data())
+        .arg("--out")
+        .arg(out);
+    let assert = command.assert().code(2);
+    String::from_utf8(assert.get_output().stderr.clone()).unwrap()
+}
+
 /// Refuses a scan of these bytes, naming its path.
 fn refused_scan(bytes: &[u8]) -> String {
     let folder = TempDir::new().unwrap();
@@ -145,16 +159,7 @@ fn a_checkpoint_with_a_missing_key() {
     fs::write(&lame, flapsam_model::checkpoint::write_safetensors(&state, None)).unwrap();
     let base = base().display().to_string();
     let config = experiment(folder.path(), |text| text.replace(&base, "lame.safetensors"));
-    let mut command = flapsam();
-    command
-        .arg("run")
-        .arg(config)
-        .arg("--data")
-        .arg(data())
-        .arg("--out")
-        .arg(folder.path().join("out"));
-    let assert = command.assert().code(2);
-    let said = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    let said = refused_run(&config, &folder.path().join("out"));
     assert!(
         said.contains("lame.safetensors") && said.contains("image_encoder.neck.0.weight"),
         "{said}"
@@ -180,16 +185,7 @@ fn a_mask_of_another_shape() {
     fs::write(folder.path().join("phantom.json"), document.to_string()).unwrap();
     let manifest = root().join("data-manifests/phantom.json").display().to_string();
     let config = experiment(folder.path(), |text| text.replace(&manifest, "phantom.json"));
-    let mut command = flapsam();
-    command
-        .arg("run")
-        .arg(config)
-        .arg("--data")
-        .arg(data())
-        .arg("--out")
-        .arg(folder.path().join("out"));
-    let assert = command.assert().code(2);
-    let said = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    let said = refused_run(&config, &folder.path().join("out"));
     assert!(
         said.contains("case_00014/segmentation.nii.gz") && said.contains("shape"),
         "{said}"

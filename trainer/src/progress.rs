@@ -15,11 +15,6 @@ impl Progress {
         Self(bar)
     }
 
-    /// No bar.
-    pub fn hidden() -> Self {
-        Self(ProgressBar::hidden())
-    }
-
     /// One more step is done.
     pub fn step(&self, message: &str) {
         self.0.set_message(message.to_owned());

@@ -5,7 +5,15 @@ use flapsam_model::resize;
 use flapsam_model::segment::{Intensity, STACK, range, scale_to_unit, stack_members};
 
 use super::dataset::LabelledCase;
-use crate::training::Batch;
+
+/// Slices and their labels, at the network's size.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// In `[0, 1]`, `[slice, side, side]` in a row.
+    pub slices: Vec<f32>,
+    /// One label for each value.
+    pub labels: Vec<i32>,
+}
 
 /// A case whose slices are clipped and at the network's size, ready to be cut into stacks.
 #[derive(Debug, Clone)]

@@ -41,7 +41,7 @@ pub fn run(
     create_folder(out)?;
     write(&out.join("config.toml"), &read(config_path)?)?;
     let mut clients = run.clients();
-    let untrained = run.evaluate(&clients[0].1)?;
+    let untrained = run.judge(&clients[0].1)?;
     let rounds = match run.experiment.setting {
         Setting::Federated => run.federate(&mut clients, progress)?,
         Setting::Alone => run.train_alone(&mut clients, progress)?,
@@ -53,7 +53,7 @@ pub fn run(
     };
     let evaluations = models
         .iter()
-        .map(|client| run.evaluate_client(client))
+        .map(|client| run.judge(client))
         .collect::<Result<Vec<_>>>()?;
     run.save_predictions(&evaluations, out)?;
     let adapters = run.save_adapters(&models, out)?;
@@ -243,11 +243,7 @@ impl Run {
         epochs.collect()
     }
 
-    fn evaluate(&self, client: &Client) -> Result<Evaluation> {
-        self.evaluate_client(client)
-    }
-
-    fn evaluate_client(&self, client: &Client) -> Result<Evaluation> {
+    fn judge(&self, client: &Client) -> Result<Evaluation> {
         let network = client.learner().network()?;
         let (side, classes) = (self.sam.image_size, self.manifest.classes.len());
         Ok(evaluate(

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use flapsam_model::parameters::{Array, Parameters, StateDict, to_vec};
+use burn::tensor::{Gradients, Tensor};
+use flapsam_model::parameters::Parameters;
 
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
@@ -51,39 +51,5 @@ impl AdamW {
             let value = value - moments.first.clone() / spread * (rate / correction_1);
             parameter.flat = Tensor::from_inner(value).require_grad();
         }
-    }
-
-    /// The moments on the host: `first.*` and `second.*`, and the number of steps.
-    pub fn state(&self) -> (StateDict, i32) {
-        let arrays = self.moments.iter().flat_map(|(key, moments)| {
-            let array = |tensor: &Tensor<1>| {
-                let values = to_vec(tensor.clone());
-                Array::new([values.len()], values)
-            };
-            [
-                (format!("first.{key}"), array(&moments.first)),
-                (format!("second.{key}"), array(&moments.second)),
-            ]
-        });
-        (arrays.collect(), self.steps)
-    }
-
-    /// Restores what [`AdamW::state`] gave. Entries without their pair are left out.
-    pub fn restore(&mut self, state: &StateDict, steps: i32, device: &Device) {
-        let tensor = |array: &Array| {
-            let data = TensorData::new(array.values.clone(), [array.values.len()]);
-            Tensor::<1>::from_data(data, device)
-        };
-        let pairs = state.iter().filter_map(|(key, first)| {
-            let key = key.strip_prefix("first.")?;
-            let second = state.get(&format!("second.{key}"))?;
-            let moments = Moments {
-                first: tensor(first),
-                second: tensor(second),
-            };
-            Some((key.to_owned(), moments))
-        });
-        self.moments = pairs.collect();
-        self.steps = steps;
     }
 }

@@ -7,16 +7,8 @@ use flapsam_model::sam::Sam;
 use flapsam_model::segment::to_input;
 
 use super::{AdamW, Loss, Schedule, Target, loss};
+use crate::data::stacks::Batch;
 use crate::error::Result;
-
-/// Slices and their labels, at the network's size.
-#[derive(Debug, Clone)]
-pub struct Batch {
-    /// In `[0, 1]`, `[slice, side, side]` in a row.
-    pub slices: Vec<f32>,
-    /// One label for each value.
-    pub labels: Vec<i32>,
-}
 
 /// A network in training: its weights, and the optimizer that goes with them.
 #[derive(Debug, Clone)]
@@ -107,10 +99,5 @@ impl Learner {
     pub fn network(&self) -> Result<Sam> {
         let frozen = self.parameters.without_autodiff();
         Ok(Sam::new(&self.sam, Some(&self.adapter), &frozen)?)
-    }
-
-    /// The optimizer, for a checkpoint.
-    pub fn optimizer(&self) -> &AdamW {
-        &self.optimizer
     }
 }

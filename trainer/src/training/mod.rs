@@ -7,7 +7,7 @@ mod pretraining;
 mod schedule;
 
 pub use adamw::AdamW;
-pub use learner::{Batch, Learner};
+pub use learner::Learner;
 pub use loss::{Loss, Target, loss};
 pub use pretraining::Pretraining;
 pub use schedule::Schedule;

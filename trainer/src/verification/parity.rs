@@ -16,10 +16,11 @@ use flapsam_model::random::Random;
 use flapsam_model::sam::{Sam, box_points};
 use serde::{Deserialize, Serialize};
 
+use crate::data::stacks::Batch;
 use crate::error::{Error, Result};
 use crate::federation::aggregation;
 use crate::files::{read_json, read_state_dict};
-use crate::training::{AdamW, Batch, Learner, Schedule};
+use crate::training::{AdamW, Learner, Schedule};
 
 /// Largest absolute error of a forward pass in f32.
 const FORWARD: Tolerance = Tolerance::Absolute(1e-4);
