@@ -221,16 +221,7 @@ fn an_output_folder_that_cannot_be_written() {
     let said = refused(&scan, adapter(), &base(), &obstacle.join("mask.nii.gz"));
     assert!(said.contains("file"), "{said}");
     let config = experiment(folder.path(), |text| text);
-    let mut command = flapsam();
-    command
-        .arg("run")
-        .arg(config)
-        .arg("--data")
-        .arg(data())
-        .arg("--out")
-        .arg(obstacle.join("runs"))
-        .assert()
-        .code(2);
+    refused_run(&config, &obstacle.join("runs"));
 }
 
 #[test]

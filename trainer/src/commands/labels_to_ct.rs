@@ -36,14 +36,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         let source = args.labels.join(id).join("segmentation.nii.gz");
         let labels = read_volume(&source, None)?;
         let scan = scan_of(&labels, scanner(site)?, args.seed, id);
-        let file = |name: &str, bytes: Vec<u8>| -> Result<CheckedFile> {
-            let path = format!("{id}/{name}");
-            write(&folder.join(&path), &bytes)?;
-            Ok(CheckedFile {
-                path,
-                sha256: flapsam_model::checkpoint::sha256(&bytes),
-            })
-        };
+        let file = |name: &str, bytes: Vec<u8>| CheckedFile::write(&folder, format!("{id}/{name}"), &bytes);
         let case = Case {
             id: id.clone(),
             site: site.clone(),

@@ -41,14 +41,7 @@ pub fn make(data: &Path) -> Result<Manifest> {
     let progress = Progress::new(all.len());
     let make = |case: &PhantomCase| {
         let (volume, labels) = case.make();
-        let file = |name: &str, bytes: Vec<u8>| -> Result<CheckedFile> {
-            let path = format!("{}/{name}", case.id);
-            write(&folder.join(&path), &bytes)?;
-            Ok(CheckedFile {
-                path,
-                sha256: flapsam_model::checkpoint::sha256(&bytes),
-            })
-        };
+        let file = |name: &str, bytes: Vec<u8>| CheckedFile::write(&folder, format!("{}/{name}", case.id), &bytes);
         let made = Case {
             id: case.id.clone(),
             site: case.scanner.site.to_string(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::files::{read, read_json, sha256_file};
+use crate::files::{read, read_json, sha256_file, write};
 
 /// One case of a data set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,18 @@ pub struct CheckedFile {
     pub path: String,
     /// Lower-case hexadecimal.
     pub sha256: String,
+}
+
+impl CheckedFile {
+    /// Writes a file into the data set's folder.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(folder: &Path, path: String, bytes: &[u8]) -> Result<Self> {
+        write(&folder.join(&path), bytes)?;
+        let sha256 = flapsam_model::checkpoint::sha256(bytes);
+        Ok(Self { path, sha256 })
+    }
 }
 
 /// A data set.

@@ -14,13 +14,13 @@ use crate::files::read;
 
 // Training carries a difference of rounding, as between two processors, into the Dice. To see how far, the quick suite's
 // flap_sam was run with a base learning rate larger by one part in ten million; the figures moved as said below, and
-// each tolerance is two to four times that.
+// each tolerance with such a figure is two to four times that.
 
 /// Mean Dice over all test cases: moved by 0.0042.
 const DICE_TOLERANCE: f64 = 0.015;
-/// Mean Dice over one site's few test cases, and of one client's model: moved by up to 0.0235.
+/// Mean Dice over one site's few test cases: moved by up to 0.0235. For one client's model it was not measured.
 const PART_TOLERANCE: f64 = 0.05;
-/// Dice before any training, where only the forward pass rounds.
+/// Dice before any training, where only the forward pass rounds: a bound, not measured.
 const UNTRAINED_TOLERANCE: f64 = 0.001;
 /// Loss and norm of the first round: moved by 0.0001.
 const FIRST_ROUND_TOLERANCE: f64 = 0.0004;
