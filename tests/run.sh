@@ -48,11 +48,11 @@ packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "${missing[@]}"
 }
 
-# A Python with nibabel, which the tests compare our reading of scans with.
+# A Python with nibabel, which the tests compare our reading of scans with, and the validator of manifests.
 python_packages() {
     local venv="$cache/python" python=python3
     export FLAPSAM_PYTHON="$venv/bin/python"
-    if "$FLAPSAM_PYTHON" -c 'import nibabel, numpy, safetensors, scipy' 2>/dev/null; then
+    if "$FLAPSAM_PYTHON" -c 'import mlcroissant, nibabel, numpy, safetensors, scipy' 2>/dev/null; then
         echo "Python packages that are there: $venv"
         return
     fi
@@ -61,14 +61,16 @@ python_packages() {
         packages python3-venv
         python=/usr/bin/python3
     fi
-    echo "Installing Python packages into $venv: nibabel numpy safetensors scipy"
+    echo "Installing Python packages into $venv: mlcroissant nibabel numpy safetensors scipy"
     "$python" -m venv --clear "$venv"
-    "$FLAPSAM_PYTHON" -m pip install --quiet --disable-pip-version-check nibabel numpy safetensors scipy
+    "$FLAPSAM_PYTHON" -m pip install --quiet --disable-pip-version-check mlcroissant nibabel numpy safetensors scipy
 }
 
 set_up() {
     # A Vulkan driver in software, for the tests on wgpu.
     packages mesa-vulkan-drivers libvulkan1
+    # Another processor, emulated, for the test that results do not depend on it.
+    packages qemu-user
     python_packages
     if [ -d ../shared ]; then
         echo "Real scans and more reference cases: ../shared"

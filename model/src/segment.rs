@@ -184,3 +184,64 @@ fn arg_max(sums: &[f32], area: usize) -> impl Iterator<Item = u8> {
         best.0
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{AdapterConfig, SamConfig};
+    use crate::parameters::{Parameters, initialise};
+
+    const SIDE: usize = 32;
+    const SLICES: usize = 7;
+
+    /// Noise; each slice holds `top(slice)` as its largest value, and 0.
+    fn volume(top: impl Fn(usize) -> f32) -> Slices {
+        let mut random = crate::random::Random::new(3, "slices");
+        let slice = |index: usize| -> Vec<f32> {
+            let mut values: Vec<f32> = (0..SIDE * SIDE).map(|_| top(index) * random.unit() as f32).collect();
+            values[..2].copy_from_slice(&[0.0, top(index)]);
+            values
+        };
+        Slices {
+            dims: [SLICES, SIDE, SIDE],
+            values: (0..SLICES).flat_map(slice).collect(),
+        }
+    }
+
+    fn labels(slices: &Slices, scaling: Scaling) -> Vec<u8> {
+        let (config, adapter) = (
+            SamConfig::named("nano").unwrap().with_image_size(SIDE),
+            AdapterConfig::lora(2, 4),
+        );
+        let layout = Sam::layout(&config, Some(&adapter)).unwrap();
+        let device = Device::flex();
+        let parameters = Parameters::new(&initialise(&layout, 5), &device);
+        let sam = Sam::new(&config, Some(&adapter), &parameters).unwrap();
+        let intensity = Intensity { clip: None, scaling };
+        let mut told = Vec::new();
+        let labels = segment(&sam, slices, &intensity, SIDE, &device, |done, of| {
+            told.push((done, of));
+            true
+        });
+        let labels = pollster::block_on(labels).unwrap();
+        assert_eq!(told.last(), Some(&(SLICES, SLICES)));
+        labels
+    }
+
+    #[test]
+    fn both_scalings_agree_where_every_stack_has_the_volumes_range() {
+        let same = volume(|_| 200.0);
+        let (by_volume, by_stack) = (labels(&same, Scaling::Volume), labels(&same, Scaling::Stack));
+        assert_eq!(by_volume.len(), same.values.len());
+        let equal = by_volume.iter().zip(&by_stack).filter(|(a, b)| a == b).count();
+        // A tie of probabilities may fall either way in the mean of five.
+        assert!(equal * 1000 >= by_volume.len() * 999, "{equal} of {}", by_volume.len());
+
+        let brighter = volume(|slice| 100.0 + 100.0 * slice as f32);
+        assert_ne!(
+            labels(&brighter, Scaling::Volume),
+            labels(&brighter, Scaling::Stack),
+            "a dark slice is scaled by its own stack"
+        );
+    }
+}

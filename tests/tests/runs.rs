@@ -4,9 +4,11 @@ mod common;
 mod micro;
 
 use std::fs;
+use std::path::Path;
 
-use common::flapsam;
-use micro::{data, experiment, run};
+use assert_cmd::Command;
+use common::{flapsam, flapsam_on_haswell};
+use micro::{data, experiment, run, run_on};
 use tempfile::TempDir;
 
 #[test]
@@ -15,7 +17,7 @@ fn a_run_repeats_to_the_byte_whatever_the_threads_and_another_seed_differs() {
     let config = experiment(folder.path(), |text| text);
     let first = run(&config, &folder.path().join("first"), "2");
     let second = run(&config, &folder.path().join("second"), "1");
-    let adapter = |run: &std::path::Path| fs::read(run.join("adapter.safetensors")).unwrap();
+    let adapter = |run: &Path| fs::read(run.join("adapter.safetensors")).unwrap();
     assert!(
         adapter(&first) == adapter(&second),
         "the same seed gives the same adapter"
@@ -40,6 +42,21 @@ fn a_run_repeats_to_the_byte_whatever_the_threads_and_another_seed_differs() {
         adapter(&first) != adapter(&other_folder.path().join("micro-2")),
         "another seed gives another adapter"
     );
+}
+
+#[test]
+fn a_run_repeats_to_the_byte_on_another_processor() {
+    let Some(emulated) = flapsam_on_haswell() else {
+        return;
+    };
+    let folder = TempDir::new().unwrap();
+    let config = experiment(folder.path(), |text| text.replace("rounds = 2", "rounds = 1"));
+    let here = run(&config, &folder.path().join("here"), "2");
+    let there = run_on(emulated, &config, &folder.path().join("there"), "2");
+    for file in ["adapter.safetensors", "metrics.json"] {
+        let read = |run: &Path| fs::read(run.join(file)).unwrap();
+        assert!(read(&here) == read(&there), "{file} differs");
+    }
 }
 
 #[test]
@@ -105,22 +122,59 @@ fn full_fine_tuning_and_clients_alone_run_too() {
     }
 }
 
+/// `segment` with the adapter of a run, on the CPU.
+fn segment(run: &Path, scan: &Path, mask: &Path) -> Command {
+    let mut command = flapsam();
+    command.arg("segment").arg(scan).arg("-o").arg(mask);
+    command.arg("--adapter").arg(run.join("adapter.safetensors"));
+    command.arg("--base").arg(micro::root().join("golden/nano.safetensors"));
+    command.args(["--device", "cpu", "--json"]);
+    command
+}
+
 #[test]
 fn segment_keeps_the_scans_grid() {
     let folder = TempDir::new().unwrap();
     let run = run(&experiment(folder.path(), |text| text), folder.path(), "2");
     let scan = data().join("phantom/case_00000/imaging.nii.gz");
     let mask = folder.path().join("mask.nii.gz");
-    let mut command = flapsam();
-    command
-        .arg("segment")
-        .arg(&scan)
-        .arg("--adapter")
-        .arg(run.join("adapter.safetensors"));
-    command.arg("--base").arg(micro::root().join("golden/nano.safetensors"));
-    command.args(["--device", "cpu", "-o"]).arg(&mask).assert().success();
+    let output = segment(&run, &scan, &mask).assert().success();
     let volume = |path| flapsam_model::volume::Volume::from_nifti(&fs::read(path).unwrap(), None).unwrap();
-    let (mask, scan) = (volume(mask), volume(scan));
-    assert_eq!((mask.dims, mask.affine), (scan.dims, scan.affine));
-    assert!(mask.voxels.iter().all(|label| [0.0, 1.0, 2.0].contains(label)));
+    let (found, scan_volume) = (volume(mask), volume(scan.clone()));
+    assert_eq!((found.dims, found.affine), (scan_volume.dims, scan_volume.affine));
+    assert!(found.voxels.iter().all(|label| [0.0, 1.0, 2.0].contains(label)));
+    let report: serde_json::Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    let kidney = found.voxels.iter().filter(|&&label| label == 1.0).count();
+    assert_eq!(report["classes"][0]["class"], "kidney");
+    assert_eq!(report["classes"][0]["voxels"], kidney);
+
+    // The same scan as the second volume of a series.
+    let mut series = Vec::new();
+    std::io::Read::read_to_end(
+        &mut flate2::read::GzDecoder::new(&fs::read(&scan).unwrap()[..]),
+        &mut series,
+    )
+    .unwrap();
+    let voxels = series.split_off(352);
+    series[40..42].copy_from_slice(&4i16.to_le_bytes());
+    series[48..50].copy_from_slice(&2i16.to_le_bytes());
+    series.extend(vec![0; voxels.len()]);
+    series.extend(voxels);
+    let series_path = folder.path().join("series.nii");
+    fs::write(&series_path, series).unwrap();
+    let second = folder.path().join("second.nii.gz");
+    let refusal = segment(&run, &series_path, &second).assert().code(2);
+    let text = String::from_utf8_lossy(&refusal.get_output().stderr).into_owned();
+    assert!(
+        text.contains("series.nii") && text.contains("a series of 2 volumes"),
+        "{text}"
+    );
+    segment(&run, &series_path, &second)
+        .args(["--volume", "1"])
+        .assert()
+        .success();
+    assert!(
+        volume(second).voxels == found.voxels,
+        "a volume of a series is segmented as the scan is"
+    );
 }

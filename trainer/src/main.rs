@@ -3,6 +3,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use flapsam::commands::{Flapsam, Outcome};
 
+/// Tensors come and go by the megabyte; the system's allocator hands each back to the kernel, at a tenth of the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match Flapsam::parse().run() {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,

@@ -9,6 +9,22 @@ use assert_cmd::Command;
 /// The program. Cargo names it only to tests of its own package, so it is looked for where cargo puts it: in the
 /// folder above the tests' own.
 pub fn flapsam() -> Command {
+    Command::new(program())
+}
+
+/// The program on an emulated processor with AVX2 and without AVX-512; `None` where qemu is missing.
+pub fn flapsam_on_haswell() -> Option<Command> {
+    let qemu = Path::new("/usr/bin/qemu-x86_64");
+    if cfg!(target_arch = "x86_64") && qemu.is_file() {
+        let mut command = Command::new(qemu);
+        command.args(["-cpu", "Haswell-noTSX-IBRS"]).arg(program());
+        return Some(command);
+    }
+    eprintln!("SKIPPED: there is no {} (Debian: qemu-user)", qemu.display());
+    None
+}
+
+fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
     let folder = test.ancestors().nth(2).expect("cargo puts tests two folders deep");
     let program = folder.join(format!("flapsam{}", std::env::consts::EXE_SUFFIX));
@@ -17,7 +33,7 @@ pub fn flapsam() -> Command {
         "{} is not there; run tests/run.sh, or cargo build --workspace --all-targets in the tests' profile",
         program.display()
     );
-    Command::new(program)
+    program
 }
 
 /// A file or folder of `tests/fixtures`.

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use assert_cmd::Command;
+
 use crate::common::flapsam;
 
 /// The repository's root.
@@ -61,7 +63,11 @@ lr_exp = 2
 
 /// Runs an experiment file and returns its run folder for seed 1.
 pub fn run(config: &Path, out: &Path, threads: &str) -> PathBuf {
-    let mut command = flapsam();
+    run_on(flapsam(), config, out, threads)
+}
+
+/// The same with another way to start the program.
+pub fn run_on(mut command: Command, config: &Path, out: &Path, threads: &str) -> PathBuf {
     command
         .arg("run")
         .arg(config)

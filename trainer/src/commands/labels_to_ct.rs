@@ -2,12 +2,13 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use super::Outcome;
+use super::{Outcome, print_made};
+use crate::data::croissant::{About, FileSet};
 use crate::data::dataset::read_volume;
 use crate::data::labels_to_ct::{scan_of, scanner};
-use crate::data::manifest::{Case, CheckedFile, Manifest};
+use crate::data::manifest::{Case, DataFile, Manifest};
 use crate::error::{Error, Result};
-use crate::files::{read, write};
+use crate::files::read;
 use crate::progress::Progress;
 
 #[derive(Debug, clap::Args)]
@@ -26,6 +27,9 @@ pub struct Args {
     /// Seed of everything that is painted.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
@@ -36,7 +40,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         let source = args.labels.join(id).join("segmentation.nii.gz");
         let labels = read_volume(&source, None)?;
         let scan = scan_of(&labels, scanner(site)?, args.seed, id);
-        let file = |name: &str, bytes: Vec<u8>| CheckedFile::write(&folder, format!("{id}/{name}"), &bytes);
+        let file = |name: &str, bytes: Vec<u8>| DataFile::write(&folder, format!("{id}/{name}"), &bytes);
         let case = Case {
             id: id.clone(),
             site: site.clone(),
@@ -49,16 +53,31 @@ pub fn run(args: Args) -> Result<Outcome> {
         Ok(case)
     };
     let manifest = Manifest {
-        name: "labels-to-ct".into(),
-        description: "Semi-synthetic: intensities painted by 'flapsam labels-to-ct' on real segmentations. The labels are of patients, the scans are not.".into(),
+        about: About {
+            name: "labels-to-ct".into(),
+            description: "Semi-synthetic: intensities painted by 'flapsam labels-to-ct' on real segmentations. The \
+                          labels are of patients, the scans are not."
+                .into(),
+            license: "https://creativecommons.org/licenses/by-nc-sa/4.0/".into(),
+            url: Some("https://github.com/neheller/kits19".into()),
+            version: "1.0.0".into(),
+            date_published: "2026-11-22".into(),
+            cite_as: "Heller et al., The KiTS19 Challenge Data, arXiv 1904.00445 (the labels only)".into(),
+        },
+        files: vec![
+            FileSet::nifti("images", "Semi-synthetic CT in HU.", "*/imaging.nii.gz"),
+            FileSet::nifti(
+                "labels",
+                "1 is kidney, 2 is tumour; as published.",
+                "*/segmentation.nii.gz",
+            ),
+        ],
         classes: ["background", "kidney", "tumour"].map(str::to_owned).into(),
         cases: chosen.par_iter().map(make).collect::<Result<_>>()?,
         sha256: String::new(),
     };
-    let (document, table) = manifest.to_files();
-    write(&args.manifest.join("labels-to-ct.csv"), table.as_bytes())?;
-    write(&args.manifest.join("labels-to-ct.json"), document.as_bytes())?;
-    println!("{} semi-synthetic cases in {}", manifest.cases.len(), folder.display());
+    manifest.write(&args.manifest)?;
+    print_made(&manifest, &args.data, "semi-synthetic", args.json)?;
     Ok(Outcome::Passed)
 }
 

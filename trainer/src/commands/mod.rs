@@ -9,8 +9,12 @@ mod run;
 mod segment;
 mod verify;
 
-use clap::{Parser, Subcommand};
+use std::path::Path;
 
+use clap::{Parser, Subcommand};
+use serde_json::json;
+
+use crate::data::manifest::Manifest;
 use crate::error::Result;
 
 /// How a command ended, when it could run at all.
@@ -65,6 +69,18 @@ impl Flapsam {
             Command::Segment(args) => segment::run(args),
             Command::Verify(args) => verify::run(args),
             Command::Params(args) => params::run(args),
+        }
+    }
+}
+
+/// Says what data set was made, and where.
+fn print_made(manifest: &Manifest, data: &Path, kind: &str, json: bool) -> Result<()> {
+    let (cases, folder) = (manifest.cases.len(), data.join(&manifest.about.name));
+    match json {
+        true => print_json(&json!({"name": manifest.about.name, "kind": kind, "cases": cases, "folder": folder})),
+        false => {
+            println!("{cases} {kind} cases in {}", folder.display());
+            Ok(())
         }
     }
 }

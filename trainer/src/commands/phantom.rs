@@ -2,11 +2,11 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::Outcome;
-use crate::data::manifest::{Case, CheckedFile, Manifest};
+use super::{Outcome, print_made};
+use crate::data::croissant::{About, FileSet};
+use crate::data::manifest::{Case, DataFile, Manifest};
 use crate::data::phantom::{PhantomCase, cases};
 use crate::error::Result;
-use crate::files::write;
 use crate::progress::Progress;
 
 #[derive(Debug, clap::Args)]
@@ -17,20 +17,17 @@ pub struct Args {
     /// Also write the manifest, into this folder.
     #[arg(long)]
     manifest: Option<PathBuf>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
     let manifest = make(&args.data)?;
     if let Some(folder) = args.manifest {
-        let (document, table) = manifest.to_files();
-        write(&folder.join("phantom.csv"), table.as_bytes())?;
-        write(&folder.join("phantom.json"), document.as_bytes())?;
+        manifest.write(&folder)?;
     }
-    println!(
-        "{} synthetic cases in {}",
-        manifest.cases.len(),
-        args.data.join(&manifest.name).display()
-    );
+    print_made(&manifest, &args.data, "synthetic", args.json)?;
     Ok(Outcome::Passed)
 }
 
@@ -41,7 +38,7 @@ pub fn make(data: &Path) -> Result<Manifest> {
     let progress = Progress::new(all.len());
     let make = |case: &PhantomCase| {
         let (volume, labels) = case.make();
-        let file = |name: &str, bytes: Vec<u8>| CheckedFile::write(&folder, format!("{}/{name}", case.id), &bytes);
+        let file = |name: &str, bytes: Vec<u8>| DataFile::write(&folder, format!("{}/{name}", case.id), &bytes);
         let made = Case {
             id: case.id.clone(),
             site: case.scanner.site.to_string(),
@@ -54,8 +51,21 @@ pub fn make(data: &Path) -> Result<Manifest> {
         Ok(made)
     };
     Ok(Manifest {
-        name: "phantom".into(),
-        description: "Synthetic: procedural abdominal CT of six sites, made from seeds by 'flapsam phantom'. No patient is in it.".into(),
+        about: About {
+            name: "phantom".into(),
+            description: "Synthetic: procedural abdominal CT of six sites, made from seeds by 'flapsam phantom'. No \
+                          patient is in it."
+                .into(),
+            license: "https://creativecommons.org/publicdomain/zero/1.0/".into(),
+            url: None,
+            version: "1.0.0".into(),
+            date_published: "2026-11-22".into(),
+            cite_as: "flapsam, the phantom data set (synthetic), version 1.0.0".into(),
+        },
+        files: vec![
+            FileSet::nifti("images", "Synthetic CT in HU.", "*/imaging.nii.gz"),
+            FileSet::nifti("labels", "1 is kidney, 2 is tumour.", "*/segmentation.nii.gz"),
+        ],
         classes: ["background", "kidney", "tumour"].map(str::to_owned).into(),
         cases: all.par_iter().map(make).collect::<Result<_>>()?,
         sha256: String::new(),

@@ -4,7 +4,6 @@ use super::{Outcome, print_json};
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::Result;
 use crate::experiment::{Experiment, Record, Setting, run as run_experiment};
-use crate::progress::Progress;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -27,19 +26,10 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Outcome> {
     let experiment = Experiment::read(&args.config)?;
     let device = OpenDevice::open(args.device.unwrap_or(experiment.device))?;
-    let name = args
-        .config
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
     let mut records = Vec::new();
     for &seed in &experiment.seeds {
-        let out = args.out.join(format!("{name}-{seed}"));
-        // Six clients a round are the rule; the bar learns the rest.
-        let progress = Progress::new(6 * experiment.rounds);
-        let record = run_experiment(&args.config, seed, &args.data, &device, &out, &progress)?;
-        drop(progress);
+        let out = args.out.join(format!("{}-{seed}", experiment.name()));
+        let record = run_experiment(&experiment, seed, &args.data, &device, &out)?;
         if !args.json {
             println!(
                 "{}, seed {seed}, on {}: {}",

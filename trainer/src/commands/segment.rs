@@ -4,8 +4,9 @@ use flapsam_model::adapter::Adapter;
 use flapsam_model::parameters::Parameters;
 use flapsam_model::sam::Sam;
 use flapsam_model::segment::segment;
+use serde::Serialize;
 
-use super::Outcome;
+use super::{Outcome, print_json};
 use crate::data::dataset::read_volume;
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::{Error, Result};
@@ -31,6 +32,24 @@ pub struct Args {
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceChoice,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    mask: PathBuf,
+    device: String,
+    classes: Vec<Found>,
+}
+
+/// How much of the scan is of a class.
+#[derive(Debug, Serialize)]
+struct Found {
+    class: String,
+    voxels: usize,
+    millilitres: f64,
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
@@ -65,11 +84,30 @@ pub fn run(args: Args) -> Result<Outcome> {
     drop(progress);
     write(&args.out, &volume.mask_to_nifti(&volume.axial().restore(&labels)))?;
 
-    println!("{} on {}", args.out.display(), device.name);
     let voxel_ml = volume.spacing().iter().product::<f64>() / 1000.0;
-    for (class, name) in metadata.classes.iter().enumerate().skip(1) {
-        let count = labels.iter().filter(|&&label| label as usize == class).count();
-        println!("{name}: {count} voxels, {:.1} ml", count as f64 * voxel_ml);
+    let measure = |(class, name): (usize, &String)| {
+        let voxels = labels.iter().filter(|&&label| label as usize == class).count();
+        Found {
+            class: name.clone(),
+            voxels,
+            millilitres: voxels as f64 * voxel_ml,
+        }
+    };
+    let report = Report {
+        classes: metadata.classes.iter().enumerate().skip(1).map(measure).collect(),
+        mask: args.out,
+        device: device.name,
+    };
+    match args.json {
+        true => print_json(&report)?,
+        false => print_report(&report),
     }
     Ok(Outcome::Passed)
+}
+
+fn print_report(report: &Report) {
+    println!("{} on {}", report.mask.display(), report.device);
+    for found in &report.classes {
+        println!("{}: {} voxels, {:.1} ml", found.class, found.voxels, found.millilitres);
+    }
 }

@@ -8,7 +8,6 @@ use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Provenance, run as run_experiment};
 use crate::files::read_json;
-use crate::progress::Progress;
 use crate::verification::golden::{Figure, Row, compare, figures, read_snapshot, to_text};
 use crate::verification::parity;
 
@@ -56,8 +55,8 @@ pub fn run(args: Args) -> Result<Outcome> {
     ];
     // Figures of a run on changed data would only say the same again, later.
     if passed(&sections) {
-        for path in &experiments {
-            sections.push(experiment_section(path, &args, &device)?);
+        for experiment in &experiments {
+            sections.push(experiment_section(experiment, &args, &device)?);
         }
     }
     let report = Report {
@@ -79,8 +78,8 @@ fn passed(sections: &[Section]) -> bool {
     sections.iter().flat_map(|section| &section.rows).all(|row| row.passed)
 }
 
-/// The suite's experiment files in the order of their names.
-fn experiments(suite: &Path) -> Result<Vec<PathBuf>> {
+/// The suite's experiments in the order of their files' names.
+fn experiments(suite: &Path) -> Result<Vec<Experiment>> {
     let entries = std::fs::read_dir(suite).map_err(Error::file("read the folder", suite))?;
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -92,16 +91,15 @@ fn experiments(suite: &Path) -> Result<Vec<PathBuf>> {
             suite,
             "it holds no experiment file (.toml); pass a suite's folder, such as golden/quick",
         )),
-        false => Ok(files),
+        false => files.iter().map(|path| Experiment::read(path)).collect(),
     }
 }
 
 /// Every data set's files against its manifest. The phantom is made first if it is not there.
-fn data_section(experiments: &[PathBuf], data: &Path) -> Result<Section> {
+fn data_section(experiments: &[Experiment], data: &Path) -> Result<Section> {
     let mut manifests: Vec<PathBuf> = Vec::new();
-    for path in experiments {
-        let experiment = Experiment::read(path)?;
-        let manifest = path.parent().unwrap_or(Path::new("")).join(experiment.data);
+    for experiment in experiments {
+        let manifest = experiment.manifest();
         if !manifests.contains(&manifest) {
             manifests.push(manifest);
         }
@@ -109,8 +107,8 @@ fn data_section(experiments: &[PathBuf], data: &Path) -> Result<Section> {
     let mut rows = Vec::new();
     for path in manifests {
         let manifest = Manifest::read(&path)?;
-        let folder = data.join(&manifest.name);
-        if manifest.name == "phantom" && !folder.exists() {
+        let folder = data.join(&manifest.about.name);
+        if manifest.about.name == "phantom" && !folder.exists() {
             phantom::make(data)?;
         }
         let wrong = manifest.check(&folder)?;
@@ -120,12 +118,12 @@ fn data_section(experiments: &[PathBuf], data: &Path) -> Result<Section> {
         let files = 2 * manifest.cases.len();
         rows.extend(compare(
             &[(
-                format!("{} files right", manifest.name),
+                format!("{} files right", manifest.about.name),
                 Figure::Exact(files.to_string()),
             )]
             .into(),
             &[(
-                format!("{} files right", manifest.name),
+                format!("{} files right", manifest.about.name),
                 Figure::Exact((files - wrong.len()).to_string()),
             )]
             .into(),
@@ -155,23 +153,20 @@ fn parity_section(folder: &Path, device: &OpenDevice) -> Result<Section> {
 }
 
 /// Runs an experiment and compares its figures with the snapshot beside it.
-fn experiment_section(path: &Path, args: &Args, device: &OpenDevice) -> Result<Section> {
-    let experiment = Experiment::read(path)?;
-    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let golden = path.with_extension("snap");
+fn experiment_section(experiment: &Experiment, args: &Args, device: &OpenDevice) -> Result<Section> {
+    let golden = experiment.path.with_extension("snap");
     let golden = match golden.exists() {
         true => read_snapshot(&golden)?,
         false => Default::default(),
     };
-    let out = args.out.join(&name);
-    let progress = Progress::new(6 * experiment.rounds);
-    let record = run_experiment(path, experiment.seeds[0], &args.data, device, &out, &progress)?;
+    let out = args.out.join(experiment.name());
+    let record = run_experiment(experiment, experiment.seeds[0], &args.data, device, &out)?;
     let provenance: Provenance = read_json(&out.join("provenance.json"))?;
     let got = figures(&record, &provenance);
     crate::files::write(&out.join("figures.txt"), to_text(&got).as_bytes())?;
     Ok(Section {
         rows: compare(&golden, &got),
-        name,
+        name: experiment.name(),
     })
 }
 

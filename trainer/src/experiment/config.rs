@@ -15,6 +15,9 @@ use crate::training::Schedule;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
+    /// The file it was read from.
+    #[serde(skip)]
+    pub path: PathBuf,
     /// What it shows, for people.
     pub title: String,
     /// The data set's manifest, relative to this file.
@@ -76,7 +79,8 @@ impl Experiment {
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = read(path)?;
         let text = String::from_utf8_lossy(&bytes);
-        let experiment: Self = toml::from_str(&text).map_err(|why| Error::invalid(path, explain(&why)))?;
+        let mut experiment: Self = toml::from_str(&text).map_err(|why| Error::invalid(path, explain(&why)))?;
+        experiment.path = path.to_owned();
         let positive = [
             ("rounds", experiment.rounds),
             ("seeds", experiment.seeds.len()),
@@ -89,6 +93,25 @@ impl Experiment {
             Some((key, _)) => Err(Error::invalid(path, format!("'{key}' must be at least 1"))),
             None => Ok(experiment),
         }
+    }
+
+    /// The file's name without its ending: what the experiment is called.
+    pub fn name(&self) -> String {
+        self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Where the data set's manifest is.
+    pub fn manifest(&self) -> PathBuf {
+        self.beside(&self.data)
+    }
+
+    /// Where the base checkpoint is.
+    pub fn base_checkpoint(&self) -> PathBuf {
+        self.beside(&self.base)
+    }
+
+    fn beside(&self, path: &Path) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(path)
     }
 }
 

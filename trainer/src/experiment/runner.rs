@@ -28,26 +28,21 @@ use crate::training::{AdamW, Learner};
 ///
 /// # Errors
 /// A file is missing or does not fit, or the folder cannot be written.
-pub fn run(
-    config_path: &Path,
-    seed: u64,
-    data_root: &Path,
-    device: &OpenDevice,
-    out: &Path,
-    progress: &Progress,
-) -> Result<Record> {
-    let run = Run::prepare(config_path, seed, data_root, device)?;
+pub fn run(experiment: &Experiment, seed: u64, data_root: &Path, device: &OpenDevice, out: &Path) -> Result<Record> {
+    let run = Run::prepare(experiment, seed, data_root, device)?;
     // A folder that cannot be written is better known before the training than after it.
     create_folder(out)?;
-    write(&out.join("config.toml"), &read(config_path)?)?;
+    write(&out.join("config.toml"), &read(&experiment.path)?)?;
     let mut clients = run.clients();
     let untrained = run.judge(&clients[0].1)?;
-    let rounds = match run.experiment.setting {
-        Setting::Federated => run.federate(&mut clients, progress)?,
-        Setting::Alone => run.train_alone(&mut clients, progress)?,
+    let progress = Progress::new(clients.len() * experiment.rounds);
+    let rounds = match experiment.setting {
+        Setting::Federated => run.federate(&mut clients, &progress)?,
+        Setting::Alone => run.train_alone(&mut clients, &progress)?,
     };
+    drop(progress);
     // Federated clients hold the same state after the last round; one stands for all, unless they keep a part.
-    let models: Vec<&Client> = match run.experiment.setting {
+    let models: Vec<&Client> = match experiment.setting {
         Setting::Federated => vec![&clients[0].1],
         Setting::Alone => clients.iter().map(|(_, client)| client).collect(),
     };
@@ -97,18 +92,16 @@ struct Site {
 }
 
 impl Run {
-    fn prepare(config_path: &Path, seed: u64, data_root: &Path, device: &OpenDevice) -> Result<Self> {
-        let experiment = Experiment::read(config_path)?;
-        let beside = |path: &Path| config_path.parent().unwrap_or(Path::new("")).join(path);
-        let manifest = Manifest::read(&beside(&experiment.data))?;
-        let folder = data_root.join(&manifest.name);
-        let base_path = beside(&experiment.base);
+    fn prepare(experiment: &Experiment, seed: u64, data_root: &Path, device: &OpenDevice) -> Result<Self> {
+        let manifest = Manifest::read(&experiment.manifest())?;
+        let folder = data_root.join(&manifest.about.name);
+        let base_path = experiment.base_checkpoint();
         let (base, base_sha256) = read_state_dict(&base_path)?;
 
         let named = SamConfig::named(&experiment.model).ok_or_else(|| {
             let known = SamConfig::NAMES.join(", ");
             Error::invalid(
-                config_path,
+                &experiment.path,
                 format!("there is no model '{}'; choose one of {known}", experiment.model),
             )
         })?;
@@ -160,7 +153,7 @@ impl Run {
             weights: Parameters::new(&state, &device.device),
             test,
             sites,
-            experiment,
+            experiment: experiment.clone(),
             manifest,
             sam,
             adapter,
@@ -232,7 +225,10 @@ impl Run {
         round: usize,
         progress: &Progress,
     ) -> Result<BTreeMap<String, f64>> {
-        let epochs = clients.par_iter_mut().with_max_len(1).map(|(_, client)| {
+        // The largest first: started last, it would keep everyone waiting.
+        let mut order: Vec<&mut (f64, Client)> = clients.iter_mut().collect();
+        order.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+        let epochs = order.into_par_iter().with_max_len(1).map(|(_, client)| {
             let loss = client.local_epoch(round, &self.experiment.local)?;
             progress.step(&format!(
                 "round {round}/{}, client {}, loss {loss:.3}",
@@ -332,7 +328,7 @@ impl Run {
         };
         Record {
             classes: self.manifest.classes.clone(),
-            data_description: self.manifest.description.clone(),
+            data_description: self.manifest.about.description.clone(),
             trained_parameters: models[0].trained().values().map(|array| array.values.len()).sum(),
             weights: self.sites.iter().map(|site| (site.name.clone(), site.weight)).collect(),
             untrained_dice,

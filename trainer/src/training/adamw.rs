@@ -37,10 +37,16 @@ impl AdamW {
         let correction_1 = 1.0 - BETA_1.powi(self.steps);
         let correction_2 = 1.0 - BETA_2.powi(self.steps);
         for (key, parameter) in parameters.iter_mut() {
+            let value = parameter.flat.clone().inner();
             let Some(gradient) = parameter.flat.grad_remove(gradients) else {
+                // A new leaf all the same: burn keeps what hangs on a living leaf (tracel-ai/burn#4970), so that a
+                // parameter outside the loss would hoard a node a step, and slow every later step down.
+                if parameter.flat.is_require_grad() {
+                    parameter.flat = Tensor::from_inner(value).require_grad();
+                }
                 continue;
             };
-            let value = parameter.flat.clone().inner() * (1.0 - rate * self.weight_decay);
+            let value = value * (1.0 - rate * self.weight_decay);
             let moments = self.moments.entry(key.clone()).or_insert_with(|| Moments {
                 first: gradient.zeros_like(),
                 second: gradient.zeros_like(),

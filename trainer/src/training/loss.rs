@@ -57,7 +57,9 @@ pub struct Loss {
 pub fn loss(logits: Tensor<4>, target: &Target) -> Loss {
     let classes = logits.dims()[1];
     let log_probabilities = log_softmax(logits, 1);
-    let agreement = (log_probabilities.clone() * target.one_hot.clone()).sum();
+    // Axis by axis: one sum over all voxels in a row would lose digits.
+    let agreement = (log_probabilities.clone() * target.one_hot.clone()).sum_dims(&[3, 2, 1, 0]);
+    let agreement = agreement.reshape([1]);
     let cross_entropy = agreement / -(target.count.max(1) as f64);
 
     let probabilities = log_probabilities.exp();
@@ -65,7 +67,7 @@ pub fn loss(logits: Tensor<4>, target: &Target) -> Loss {
         Some(valid) => probabilities * valid.clone(),
         None => probabilities,
     };
-    let per_class = |x: Tensor<4>| x.sum_dims(&[0, 2, 3]).reshape([classes]);
+    let per_class = |x: Tensor<4>| x.sum_dims(&[3, 2, 0]).reshape([classes]);
     let overlap = per_class(probabilities.clone() * target.one_hot.clone());
     let sizes = per_class(probabilities.square()) + per_class(target.one_hot.clone());
     let dice = (overlap * 2.0 + SMOOTH) / (sizes + SMOOTH);

@@ -6,13 +6,13 @@ use flapsam_model::config::SamConfig;
 use flapsam_model::parameters::{Parameters, StateDict, initialise, to_vec};
 use flapsam_model::prompt_encoder::{Point, PointKind};
 use flapsam_model::random::Random;
-use flapsam_model::sam::{Sam, resize_bilinear};
+use flapsam_model::sam::Sam;
 
 use super::{AdamW, Schedule};
 use crate::data::natural::NaturalImage;
 use crate::error::Result;
 
-/// Pretraining of an official SAM on procedural images, by clicks: given a point, find the shape under it.
+/// Pretraining of an official SAM on procedural images, by prompts: given clicks or a box, find the shape that they mean.
 #[derive(Debug)]
 pub struct Pretraining {
     sam: SamConfig,
@@ -25,7 +25,9 @@ pub struct Pretraining {
 }
 
 /// Images in a step.
-const BATCH: usize = 8;
+const IMAGES: usize = 8;
+/// Prompts for each of them: the image is encoded only once.
+const PROMPTS: usize = 4;
 const WEIGHT_DECAY: f64 = 0.01;
 
 /// What a step ended with.
@@ -33,7 +35,7 @@ const WEIGHT_DECAY: f64 = 0.01;
 pub struct StepResult {
     /// The training loss.
     pub loss: f32,
-    /// Mean intersection over union of the best mask of each click.
+    /// Mean intersection over union of the best mask of each prompt.
     pub iou: f32,
 }
 
@@ -67,7 +69,7 @@ impl Pretraining {
         })
     }
 
-    /// One step on fresh images.
+    /// One step on fresh images, each with several prompts.
     ///
     /// # Errors
     /// The weights are not those of the network (a programming error).
@@ -78,41 +80,41 @@ impl Pretraining {
         let mut planes = Vec::new();
         let mut targets = Vec::new();
         let mut sparse = Vec::new();
-        for _ in 0..BATCH {
-            let (image, click) = clicked_image(side, &mut random);
-            let shape = image.shapes[click];
-            targets.extend(image.shapes.iter().map(|&seen| f32::from(seen == shape)));
+        // The official decoder's masks have four pixels for a token.
+        let cells = 4 * self.sam.grid();
+        for _ in 0..IMAGES {
+            let image = NaturalImage::new(side, &mut random);
+            for _ in 0..PROMPTS {
+                let shape = visible_shape(&image, &mut random);
+                targets.extend(coverage(&image, shape, side, cells));
+                sparse.extend(network.prompt_encoder.sparse(&prompt(&image, shape, side, &mut random)));
+            }
             planes.extend(image.planes);
-            let point = Point {
-                x: (click % side) as f32,
-                y: (click / side) as f32,
-                kind: PointKind::Positive,
-            };
-            let nothing = Point {
-                kind: PointKind::Padding,
-                ..point
-            };
-            sparse.extend(network.prompt_encoder.sparse(&[point, nothing]));
         }
-        let images = Tensor::from_data(TensorData::new(planes, [BATCH, 3, side, side]), &self.device);
-        let targets = Tensor::<4>::from_data(TensorData::new(targets, [BATCH, 1, side, side]), &self.device);
+        let masks = IMAGES * PROMPTS;
+        let images = Tensor::from_data(TensorData::new(planes, [IMAGES, 3, side, side]), &self.device);
+        let targets = Tensor::<4>::from_data(TensorData::new(targets, [masks, 1, cells, cells]), &self.device);
         let embedding = network.image_encoder.forward(images) + network.prompt_encoder.dense();
+        let [_, channels, rows, columns] = embedding.dims();
+        let embedding = embedding
+            .unsqueeze_dim::<5>(1)
+            .repeat_dim(1, PROMPTS)
+            .reshape([masks, channels, rows, columns]);
         let positions = network.prompt_encoder.positional_grid();
-        let (masks, scores) = network
+        let (logits, scores) = network
             .mask_decoder
             .forward(embedding, positions, Some(Tensor::cat(sparse, 0)));
-        let [_, count, high, _] = masks.dims();
-        let probabilities = sigmoid(resize_bilinear(masks, [side, side])).clamp(1e-6, 1.0 - 1e-6);
-        debug_assert!(high <= side);
+        let count = logits.dims()[1];
+        let probabilities = sigmoid(logits).clamp(1e-6, 1.0 - 1e-6);
 
-        let per_mask = |x: Tensor<4>| x.mean_dims(&[2, 3]).reshape([BATCH, count]);
+        let per_mask = |x: Tensor<4>| x.mean_dims(&[2, 3]).reshape([masks, count]);
         let overlap = per_mask(probabilities.clone() * targets.clone());
-        let sizes = per_mask(probabilities.clone()) + per_mask(targets.clone().expand([BATCH, count, side, side]));
+        let sizes = per_mask(probabilities.clone()) + per_mask(targets.clone().expand([masks, count, cells, cells]));
         let dice = -(overlap.clone() * 2.0 + 1e-4) / (sizes.clone() + 1e-4) + 1.0;
         let entropy =
             targets.clone() * probabilities.clone().log() + (-targets.clone() + 1.0) * (-probabilities + 1.0).log();
         let loss = dice - per_mask(entropy);
-        // Of several answers to an ambiguous click, only the best learns; the single answer always does.
+        // Of several answers to an ambiguous prompt, only the best learns; the single answer always does.
         let single = loss.clone().narrow(1, 0, 1);
         let best = loss.narrow(1, 1, count - 1).min_dim(1);
         let iou = overlap.clone() / (sizes - overlap + 1e-4);
@@ -136,14 +138,64 @@ impl Pretraining {
     }
 }
 
-/// An image, and a pixel of one of its shapes.
-fn clicked_image(side: usize, random: &mut Random) -> (NaturalImage, usize) {
-    loop {
-        let image = NaturalImage::new(side, random);
-        let inside: Vec<usize> = (0..side * side).filter(|&place| image.shapes[place] > 0).collect();
-        if !inside.is_empty() {
-            let click = inside[random.below(inside.len())];
-            return (image, click);
+/// One of the shapes that are seen, each as likely as the others. An image without any counts as one shape.
+fn visible_shape(image: &NaturalImage, random: &mut Random) -> u8 {
+    let seen: BTreeSet<u8> = image.shapes.iter().copied().filter(|&shape| shape > 0).collect();
+    match seen.len() {
+        0 => 0,
+        count => *seen.iter().nth(random.below(count)).expect("it is one of them"),
+    }
+}
+
+/// How much of each of `cells` x `cells` squares is the shape's.
+fn coverage(image: &NaturalImage, shape: u8, side: usize, cells: usize) -> Vec<f32> {
+    let step = side / cells;
+    let mut covered = vec![0f32; cells * cells];
+    for (place, &seen) in image.shapes.iter().enumerate() {
+        if seen == shape {
+            covered[place / side / step * cells + place % side / step] += 1.0 / (step * step) as f32;
+        }
+    }
+    covered
+}
+
+/// What a user could say of the shape: a click in it, a click in it and one outside, or a box around it.
+fn prompt(image: &NaturalImage, shape: u8, side: usize, random: &mut Random) -> [Point; 2] {
+    let places = |inside: bool| -> Vec<usize> {
+        let wanted = |&place: &usize| (image.shapes[place] == shape) == inside;
+        (0..side * side).filter(wanted).collect()
+    };
+    let point = |place: usize, kind: PointKind| Point {
+        x: (place % side) as f32,
+        y: (place / side) as f32,
+        kind,
+    };
+    let inside = places(true);
+    let click = point(inside[random.below(inside.len())], PointKind::Positive);
+    match random.below(4) {
+        0 | 1 => [
+            click,
+            Point {
+                kind: PointKind::Padding,
+                ..click
+            },
+        ],
+        2 => {
+            let outside = places(false);
+            match outside.len() {
+                0 => [click, click],
+                count => [click, point(outside[random.below(count)], PointKind::Negative)],
+            }
+        }
+        _ => {
+            let column = |place: &usize| place % side;
+            let left = inside.iter().map(column).min().unwrap_or(0);
+            let right = inside.iter().map(column).max().unwrap_or(0);
+            let (top, bottom) = (inside[0] / side, inside[inside.len() - 1] / side);
+            [
+                point(top * side + left, PointKind::BoxStart),
+                point(bottom * side + right, PointKind::BoxEnd),
+            ]
         }
     }
 }
