@@ -7,9 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use common::flapsam;
+use common::{flapsam, root};
 use flapsam_model::volume::Volume;
-use micro::{data, experiment, root};
+use micro::{data, experiment};
 use tempfile::TempDir;
 
 /// An adapter of a micro run, made once.

@@ -6,11 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::{python, root};
 use flapsam::data::manifest::Manifest;
 
 fn manifests() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data-manifests");
-    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+    let mut files: Vec<PathBuf> = fs::read_dir(root().join("data-manifests"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
@@ -22,8 +22,7 @@ fn manifests() -> Vec<PathBuf> {
 /// MLCommons' own validator, which `tests/run.sh` installs, has nothing to say.
 #[test]
 fn croissants_validator_accepts_every_manifest() {
-    let Some(python) = std::env::var_os("FLAPSAM_PYTHON") else {
-        eprintln!("SKIPPED: FLAPSAM_PYTHON names no Python with mlcroissant (tests/run.sh sets it up)");
+    let Some(python) = python() else {
         return;
     };
     let validator = Path::new(&python).with_file_name("mlcroissant");
@@ -42,8 +41,7 @@ fn croissants_validator_accepts_every_manifest() {
 /// The paper's weights for Fed-KiTS, from our table.
 #[test]
 fn shares_of_the_training_slices_are_the_papers() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data-manifests");
-    let manifest = Manifest::read(&folder.join("fed-kits19.json")).unwrap();
+    let manifest = Manifest::read(&root().join("data-manifests/fed-kits19.json")).unwrap();
     assert_eq!(manifest.cases.len(), 96);
     let shares: Vec<String> = manifest
         .slice_shares()

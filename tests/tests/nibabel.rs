@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::shared;
+use common::{python, root, shared};
 use flapsam_model::volume::Volume;
 use serde_json::Value;
 
@@ -49,13 +49,12 @@ fn values_and_affines_equal_nibabels() {
     let Some(folder) = shared("real") else {
         return;
     };
-    let Some(python) = std::env::var_os("FLAPSAM_PYTHON") else {
-        eprintln!("SKIPPED: FLAPSAM_PYTHON does not name a Python with nibabel; tests/run.sh sets it");
+    let Some(python) = python() else {
         return;
     };
     let scans = scans(&folder);
     assert!(!scans.is_empty(), "no scan below {}", folder.display());
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/volumes.py");
+    let script = root().join("tests/python/volumes.py");
     let output = Command::new(python).arg(script).args(&scans).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8(output.stdout).unwrap();

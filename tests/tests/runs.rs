@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
-use common::{flapsam, flapsam_on_haswell};
+use common::{flapsam, flapsam_on_haswell, gunzip, root};
 use micro::{data, experiment, run, run_on};
 use tempfile::TempDir;
 
@@ -127,7 +127,7 @@ fn segment(run: &Path, scan: &Path, mask: &Path) -> Command {
     let mut command = flapsam();
     command.arg("segment").arg(scan).arg("-o").arg(mask);
     command.arg("--adapter").arg(run.join("adapter.safetensors"));
-    command.arg("--base").arg(micro::root().join("golden/nano.safetensors"));
+    command.arg("--base").arg(root().join("golden/nano.safetensors"));
     command.args(["--device", "cpu", "--json"]);
     command
 }
@@ -149,12 +149,7 @@ fn segment_keeps_the_scans_grid() {
     assert_eq!(report["classes"][0]["voxels"], kidney);
 
     // The same scan as the second volume of a series.
-    let mut series = Vec::new();
-    std::io::Read::read_to_end(
-        &mut flate2::read::GzDecoder::new(&fs::read(&scan).unwrap()[..]),
-        &mut series,
-    )
-    .unwrap();
+    let mut series = gunzip(&fs::read(&scan).unwrap());
     let voxels = series.split_off(352);
     series[40..42].copy_from_slice(&4i16.to_le_bytes());
     series[48..50].copy_from_slice(&2i16.to_le_bytes());

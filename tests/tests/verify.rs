@@ -9,10 +9,10 @@ mod micro;
 use std::fs;
 use std::path::Path;
 
-use common::flapsam;
+use common::{flapsam, root};
 use flapsam::experiment::{Provenance, Record};
 use flapsam::verification::golden::{compare, figures, read_snapshot, to_text};
-use micro::{data, experiment, root};
+use micro::{data, experiment};
 use tempfile::TempDir;
 
 fn figures_of(run: &Path) -> flapsam::verification::golden::Figures {

@@ -1,12 +1,14 @@
 //! NIfTI bytes to volumes and back: files made here byte by byte, so that the reader is not tested against our own
 //! writer, and files damaged in every way that came to mind.
 
-use std::io::{Read, Write};
+mod common;
+
+use std::io::Write;
 use std::time::{Duration, Instant};
 
+use common::gunzip;
 use flapsam_model::volume::Volume;
 use flate2::Compression;
-use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
 
@@ -177,12 +179,6 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
-}
-
-fn gunzip(bytes: &[u8]) -> Vec<u8> {
-    let mut whole = Vec::new();
-    GzDecoder::new(bytes).read_to_end(&mut whole).unwrap();
-    whole
 }
 
 /// What every caller may do with a volume, whatever its header said.

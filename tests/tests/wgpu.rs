@@ -6,9 +6,9 @@ mod micro;
 use std::fs;
 use std::path::Path;
 
-use common::flapsam;
+use common::{flapsam, root};
 use flapsam_model::volume::Volume;
-use micro::{data, experiment, root};
+use micro::{data, experiment};
 use tempfile::TempDir;
 
 /// Logits within 1e-3 of the CPU's, by way of the reference, which both are within 1e-4 of; gradients and AdamW steps too.

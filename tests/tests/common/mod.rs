@@ -2,9 +2,12 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use flate2::read::GzDecoder;
 
 /// The program. Cargo names it only to tests of its own package, so it is looked for where cargo puts it: in the
 /// folder above the tests' own.
@@ -36,15 +39,37 @@ fn program() -> PathBuf {
     program
 }
 
+/// The repository's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
 /// A file or folder of `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+    root().join("tests/fixtures").join(name)
+}
+
+/// The Python that `tests/run.sh` set up with the packages that we compare with. Without one the test says so and
+/// passes.
+pub fn python() -> Option<OsString> {
+    let python = std::env::var_os("FLAPSAM_PYTHON");
+    if python.is_none() {
+        eprintln!("SKIPPED: FLAPSAM_PYTHON names no Python; tests/run.sh sets one up");
+    }
+    python
+}
+
+/// What a gzip stream holds.
+pub fn gunzip(bytes: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    GzDecoder::new(bytes).read_to_end(&mut whole).unwrap();
+    whole
 }
 
 /// A folder of the real scans and further cases that some machines hold beside the repository. They are no part of
 /// the project: without them the test says so and passes.
 pub fn shared(name: &str) -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared").join(name);
+    let folder = root().join("../shared").join(name);
     if folder.is_dir() {
         return Some(folder);
     }

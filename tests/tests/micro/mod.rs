@@ -5,12 +5,7 @@ use std::sync::OnceLock;
 
 use assert_cmd::Command;
 
-use crate::common::flapsam;
-
-/// The repository's root.
-pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use crate::common::{flapsam, root};
 
 /// A folder of data sets that holds the phantom, made once for all tests of this program.
 pub fn data() -> &'static Path {

@@ -81,21 +81,26 @@ pub fn run(args: Args) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// What is read of the table's rows; other columns may be there.
+#[derive(Debug, serde::Deserialize)]
+struct Row {
+    case_id: String,
+    site: String,
+    split: String,
+}
+
 /// The table's cases that are in the folder: name, site, whether for training.
 fn chosen(args: &Args) -> Result<Vec<(String, String, bool)>> {
     let bytes = read(&args.cases)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let mut lines = text.lines();
-    let header: Vec<&str> = lines.next().unwrap_or_default().split(',').collect();
-    let column = |name: &str| {
-        let found = header.iter().position(|column| *column == name);
-        found.ok_or_else(|| Error::invalid(&args.cases, format!("it has no column '{name}' in its first line")))
-    };
-    let (id, site, split) = (column("case_id")?, column("site")?, column("split")?);
-    let field = |line: &str, index: usize| line.split(',').nth(index).unwrap_or_default().to_owned();
-    let all = lines.map(|line| (field(line, id), field(line, site), field(line, split) == "train"));
-    let mut found: Vec<_> = all
-        .filter(|(id, _, _)| args.labels.join(id).join("segmentation.nii.gz").is_file())
+    let rows: std::result::Result<Vec<Row>, csv::Error> = csv::Reader::from_reader(&bytes[..]).deserialize().collect();
+    let rows = rows.map_err(|why| {
+        let why = format!("{why}; it must be a table with the columns case_id, site and split");
+        Error::invalid(&args.cases, why)
+    })?;
+    let mut found: Vec<_> = rows
+        .into_iter()
+        .filter(|row| args.labels.join(&row.case_id).join("segmentation.nii.gz").is_file())
+        .map(|row| (row.case_id, row.site, row.split == "train"))
         .collect();
     found.sort_by(|a, b| (&a.1, &a.0).cmp(&(&b.1, &b.0)));
     match found.is_empty() {
