@@ -7,8 +7,8 @@ use crate::checkpoint::{read_safetensors, write_safetensors};
 use crate::config::{AdapterConfig, SamConfig};
 use crate::method::Method;
 use crate::parameters::StateDict;
+use crate::preprocessing::Preprocessing;
 use crate::sam::Sam;
-use crate::segment::Intensity;
 
 const METADATA_KEY: &str = "flapsam_adapter";
 
@@ -33,7 +33,7 @@ pub struct AdapterMetadata {
     /// Name of each class, background first.
     pub classes: Vec<String>,
     /// How intensities are prepared.
-    pub intensity: Intensity,
+    pub preprocessing: Preprocessing,
     /// Lower-case hexadecimal sha256 of the base checkpoint's file.
     pub base_sha256: String,
     /// Seed of the parts that start fresh and that the method does not train.
@@ -59,6 +59,7 @@ impl Adapter {
         };
         let metadata: AdapterMetadata =
             serde_json::from_str(metadata).map_err(|why| Error::format("the adapter's metadata", why))?;
+        metadata.preprocessing.check()?;
         let adapter = Self { metadata, state };
         adapter.check_layout()?;
         Ok(adapter)

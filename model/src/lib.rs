@@ -16,6 +16,7 @@ pub mod lora;
 pub mod mask_decoder;
 pub mod method;
 pub mod parameters;
+pub mod preprocessing;
 pub mod prompt_encoder;
 pub mod random;
 pub mod resize;

@@ -17,17 +17,6 @@ const REACH: usize = STACK / 2;
 /// Slices that go through the network together when they share one scaling.
 const BATCH: usize = 8;
 
-/// How intensities become the network's input.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Intensity {
-    /// Values outside this range are set to its ends (HU for CT).
-    pub clip: Option<[f32; 2]>,
-    /// Over what the range is mapped to `[0, 1]` at inference.
-    #[serde(default)]
-    pub scaling: Scaling,
-}
-
 /// Over what minimum and maximum are taken.
 ///
 /// The network sees single slices, so the windows that hold a slice differ only by this scaling.
@@ -39,15 +28,6 @@ pub enum Scaling {
     Volume,
     /// Over each window of five slices (the reference): five passes a slice, their probabilities averaged.
     Stack,
-}
-
-impl Intensity {
-    /// Clips values in place.
-    pub fn clip(&self, values: &mut [f32]) {
-        if let Some([low, high]) = self.clip {
-            values.iter_mut().for_each(|value| *value = value.clamp(low, high));
-        }
-    }
 }
 
 /// Scales values to `[0, 1]` by a range; a constant becomes 0.
@@ -87,27 +67,25 @@ struct Pass {
     complete: usize,
 }
 
-/// Segments a volume: labels in axial order, one for each voxel. `progress` is told slices done and slices in all,
-/// and stops the work by returning false; then the result is `None`.
+/// Segments a volume whose values are prepared (see [`crate::preprocessing`]): labels in axial order, one for each voxel.
+/// `progress` is told slices done and slices in all, and stops the work by returning false; then the result is `None`.
 ///
 /// Asynchronous for the browser, where reading a tensor back must wait; on a CPU it never does.
 pub async fn segment(
     sam: &Sam,
     slices: &Slices,
-    intensity: &Intensity,
+    scaling: Scaling,
     side: usize,
     device: &Device,
     mut progress: impl FnMut(usize, usize) -> bool,
 ) -> Option<Vec<u8>> {
     let [count, rows, columns] = slices.dims;
-    let mut clipped = slices.clone();
-    intensity.clip(&mut clipped.values);
     let mut labels = Vec::with_capacity(slices.values.len());
     let mut open: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
-    for pass in passes(&clipped, intensity.scaling) {
+    for pass in passes(slices, scaling) {
         let mut input = Vec::with_capacity(pass.members.len() * side * side);
         for &(member, _) in &pass.members {
-            let mut values = clipped.slice(member).to_vec();
+            let mut values = slices.slice(member).to_vec();
             scale_to_unit(&mut values, pass.range);
             input.extend(resize::cubic(&values, [rows, columns], [side, side]));
         }
@@ -217,9 +195,8 @@ mod tests {
         let device = Device::flex();
         let parameters = Parameters::new(&initialise(&layout, 5), &device);
         let sam = Sam::new(&config, Some(&adapter), &parameters).unwrap();
-        let intensity = Intensity { clip: None, scaling };
         let mut told = Vec::new();
-        let labels = segment(&sam, slices, &intensity, SIDE, &device, |done, of| {
+        let labels = segment(&sam, slices, scaling, SIDE, &device, |done, of| {
             told.push((done, of));
             true
         });

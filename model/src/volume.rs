@@ -132,7 +132,7 @@ impl Volume {
     /// # Panics
     /// If there are more or fewer labels than voxels (a programming error).
     pub fn mask_to_nifti(&self, labels: &[u8]) -> Vec<u8> {
-        assert_eq!(labels.len(), self.voxels.len());
+        assert_eq!(labels.len(), self.dims.iter().product::<usize>());
         self.encode(2, 8, labels.to_vec())
     }
 

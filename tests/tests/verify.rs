@@ -141,7 +141,7 @@ fn a_changed_data_byte_fails() {
     fs::write(&file, bytes).unwrap();
     let (code, text) = verify(folder.path(), &copy);
     assert_eq!(code, 1, "{text}");
-    assert!(text.contains("case_00050/imaging.nii.gz has changed"), "{text}");
+    assert!(text.contains("case_00050/imaging.nii.gz is changed"), "{text}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Steps done of steps in all. Nothing is drawn where standard error is no terminal.
+/// Steps or bytes done of all. Nothing is drawn where standard error is no terminal.
 #[derive(Debug)]
 pub struct Progress(ProgressBar);
 
@@ -13,6 +13,29 @@ impl Progress {
         let style = ProgressStyle::with_template("{bar:24} {pos}/{len}, {eta} left, {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Self(bar)
+    }
+
+    /// A bar of so many bytes.
+    pub fn of_bytes(bytes: u64) -> Self {
+        let bar = ProgressBar::new(bytes);
+        let template = "{bar:24} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left, {msg}";
+        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self(bar)
+    }
+
+    /// So much is done of all, if that is known.
+    pub fn at(&self, done: u64, total: Option<u64>, message: &str) {
+        if let Some(total) = total {
+            self.0.set_length(total);
+        }
+        self.0.set_message(message.to_owned());
+        self.0.set_position(done);
+    }
+
+    /// So many bytes more are done.
+    pub fn advance(&self, bytes: u64, message: &str) {
+        self.0.set_message(message.to_owned());
+        self.0.inc(bytes);
     }
 
     /// One more step is done.

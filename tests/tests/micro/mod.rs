@@ -35,7 +35,7 @@ weight_decay = 0.1
 save_predictions = true
 cases_per_site = [1, 1]
 
-[intensity]
+[preprocessing]
 clip = [-100.0, 300.0]
 
 [local]

@@ -58,13 +58,15 @@ pub fn run(args: Args) -> Result<Outcome> {
             description: "Semi-synthetic: intensities painted by 'flapsam labels-to-ct' on real segmentations. The \
                           labels are of patients, the scans are not."
                 .into(),
-            license: "https://creativecommons.org/licenses/by-nc-sa/4.0/".into(),
+            license: "https://spdx.org/licenses/CC-BY-NC-SA-4.0".into(),
             url: Some("https://github.com/neheller/kits19".into()),
             version: "1.0.0".into(),
             date_published: "2026-11-22".into(),
             cite_as: "Heller et al., The KiTS19 Challenge Data, arXiv 1904.00445 (the labels only)".into(),
         },
-        files: vec![
+        files: Vec::new(),
+        sources: Vec::new(),
+        sets: vec![
             FileSet::nifti("images", "Semi-synthetic CT in HU.", "*/imaging.nii.gz"),
             FileSet::nifti(
                 "labels",

@@ -1,5 +1,6 @@
 //! The program's surface: one file a subcommand.
 
+mod data;
 mod labels_to_ct;
 mod params;
 mod parity;
@@ -36,6 +37,8 @@ pub struct Flapsam {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// List, download, check and pin data sets.
+    Data(data::Args),
     /// Compare the network with reference outputs, quantity by quantity.
     Parity(parity::Args),
     /// Make the phantom: a synthetic federated data set that needs no download.
@@ -61,6 +64,7 @@ impl Flapsam {
     /// It could not run: exit code 2.
     pub fn run(self) -> Result<Outcome> {
         match self.command {
+            Command::Data(args) => data::run(args),
             Command::Parity(args) => parity::run(args),
             Command::Phantom(args) => phantom::run(args),
             Command::Pretrain(args) => pretrain::run(args),

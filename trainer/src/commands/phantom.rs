@@ -56,13 +56,15 @@ pub fn make(data: &Path) -> Result<Manifest> {
             description: "Synthetic: procedural abdominal CT of six sites, made from seeds by 'flapsam phantom'. No \
                           patient is in it."
                 .into(),
-            license: "https://creativecommons.org/publicdomain/zero/1.0/".into(),
+            license: "https://spdx.org/licenses/CC0-1.0".into(),
             url: None,
             version: "1.0.0".into(),
             date_published: "2026-11-22".into(),
             cite_as: "flapsam, the phantom data set (synthetic), version 1.0.0".into(),
         },
-        files: vec![
+        files: Vec::new(),
+        sources: Vec::new(),
+        sets: vec![
             FileSet::nifti("images", "Synthetic CT in HU.", "*/imaging.nii.gz"),
             FileSet::nifti("labels", "1 is kidney, 2 is tumour.", "*/segmentation.nii.gz"),
         ],

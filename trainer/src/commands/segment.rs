@@ -29,6 +29,9 @@ pub struct Args {
     /// Which volume of a series, from 0.
     #[arg(long)]
     volume: Option<usize>,
+    /// The site whose intensities the scan has, for an adapter that was trained with a window for each site.
+    #[arg(long)]
+    site: Option<String>,
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceChoice,
@@ -65,13 +68,16 @@ pub fn run(args: Args) -> Result<Outcome> {
     let metadata = &adapter.metadata;
     let parameters = Parameters::new(&weights, &device.device);
     let sam = Sam::new(&metadata.sam, Some(&metadata.adapter), &parameters)?;
-    let slices = volume.to_slices();
+    let preprocessing = &metadata.preprocessing;
+    let grid = preprocessing.on_grid(volume.clone());
+    let mut slices = grid.to_slices();
+    preprocessing.window(&mut slices, args.site.as_deref())?;
     let progress = Progress::new(slices.dims[0]);
     let mut shown = 0;
     let labels = segment(
         &sam,
         &slices,
-        &metadata.intensity,
+        preprocessing.scaling,
         metadata.sam.image_size,
         &device.device,
         |done, _| {
@@ -82,7 +88,8 @@ pub fn run(args: Args) -> Result<Outcome> {
     );
     let labels = pollster::block_on(labels).unwrap_or_default();
     drop(progress);
-    write(&args.out, &volume.mask_to_nifti(&volume.axial().restore(&labels)))?;
+    let labels = preprocessing.labels_off_grid(grid.axial().restore(&labels), volume.dims);
+    write(&args.out, &volume.mask_to_nifti(&labels))?;
 
     let voxel_ml = volume.spacing().iter().product::<f64>() / 1000.0;
     let measure = |(class, name): (usize, &String)| {

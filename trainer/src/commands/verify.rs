@@ -3,7 +3,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{Outcome, phantom, print_json};
-use crate::data::manifest::Manifest;
+use crate::data::check::{Checked, State, check};
+use crate::data::lock::ready;
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Provenance, run as run_experiment};
@@ -106,16 +107,19 @@ fn data_section(experiments: &[Experiment], data: &Path) -> Result<Section> {
     }
     let mut rows = Vec::new();
     for path in manifests {
-        let manifest = Manifest::read(&path)?;
+        let manifest = ready(&path, data)?;
         let folder = data.join(&manifest.about.name);
         if manifest.about.name == "phantom" && !folder.exists() {
             phantom::make(data)?;
         }
-        let wrong = manifest.check(&folder)?;
-        for what in &wrong {
-            eprintln!("flapsam: {what}; delete the folder and make or fetch the data again");
+        let checked = check(&manifest, &folder)?;
+        let wrong: Vec<&Checked> = checked.iter().filter(|file| file.state != State::Right).collect();
+        for file in &wrong {
+            let why = file.why.as_ref().map_or(String::new(), |why| format!(": {why}"));
+            let (state, path) = (file.state.name(), file.path.display());
+            eprintln!("flapsam: {path} is {state}{why}; delete the folder and make or fetch the data again");
         }
-        let files = 2 * manifest.cases.len();
+        let files = checked.len();
         rows.extend(compare(
             &[(
                 format!("{} files right", manifest.about.name),

@@ -1,7 +1,11 @@
 //! Croissant 1.1 (MLCommons): the JSON-LD document in which a manifest describes its data set.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+
+use super::manifest::Manifest;
 
 /// A data set's description.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,7 +34,7 @@ pub struct About {
     pub name: String,
     /// What it is, and whether it is real.
     pub description: String,
-    /// The licence's address.
+    /// The licence's address; for SPDX's licences it ends in the licence's name.
     pub license: String,
     /// Where people find it, unless it is made here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,31 +47,80 @@ pub struct About {
     pub cite_as: String,
 }
 
+impl About {
+    /// What the licence is called: the last part of its address.
+    pub fn licence_name(&self) -> &str {
+        self.license
+            .trim_end_matches('/')
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+    }
+}
+
 /// Files of a data set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "@type")]
 pub enum Resource {
     /// One file with its checksum.
-    #[serde(rename = "cr:FileObject", rename_all = "camelCase")]
-    File {
-        /// Its name in the document.
-        #[serde(rename = "@id")]
-        id: String,
-        /// The same.
-        name: String,
-        /// What it holds.
-        description: String,
-        /// Where it is, relative to the document.
-        content_url: String,
-        /// Its media type.
-        encoding_format: String,
-        /// Lower-case hexadecimal.
-        sha256: String,
-    },
+    #[serde(rename = "cr:FileObject")]
+    File(FileObject),
     /// Files of one pattern, whose checksums are in the table of cases.
     #[serde(rename = "cr:FileSet")]
     Set(FileSet),
 }
+
+/// One file with its checksum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileObject {
+    /// Its name in the document, and in the data set's folder.
+    #[serde(rename = "@id")]
+    pub id: String,
+    /// The same.
+    pub name: String,
+    /// What it holds.
+    pub description: String,
+    /// Where it is: an address, or a place relative to the document.
+    pub content_url: String,
+    /// Its size, such as "123 B", where it is published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_size: Option<String>,
+    /// Its media type.
+    pub encoding_format: String,
+    /// Lower-case hexadecimal.
+    pub sha256: String,
+}
+
+impl FileObject {
+    /// The table of cases of this checksum, `NAME.csv` beside the document.
+    fn cases(name: &str, sha256: &str) -> Self {
+        Self {
+            id: CASES.into(),
+            name: CASES.into(),
+            description: "Every case with its site, its split, and size and checksum of its files; a file without a \
+                          checksum has none that is published."
+                .into(),
+            content_url: format!("{name}.csv"),
+            content_size: None,
+            encoding_format: "text/csv".into(),
+            sha256: sha256.into(),
+        }
+    }
+
+    /// Whether it is the table of cases.
+    pub fn is_cases(&self) -> bool {
+        self.id == CASES
+    }
+
+    /// Its size in bytes, where it is published.
+    pub fn bytes(&self) -> Option<u64> {
+        self.content_size.as_ref()?.strip_suffix(" B")?.parse().ok()
+    }
+}
+
+/// What the table of cases is called in the document.
+const CASES: &str = "cases";
 
 /// Files of one pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,58 +172,86 @@ pub struct RecordSet {
 }
 
 impl RecordSet {
-    /// The names in a table of names.
-    pub fn names(&self) -> Option<Vec<String>> {
-        let column = format!("{}/name", self.id);
-        let name = |row: &Map<String, Value>| row.get(&column)?.as_str().map(str::to_owned);
-        self.data.iter().map(name).collect()
+    /// A column of a table in the document itself.
+    pub fn column(&self, name: &str) -> Option<Vec<String>> {
+        let column = format!("{}/{name}", self.id);
+        let cell = |row: &Map<String, Value>| row.get(&column)?.as_str().map(str::to_owned);
+        self.data.iter().map(cell).collect()
     }
 
-    /// A table of names, in the document itself.
-    fn of_names(id: &str, description: &str, data_type: Option<&str>, names: &[String]) -> Self {
-        let column = format!("{id}/name");
-        let row = |name: &String| Map::from_iter([(column.clone(), json!(name))]);
+    /// A table in the document itself; its first column is its key.
+    fn inline<'a, const N: usize>(
+        id: &str,
+        description: &str,
+        columns: [&str; N],
+        rows: impl Iterator<Item = [&'a str; N]>,
+    ) -> Self {
+        let full = |column: &str| format!("{id}/{column}");
+        let field =
+            |column: &str| json!({"@type": "cr:Field", "@id": full(column), "name": column, "dataType": "sc:Text"});
+        let row = |cells: [&str; N]| {
+            columns
+                .map(full)
+                .into_iter()
+                .zip(cells.map(|cell| json!(cell)))
+                .collect()
+        };
         Self {
             kind: "cr:RecordSet".into(),
             id: id.into(),
             name: id.into(),
             description: description.into(),
-            data_type: data_type.map(str::to_owned),
-            key: json!({"@id": column}),
-            field: vec![json!({"@type": "cr:Field", "@id": column, "name": "name", "dataType": "sc:Text"})],
-            data: names.iter().map(row).collect(),
+            data_type: None,
+            key: json!({"@id": full(columns[0])}),
+            field: columns.into_iter().map(field).collect(),
+            data: rows.map(row).collect(),
         }
+    }
+
+    /// A table of names, in the document itself.
+    fn of_names<'a>(id: &str, description: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::inline(id, description, ["name"], names.into_iter().map(|name| [name]))
     }
 }
 
 impl Document {
-    /// The document of a data set whose cases are in the table `NAME.csv` of this checksum.
-    pub fn new(about: About, sets: &[FileSet], sites: &[String], classes: &[String], table_sha256: &str) -> Self {
-        let table = Resource::File {
-            id: "cases".into(),
-            name: "cases".into(),
-            description: "Every case with its site, its split, and size and checksum of its files; a file without a \
-                          checksum has none that is published."
-                .into(),
-            content_url: format!("{}.csv", about.name),
-            encoding_format: "text/csv".into(),
-            sha256: table_sha256.into(),
-        };
-        let splits = ["train", "test"].map(str::to_owned);
+    /// The document of a data set. With cases, their table is `NAME.csv` of this checksum.
+    pub fn new(manifest: &Manifest, table_sha256: &str) -> Self {
+        let mut distribution = Vec::new();
+        let mut record_sets = Vec::new();
+        if !manifest.cases.is_empty() {
+            let table = FileObject::cases(&manifest.about.name, table_sha256);
+            distribution.push(Resource::File(table));
+            let mut splits = RecordSet::of_names("split", "What a case is for.", ["train", "test"]);
+            splits.data_type = Some("cr:Split".into());
+            let sites: BTreeSet<&str> = manifest.cases.iter().map(|case| case.site.as_str()).collect();
+            record_sets.extend([
+                cases(),
+                RecordSet::of_names("site", "The clients of the federation.", sites),
+                splits,
+                RecordSet::of_names(
+                    "class",
+                    "What the labels mean, counted from 0.",
+                    manifest.classes.iter().map(String::as_str),
+                ),
+            ]);
+        }
+        distribution.extend(manifest.files.iter().cloned().map(Resource::File));
+        distribution.extend(manifest.sets.iter().cloned().map(Resource::Set));
+        if !manifest.sources.is_empty() {
+            let description = "From where the files are fetched. {case_id} stands for a case's name; of an archive, no \
+                               checksum is published.";
+            let rows = manifest.sources.iter();
+            let rows = rows.map(|source| [source.part.name(), source.url.as_str()]);
+            record_sets.push(RecordSet::inline("source", description, ["part", "url"], rows));
+        }
         Self {
             context: context(),
             kind: "sc:Dataset".into(),
             conforms_to: "http://mlcommons.org/croissant/1.1".into(),
-            about,
-            distribution: std::iter::once(table)
-                .chain(sets.iter().cloned().map(Resource::Set))
-                .collect(),
-            record_sets: vec![
-                cases(),
-                RecordSet::of_names("site", "The clients of the federation.", None, sites),
-                RecordSet::of_names("split", "What a case is for.", Some("cr:Split"), &splits),
-                RecordSet::of_names("class", "What the labels mean, counted from 0.", None, classes),
-            ],
+            about: manifest.about.clone(),
+            distribution,
+            record_sets,
         }
     }
 }
@@ -206,8 +287,10 @@ fn cases() -> RecordSet {
             field("slices", "Number of axial slices.", "sc:Integer"),
             field("image", "The scan's file.", "sc:Text"),
             field("image_sha256", "The scan's checksum.", "sc:Text"),
+            field("image_bytes", "The scan's size.", "sc:Integer"),
             field("label", "The labels' file.", "sc:Text"),
             field("label_sha256", "The labels' checksum.", "sc:Text"),
+            field("label_bytes", "The labels' size.", "sc:Integer"),
         ],
         data: Vec::new(),
     }

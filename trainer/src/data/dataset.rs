@@ -1,21 +1,23 @@
 //! Volumes and their labels, from files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use flapsam_model::checkpoint::sha256;
+use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::volume::{Slices, Volume};
 
-use super::manifest::Case;
+use super::manifest::{Case, DataFile};
 use crate::error::{Error, Result};
 use crate::files::read;
 
-/// A scan and its labels in axial order.
+/// A prepared scan and its labels in axial order.
 #[derive(Debug, Clone)]
 pub struct LabelledCase {
-    /// The scan's file, for its grid.
-    pub volume: Volume,
-    /// Its values in axial order.
+    /// The scan's grid; its values are in `slices` only.
+    pub grid: Volume,
+    /// Its values.
     pub slices: Slices,
-    /// Its labels in axial order.
+    /// Its labels.
     pub labels: Vec<u8>,
 }
 
@@ -27,29 +29,92 @@ pub fn read_volume(path: &Path, index: Option<usize>) -> Result<Volume> {
     Volume::from_nifti(&read(path)?, index).map_err(Error::content(path))
 }
 
-/// Reads a case from the data set's folder.
+/// Reads a case from the data set's folder and prepares it.
 ///
 /// # Errors
-/// A file cannot be read, holds voxels that are no numbers, or the two differ in shape.
-pub fn read_case(folder: &Path, case: &Case, classes: usize) -> Result<LabelledCase> {
-    let (image_path, label_path) = (folder.join(&case.image.path), folder.join(&case.label.path));
-    let volume = read_volume(&image_path, None)?;
-    volume.check_finite().map_err(Error::content(&image_path))?;
-    let labels = read_volume(&label_path, None)?;
-    if labels.dims != volume.dims {
-        let why = format!(
-            "its shape {:?} is not that of its scan {}, {:?}; take both from the same export",
-            labels.dims,
-            image_path.display(),
-            volume.dims
-        );
-        return Err(Error::invalid(&label_path, why));
-    }
-    let slices = volume.to_slices();
-    let labels = labels.to_slices().values.into_iter();
+/// A file cannot be read, is not the one of the manifest, holds voxels that are no numbers, or the two do not belong
+/// together.
+pub fn read_case(folder: &Path, case: &Case, classes: usize, preprocessing: &Preprocessing) -> Result<LabelledCase> {
+    let (image_path, scan) = read_checked(folder, &case.image)?;
+    let (label_path, labels) = read_checked(folder, &case.label)?;
+    scan.check_finite().map_err(Error::content(&image_path))?;
+    check_pair(&image_path, &scan, &label_path, &labels)?;
+    let mut grid = preprocessing.on_grid(scan);
+    let mut slices = grid.to_slices();
+    grid.voxels = Vec::new();
+    let window = preprocessing.window(&mut slices, Some(&case.site));
+    window.map_err(Error::content(&image_path))?;
+    let labels = preprocessing.labels_on_grid(labels).to_slices().values.into_iter();
     // Labels above the last class are merged into it (method section "Data sets").
     let labels = labels
         .map(|label| label.clamp(0.0, classes as f32 - 1.0) as u8)
         .collect();
-    Ok(LabelledCase { volume, slices, labels })
+    Ok(LabelledCase { grid, slices, labels })
+}
+
+/// Reads a volume whose checksum, where it is known, must be the manifest's.
+fn read_checked(folder: &Path, file: &DataFile) -> Result<(PathBuf, Volume)> {
+    let path = folder.join(&file.path);
+    let bytes = read(&path)?;
+    if let Some(expected) = &file.sha256 {
+        let found = sha256(&bytes);
+        if found != *expected {
+            let why = format!("its sha256 is {found}, not {expected}; 'flapsam data verify' lists all that changed");
+            return Err(Error::invalid(&path, why));
+        }
+    }
+    let volume = Volume::from_nifti(&bytes, None).map_err(Error::content(&path))?;
+    Ok((path, volume))
+}
+
+/// Refuses a scan and labels that do not belong together: other shapes, another place in space, or labels that are no
+/// whole numbers.
+///
+/// # Errors
+/// They do not belong together.
+pub fn check_pair(image: &Path, scan: &Volume, label: &Path, labels: &Volume) -> Result<()> {
+    let refuse = |why: String| Err(Error::invalid(label, why));
+    if labels.dims != scan.dims {
+        return refuse(format!(
+            "its shape {:?} is not that of its scan {}, {:?}; take both from the same export",
+            labels.dims,
+            image.display(),
+            scan.dims
+        ));
+    }
+    // Headers written by two programs differ in the last digits: a tenth of a voxel at the far corner is more than that.
+    let shift = furthest_shift(scan, labels);
+    if shift > 0.1 {
+        return refuse(format!(
+            "it lies {shift:.1} voxels away from its scan {} (other affines); take both from the same export",
+            image.display()
+        ));
+    }
+    match labels
+        .voxels
+        .iter()
+        .find(|value| value.fract() != 0.0 || !(0.0..256.0).contains(*value))
+    {
+        Some(value) => refuse(format!(
+            "it holds {value}, and labels are whole numbers from 0 to 255; is it a scan?"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// By how many voxels two volumes of one shape are apart at most, over the eight corners.
+fn furthest_shift(one: &Volume, other: &Volume) -> f64 {
+    let voxel = one.spacing().into_iter().fold(f64::INFINITY, f64::min);
+    let corners = (0..8).map(|corner| {
+        let index: [f64; 3] = std::array::from_fn(|axis| match corner >> axis & 1 {
+            0 => 0.0,
+            _ => one.dims[axis].saturating_sub(1) as f64,
+        });
+        let place = |affine: &[[f64; 4]; 3], row: usize| {
+            affine[row][3] + (0..3).map(|axis| affine[row][axis] * index[axis]).sum::<f64>()
+        };
+        let square = |row: usize| (place(&one.affine, row) - place(&other.affine, row)).powi(2);
+        (0..3).map(square).sum::<f64>().sqrt() / voxel
+    });
+    corners.fold(0.0, f64::max)
 }

@@ -1,13 +1,14 @@
 //! Manifests: what a data set consists of, with the checksum of every file (Croissant JSON-LD).
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path};
 
+use flapsam_model::checkpoint::sha256;
 use serde::{Deserialize, Serialize};
 
-use super::croissant::{About, Document, FileSet, RecordSet, Resource};
+use super::croissant::{About, Document, FileObject, FileSet, RecordSet, Resource};
 use crate::error::{Error, Result};
-use crate::files::{read, read_json, sha256_file, write};
+use crate::files::{read, write};
 
 /// One case of a data set: a row of its table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub struct Case {
     pub site: String,
     /// Whether it is for training.
     pub train: bool,
-    /// Axial slices.
+    /// Axial slices; 0 where only the files can tell.
     pub slices: usize,
     /// The scan, relative to the data set's folder.
     pub image: DataFile,
@@ -29,7 +30,8 @@ pub struct Case {
 /// A file of a data set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataFile {
-    /// Relative to the data set's folder.
+    /// Relative to the data set's folder. Where the source does not say what its files are called, a pattern: `*` and
+    /// `?` as in a shell, and `{case}` for what tells a site's further cases apart.
     pub path: String,
     /// Lower-case hexadecimal; `None` where nobody has published one.
     pub sha256: Option<String>,
@@ -46,7 +48,7 @@ impl DataFile {
         write(&folder.join(&path), bytes)?;
         Ok(Self {
             path,
-            sha256: Some(flapsam_model::checkpoint::sha256(bytes)),
+            sha256: Some(sha256(bytes)),
             bytes: Some(bytes.len() as u64),
         })
     }
@@ -57,14 +59,51 @@ impl DataFile {
 pub struct Manifest {
     /// Its name, what it is, its licence, where it is from.
     pub about: About,
-    /// What its files are.
-    pub files: Vec<FileSet>,
+    /// Single files, such as checkpoints.
+    pub files: Vec<FileObject>,
+    /// What the cases' files are.
+    pub sets: Vec<FileSet>,
+    /// From where the cases' files are fetched.
+    pub sources: Vec<Source>,
     /// Names of the classes, background first.
     pub classes: Vec<String>,
     /// All cases.
     pub cases: Vec<Case>,
     /// sha256 of the cases' table, which holds the checksum of every file: it stands for the whole data set.
     pub sha256: String,
+}
+
+/// From where files are fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Which files.
+    pub part: Part,
+    /// Their address; `{case_id}` in it stands for the case's name.
+    pub url: String,
+}
+
+/// Which files a source has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Every case's scan.
+    Image,
+    /// Every case's labels.
+    Label,
+    /// A ZIP archive of all.
+    Archive,
+}
+
+impl Part {
+    const ALL: [Self; 3] = [Self::Image, Self::Label, Self::Archive];
+
+    /// Its name in a manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Label => "label",
+            Self::Archive => "archive",
+        }
+    }
 }
 
 /// A row as the table has it.
@@ -74,7 +113,7 @@ struct Row {
     case_id: String,
     site: String,
     split: Split,
-    slices: usize,
+    slices: Option<usize>,
     image: String,
     image_sha256: Option<String>,
     image_bytes: Option<u64>,
@@ -96,56 +135,53 @@ impl Manifest {
     /// # Errors
     /// A file is missing or is no manifest, or the table is not the one whose checksum the manifest holds.
     pub fn read(path: &Path) -> Result<Self> {
-        let document: Document = read_json(path)?;
-        let table = document.distribution.iter().find_map(|resource| match resource {
-            Resource::File {
-                id,
-                content_url,
-                sha256,
-                ..
-            } if id == "cases" => Some((content_url, sha256)),
-            _ => None,
-        });
-        let (table, expected) = table.ok_or_else(|| {
-            let why = "its distribution has no file 'cases'; restore the manifest from the repository";
-            Error::invalid(path, why)
-        })?;
-        let table_path = path.with_file_name(table);
-        let bytes = read(&table_path)?;
-        let found = flapsam_model::checkpoint::sha256(&bytes);
-        if found != *expected {
-            let why = format!(
-                "its sha256 is {found}, the manifest {} says {expected}; restore it from the repository",
-                path.display()
-            );
-            return Err(Error::invalid(&table_path, why));
+        let bytes = read(path)?;
+        let document: Document = serde_json::from_slice(&bytes)
+            .map_err(|why| Error::invalid(path, format!("{why}; restore the manifest from the repository")))?;
+        let mut files = Vec::new();
+        let mut sets = Vec::new();
+        for resource in document.distribution {
+            match resource {
+                Resource::File(file) => files.push(file),
+                Resource::Set(set) => sets.push(set),
+            }
         }
-        let classes = document.record_sets.iter().find(|set| set.id == "class");
-        let classes = classes.and_then(RecordSet::names).ok_or_else(|| {
-            let why = "it has no record set 'class' that names the classes; restore the manifest from the repository";
-            Error::invalid(path, why)
-        })?;
-        let files = document.distribution.iter().filter_map(|resource| match resource {
-            Resource::Set(set) => Some(set.clone()),
-            Resource::File { .. } => None,
-        });
+        let record_set = |id: &str| document.record_sets.iter().find(|set| set.id == id);
+        let (cases, classes, sha256) = match files.iter().position(FileObject::is_cases) {
+            Some(place) => {
+                let classes = record_set("class").and_then(|set| set.column("name")).ok_or_else(|| {
+                    let why = "it has no record set 'class' that names the classes; restore the manifest from the \
+                               repository";
+                    Error::invalid(path, why)
+                })?;
+                let table = files.remove(place);
+                (read_table(path, &table)?, classes, table.sha256)
+            }
+            None => (Vec::new(), Vec::new(), sha256(&bytes)),
+        };
+        if let Some(file) = files.iter().find(|file| !stays_inside(&file.id)) {
+            let why = format!("its file '{}' leads out of the data set's folder", file.id);
+            return Err(Error::invalid(path, why));
+        }
+        let sources = match record_set("source") {
+            Some(set) => sources(set).map_err(|why| Error::invalid(path, why))?,
+            None => Vec::new(),
+        };
         Ok(Self {
-            files: files.collect(),
-            classes,
-            cases: parse_cases(&table_path, &bytes)?,
-            sha256: found,
             about: document.about,
+            files,
+            sets,
+            sources,
+            classes,
+            cases,
+            sha256,
         })
     }
 
     /// The manifest and its table of cases, as files' contents.
     pub fn to_files(&self) -> (String, String) {
-        let table = self.table();
-        let sha256 = flapsam_model::checkpoint::sha256(table.as_bytes());
-        let mut sites: Vec<String> = self.cases.iter().map(|case| case.site.clone()).collect();
-        sites.sort();
-        sites.dedup();
-        let document = Document::new(self.about.clone(), &self.files, &sites, &self.classes, &sha256);
+        let table = table(&self.cases);
+        let document = Document::new(self, &sha256(table.as_bytes()));
         let mut text = serde_json::to_string_pretty(&document).expect("a manifest is plain text and numbers");
         text.push('\n');
         (text, table)
@@ -157,53 +193,24 @@ impl Manifest {
     /// They cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let (document, table) = self.to_files();
-        write(&folder.join(format!("{}.csv", self.about.name)), table.as_bytes())?;
+        if !self.cases.is_empty() {
+            write(&folder.join(format!("{}.csv", self.about.name)), table.as_bytes())?;
+        }
         write(&folder.join(format!("{}.json", self.about.name)), document.as_bytes())
     }
 
-    fn table(&self) -> String {
-        let mut table = csv::Writer::from_writer(Vec::new());
-        for case in &self.cases {
-            let (image, label) = (case.image.clone(), case.label.clone());
-            let row = Row {
-                case_id: case.id.clone(),
-                site: case.site.clone(),
-                split: if case.train { Split::Train } else { Split::Test },
-                slices: case.slices,
-                image: image.path,
-                image_sha256: image.sha256,
-                image_bytes: image.bytes,
-                label: label.path,
-                label_sha256: label.sha256,
-                label_bytes: label.bytes,
-            };
-            table.serialize(row).expect("a row is plain text and numbers");
-        }
-        let bytes = table.into_inner().expect("memory takes every write");
-        String::from_utf8(bytes).expect("rows are UTF-8")
-    }
-
-    /// Checks every file's bytes in a folder, where a checksum is known; returns what is wrong with each that is.
-    ///
-    /// # Errors
-    /// A file cannot be read for another reason than being missing.
-    pub fn check(&self, folder: &Path) -> Result<Vec<String>> {
-        use rayon::prelude::*;
-        let files: Vec<&DataFile> = self.cases.iter().flat_map(|case| [&case.image, &case.label]).collect();
-        let verdicts = files.par_iter().map(|file| {
-            let path = folder.join(&file.path);
-            if !path.is_file() {
-                return Ok(Some(format!("{} is missing", path.display())));
-            }
-            let Some(expected) = &file.sha256 else {
-                return Ok(None);
-            };
-            let found = sha256_file(&path)?;
-            Ok((found != *expected)
-                .then(|| format!("{} has changed: its sha256 is {found}, not {expected}", path.display())))
+    /// Every file: the single ones, and each case's scan and labels.
+    pub fn data_files(&self) -> Vec<DataFile> {
+        let single = self.files.iter().map(|file| DataFile {
+            path: file.id.clone(),
+            sha256: Some(file.sha256.clone()),
+            bytes: file.bytes(),
         });
-        let verdicts: Vec<Option<String>> = verdicts.collect::<Result<_>>()?;
-        Ok(verdicts.into_iter().flatten().collect())
+        let cases = self
+            .cases
+            .iter()
+            .flat_map(|case| [case.image.clone(), case.label.clone()]);
+        single.chain(cases).collect()
     }
 
     /// Each site's share of the training slices, by the site's name.
@@ -220,14 +227,83 @@ impl Manifest {
     }
 }
 
-fn parse_cases(path: &Path, table: &[u8]) -> Result<Vec<Case>> {
+/// The cases of the table that a manifest names.
+fn read_table(manifest: &Path, table: &FileObject) -> Result<Vec<Case>> {
+    let path = manifest.with_file_name(&table.content_url);
+    let bytes = read(&path)?;
+    let found = sha256(&bytes);
+    if found != table.sha256 {
+        let why = format!(
+            "its sha256 is {found}, the manifest {} says {}; restore it from the repository",
+            manifest.display(),
+            table.sha256
+        );
+        return Err(Error::invalid(&path, why));
+    }
+    parse_cases(&path, &bytes)
+}
+
+fn sources(set: &RecordSet) -> std::result::Result<Vec<Source>, String> {
+    let wanted = "the record set 'source' must have the columns 'part' (image, label or archive) and 'url'";
+    let columns = set.column("part").zip(set.column("url"));
+    let (parts, urls) = columns.ok_or(wanted)?;
+    let source = |(part, url): (String, String)| {
+        let known = Part::ALL.into_iter().find(|known| known.name() == part);
+        Ok(Source {
+            part: known.ok_or(wanted)?,
+            url,
+        })
+    };
+    parts.into_iter().zip(urls).map(source).collect()
+}
+
+/// Whether a path of a manifest, which may be anybody's, stays in the data set's folder.
+fn stays_inside(path: &str) -> bool {
+    let mut parts = Path::new(path).components();
+    !path.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// A table of cases, as a file's content.
+pub fn table(cases: &[Case]) -> String {
+    let mut table = csv::Writer::from_writer(Vec::new());
+    for case in cases {
+        let (image, label) = (case.image.clone(), case.label.clone());
+        let row = Row {
+            case_id: case.id.clone(),
+            site: case.site.clone(),
+            split: if case.train { Split::Train } else { Split::Test },
+            slices: (case.slices > 0).then_some(case.slices),
+            image: image.path,
+            image_sha256: image.sha256,
+            image_bytes: image.bytes,
+            label: label.path,
+            label_sha256: label.sha256,
+            label_bytes: label.bytes,
+        };
+        table.serialize(row).expect("a row is plain text and numbers");
+    }
+    let bytes = table.into_inner().expect("memory takes every write");
+    String::from_utf8(bytes).expect("rows are UTF-8")
+}
+
+/// The cases of a table that was read from `path`.
+///
+/// # Errors
+/// It is no such table.
+pub fn parse_cases(path: &Path, table: &[u8]) -> Result<Vec<Case>> {
     let case = |row: std::result::Result<Row, csv::Error>| {
         let row = row.map_err(|why| Error::invalid(path, why))?;
+        for file in [&row.image, &row.label] {
+            if !stays_inside(file) {
+                let why = format!("'{file}' leads out of the data set's folder; restore the table from its source");
+                return Err(Error::invalid(path, why));
+            }
+        }
         Ok(Case {
             id: row.case_id,
             site: row.site,
             train: row.split == Split::Train,
-            slices: row.slices,
+            slices: row.slices.unwrap_or(0),
             image: DataFile {
                 path: row.image,
                 sha256: row.image_sha256,

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use flapsam_model::config::LoraInit;
 use flapsam_model::method::Method;
-use flapsam_model::segment::Intensity;
+use flapsam_model::preprocessing::Preprocessing;
 use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceChoice;
@@ -52,8 +52,9 @@ pub struct Experiment {
     pub save_predictions: bool,
     /// Use only so many training and test cases of each site, for short suites; all without it.
     pub cases_per_site: Option<[usize; 2]>,
-    /// How intensities are prepared.
-    pub intensity: Intensity,
+    /// How scans are prepared.
+    #[serde(default)]
+    pub preprocessing: Preprocessing,
     /// How a client goes through its data.
     pub local: LocalTraining,
     /// The learning rate.
@@ -81,6 +82,8 @@ impl Experiment {
         let text = String::from_utf8_lossy(&bytes);
         let mut experiment: Self = toml::from_str(&text).map_err(|why| Error::invalid(path, explain(&why)))?;
         experiment.path = path.to_owned();
+        let preprocessing = experiment.preprocessing.check();
+        preprocessing.map_err(Error::content(path))?;
         let positive = [
             ("rounds", experiment.rounds),
             ("seeds", experiment.seeds.len()),

@@ -1,10 +1,16 @@
+use std::path::{Path, PathBuf};
+
 use flapsam_model::burn::tensor::Device;
+use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::sam::Sam;
-use flapsam_model::segment::{Intensity, segment};
+use flapsam_model::segment::segment;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::data::dataset::LabelledCase;
+use crate::data::dataset::{LabelledCase, read_case};
+use crate::data::manifest::Case;
+use crate::error::Result;
+use crate::files::write;
 
 /// Dice of one test case, by foreground class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,37 +36,63 @@ pub fn dice(got: &[u8], want: &[u8], class: u8) -> f64 {
     }
 }
 
-/// A named test case.
-pub struct TestCase {
-    /// Its site.
-    pub site: String,
-    /// Its name.
-    pub id: String,
-    /// Scan and labels.
-    pub data: LabelledCase,
+/// The test cases, and how they are judged. They are read when they are judged, not kept.
+#[derive(Debug)]
+pub struct Examination<'a> {
+    /// The data set's folder.
+    pub folder: PathBuf,
+    /// Its test cases.
+    pub cases: Vec<&'a Case>,
+    /// How many classes it has, the background included.
+    pub classes: usize,
+    /// How scans are prepared.
+    pub preprocessing: &'a Preprocessing,
+    /// The network's image size.
+    pub side: usize,
+    /// Where the network runs.
+    pub device: &'a Device,
 }
 
-/// Segments every test case; labels in axial order and Dice, in the order of the cases.
-pub fn evaluate(
-    sam: &Sam,
-    cases: &[TestCase],
-    intensity: &Intensity,
-    side: usize,
-    classes: usize,
-    device: &Device,
-) -> Vec<(Vec<u8>, CaseDice)> {
-    let judge = |case: &TestCase| {
-        let labels = segment(sam, &case.data.slices, intensity, side, device, |_, _| true);
-        let labels = pollster::block_on(labels).unwrap_or_default();
-        let dice = (1..classes).map(|class| dice(&labels, &case.data.labels, class as u8));
-        let dice = CaseDice {
-            site: case.site.clone(),
-            case: case.id.clone(),
-            dice: dice.collect(),
+impl Examination<'_> {
+    /// Segments every test case with every network; Dice by network, in the order of the cases. The first network's
+    /// masks go into the folder `masks`, if one is given.
+    ///
+    /// # Errors
+    /// A case cannot be read, or a mask not written.
+    pub fn judge(&self, networks: &[Sam], masks: Option<&Path>) -> Result<Vec<Vec<CaseDice>>> {
+        let judge = |case: &&Case| {
+            let data = read_case(&self.folder, case, self.classes, self.preprocessing)?;
+            let mut all = Vec::with_capacity(networks.len());
+            for (place, network) in networks.iter().enumerate() {
+                let labels = self.segment(network, &data);
+                if let Some(masks) = masks.filter(|_| place == 0) {
+                    let mask = data.grid.mask_to_nifti(&data.grid.axial().restore(&labels));
+                    write(&masks.join(&case.site).join(format!("{}.nii.gz", case.id)), &mask)?;
+                }
+                let dice = (1..self.classes).map(|class| dice(&labels, &data.labels, class as u8));
+                all.push(CaseDice {
+                    site: case.site.clone(),
+                    case: case.id.clone(),
+                    dice: dice.collect(),
+                });
+            }
+            Ok(all)
         };
-        (labels, dice)
-    };
-    cases.par_iter().map(judge).collect()
+        let by_case: Vec<Vec<CaseDice>> = self
+            .cases
+            .par_iter()
+            .with_max_len(1)
+            .map(judge)
+            .collect::<Result<_>>()?;
+        let of_network = |place: usize| by_case.iter().map(|all| all[place].clone()).collect();
+        Ok((0..networks.len()).map(of_network).collect())
+    }
+
+    fn segment(&self, network: &Sam, data: &LabelledCase) -> Vec<u8> {
+        let scaling = self.preprocessing.scaling;
+        let labels = segment(network, &data.slices, scaling, self.side, self.device, |_, _| true);
+        pollster::block_on(labels).unwrap_or_default()
+    }
 }
 
 /// The mean over cases, by class.

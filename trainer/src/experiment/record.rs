@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::evaluation::CaseDice;
-use crate::federation::Traffic;
+use crate::federation::{Epoch, Traffic};
 
 /// What a run leaves behind, as `metrics.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,4 +62,54 @@ pub struct Provenance {
     pub device: String,
     /// The seed of this run.
     pub seed: u64,
+}
+
+/// Where a run's time and memory went, as `timing.json`: no two runs agree on it, so it is kept apart from the figures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// The whole run, seconds.
+    pub seconds: f64,
+    /// The clients' epochs, added up, seconds.
+    pub training_seconds: f64,
+    /// How much of that learners waited for data.
+    pub waiting_share: f64,
+    /// The most memory that the program held at any time, bytes; where the system says so.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// Time of the clients' epochs.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct TrainingTime {
+    seconds: f64,
+    waiting: f64,
+}
+
+impl TrainingTime {
+    /// One more epoch.
+    pub fn add(&mut self, epoch: &Epoch) {
+        self.seconds += epoch.seconds;
+        self.waiting += epoch.waiting;
+    }
+
+    /// The account of a run that took so long.
+    pub fn finish(self, run: Duration) -> Timing {
+        Timing {
+            seconds: run.as_secs_f64(),
+            training_seconds: self.seconds,
+            waiting_share: if self.seconds > 0.0 {
+                self.waiting / self.seconds
+            } else {
+                0.0
+            },
+            peak_memory_bytes: peak_memory(),
+        }
+    }
+}
+
+/// The high-water mark that Linux keeps of a program's memory.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
 }

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use flapsam_model::adapter::{Adapter, AdapterMetadata};
 use flapsam_model::checkpoint::{adapt, sha256};
@@ -10,14 +11,14 @@ use flapsam_model::sam::Sam;
 use rayon::prelude::*;
 
 use super::config::{Experiment, Setting};
-use super::evaluation::{CaseDice, TestCase, evaluate, mean_dice};
-use super::record::{Provenance, Record, RoundRecord};
-use crate::data::dataset::{LabelledCase, read_case};
+use super::evaluation::{CaseDice, Examination, mean_dice};
+use super::record::{Provenance, Record, RoundRecord, TrainingTime};
+use crate::data::lock::ready;
 use crate::data::manifest::{Case, Manifest};
-use crate::data::stacks::PreparedCase;
+use crate::data::prepared::{Preparation, PreparedCase};
 use crate::device::OpenDevice;
 use crate::error::{Error, Result};
-use crate::federation::{Client, Traffic, aggregate, norm};
+use crate::federation::{Client, Epoch, Traffic, aggregate, norm};
 use crate::files::{create_folder, read, read_state_dict, write, write_json};
 use crate::progress::Progress;
 use crate::training::{AdamW, Learner};
@@ -33,10 +34,11 @@ pub fn run(experiment: &Experiment, seed: u64, data_root: &Path, device: &OpenDe
     // A folder that cannot be written is better known before the training than after it.
     create_folder(out)?;
     write(&out.join("config.toml"), &read(&experiment.path)?)?;
+    let started = Instant::now();
     let mut clients = run.clients();
-    let untrained = run.judge(&clients[0].1)?;
+    let untrained = run.judge(&[&clients[0].1], None)?.remove(0);
     let progress = Progress::new(clients.len() * experiment.rounds);
-    let rounds = match experiment.setting {
+    let (rounds, time) = match experiment.setting {
         Setting::Federated => run.federate(&mut clients, &progress)?,
         Setting::Alone => run.train_alone(&mut clients, &progress)?,
     };
@@ -46,25 +48,16 @@ pub fn run(experiment: &Experiment, seed: u64, data_root: &Path, device: &OpenDe
         Setting::Federated => vec![&clients[0].1],
         Setting::Alone => clients.iter().map(|(_, client)| client).collect(),
     };
-    let evaluations = models
-        .iter()
-        .map(|client| run.judge(client))
-        .collect::<Result<Vec<_>>>()?;
-    run.save_predictions(&evaluations, out)?;
+    let masks = out.join("predictions");
+    let keep = experiment.save_predictions && models.len() == 1;
+    let evaluations = run.judge(&models, keep.then_some(&masks))?;
     let adapters = run.save_adapters(&models, out)?;
-    let record = run.record(
-        rounds,
-        &models,
-        &evaluations,
-        mean_dice(untrained.iter().map(|(_, dice)| dice)),
-        adapters,
-    );
+    let record = run.record(rounds, &models, &evaluations, mean_dice(untrained.iter()), adapters);
     write_json(&out.join("metrics.json"), &record)?;
     write_json(&out.join("provenance.json"), &run.provenance(device))?;
+    write_json(&out.join("timing.json"), &time.finish(started.elapsed()))?;
     Ok(record)
 }
-
-type Evaluation = Vec<(Vec<u8>, CaseDice)>;
 
 /// All that a run needs before its first step.
 struct Run {
@@ -75,14 +68,10 @@ struct Run {
     base_sha256: String,
     weights: Parameters,
     sites: Vec<Site>,
-    test: Vec<TestCase>,
+    test: Vec<Case>,
+    data_folder: PathBuf,
     seed: u64,
     device: OpenDevice,
-}
-
-enum Loaded {
-    Train(PreparedCase),
-    Test(LabelledCase),
 }
 
 struct Site {
@@ -93,8 +82,7 @@ struct Site {
 
 impl Run {
     fn prepare(experiment: &Experiment, seed: u64, data_root: &Path, device: &OpenDevice) -> Result<Self> {
-        let manifest = Manifest::read(&experiment.manifest())?;
-        let folder = data_root.join(&manifest.about.name);
+        let manifest = ready(&experiment.manifest(), data_root)?;
         let base_path = experiment.base_checkpoint();
         let (base, base_sha256) = read_state_dict(&base_path)?;
 
@@ -115,27 +103,13 @@ impl Run {
         let state = adapt(&base, &sam, Some(&adapter), seed).map_err(Error::content(&base_path))?;
 
         let chosen = chosen_cases(&manifest, experiment.cases_per_site);
-        let total: usize = chosen.iter().filter(|case| case.train).map(|case| case.slices).sum();
-        // A training case is kept at the network's size only: whole volumes of all cases would not fit in memory.
-        let load = |case: &&Case| {
-            let data = read_case(&folder, case, classes)?;
-            Ok(match case.train {
-                true => Loaded::Train(PreparedCase::new(&data, &experiment.intensity, sam.image_size)),
-                false => Loaded::Test(data),
-            })
-        };
-        let loaded: Vec<Loaded> = chosen.par_iter().with_max_len(1).map(load).collect::<Result<_>>()?;
+        let (train, test): (Vec<&Case>, Vec<&Case>) = chosen.into_iter().partition(|case| case.train);
+        let total: usize = train.iter().map(|case| case.slices).sum();
+        // Augmentation works on slices of their own size; without it they can be resized once and for all.
+        let side = (!experiment.local.augment).then_some(sam.image_size);
+        let prepared = Preparation::new(data_root, &manifest, &experiment.preprocessing, side).cases(&train)?;
         let mut sites: Vec<Site> = Vec::new();
-        let mut test = Vec::new();
-        for (case, loaded) in chosen.into_iter().zip(loaded) {
-            let prepared = match loaded {
-                Loaded::Train(prepared) => prepared,
-                Loaded::Test(data) => {
-                    let (site, id) = (case.site.clone(), case.id.clone());
-                    test.push(TestCase { site, id, data });
-                    continue;
-                }
-            };
+        for (case, prepared) in train.into_iter().zip(prepared) {
             let weight = case.slices as f64 / total as f64;
             match sites.iter_mut().find(|site| site.name == case.site) {
                 Some(site) => {
@@ -149,9 +123,13 @@ impl Run {
                 }),
             }
         }
+        if sites.is_empty() {
+            return Err(Error::invalid(&experiment.manifest(), "it has no training cases"));
+        }
         Ok(Self {
             weights: Parameters::new(&state, &device.device),
-            test,
+            test: test.into_iter().cloned().collect(),
+            data_folder: data_root.join(&manifest.about.name),
             sites,
             experiment: experiment.clone(),
             manifest,
@@ -186,11 +164,12 @@ impl Run {
     }
 
     /// Rounds of local epochs from the common state, and averaging.
-    fn federate(&self, clients: &mut [(f64, Client)], progress: &Progress) -> Result<Vec<RoundRecord>> {
+    fn federate(&self, clients: &mut [(f64, Client)], progress: &Progress) -> Result<(Vec<RoundRecord>, TrainingTime)> {
         let weights: Vec<f64> = clients.iter().map(|(weight, _)| *weight).collect();
         let mut rounds = Vec::new();
+        let mut time = TrainingTime::default();
         for round in 1..=self.experiment.rounds {
-            let loss = self.local_epochs(clients, round, progress)?;
+            let loss = self.local_epochs(clients, round, progress, &mut time)?;
             let updates: Vec<StateDict> = clients.iter().map(|(_, client)| sent(client.trained())).collect();
             let global = aggregate(&updates, &weights);
             clients.iter_mut().for_each(|(_, client)| client.receive(&global));
@@ -202,20 +181,26 @@ impl Run {
                 global_norm: Some(norm(&global)),
             });
         }
-        Ok(rounds)
+        Ok((rounds, time))
     }
 
     /// As many local epochs as there are rounds, and nothing travels.
-    fn train_alone(&self, clients: &mut [(f64, Client)], progress: &Progress) -> Result<Vec<RoundRecord>> {
+    fn train_alone(
+        &self,
+        clients: &mut [(f64, Client)],
+        progress: &Progress,
+    ) -> Result<(Vec<RoundRecord>, TrainingTime)> {
+        let mut time = TrainingTime::default();
         let epoch = |round| {
             Ok(RoundRecord {
                 round,
-                loss: self.local_epochs(clients, round, progress)?,
+                loss: self.local_epochs(clients, round, progress, &mut time)?,
                 traffic: Traffic::default(),
                 global_norm: None,
             })
         };
-        (1..=self.experiment.rounds).map(epoch).collect()
+        let rounds = (1..=self.experiment.rounds).map(epoch).collect::<Result<_>>()?;
+        Ok((rounds, time))
     }
 
     /// Every client's local epoch, side by side: they do not know of each other, so the order does not matter.
@@ -224,52 +209,36 @@ impl Run {
         clients: &mut [(f64, Client)],
         round: usize,
         progress: &Progress,
+        time: &mut TrainingTime,
     ) -> Result<BTreeMap<String, f64>> {
         // The largest first: started last, it would keep everyone waiting.
         let mut order: Vec<&mut (f64, Client)> = clients.iter_mut().collect();
         order.sort_by(|(one, _), (other, _)| other.total_cmp(one));
         let epochs = order.into_par_iter().with_max_len(1).map(|(_, client)| {
-            let loss = client.local_epoch(round, &self.experiment.local)?;
+            let epoch = client.local_epoch(round, &self.experiment.local)?;
             progress.step(&format!(
-                "round {round}/{}, client {}, loss {loss:.3}",
-                self.experiment.rounds, client.site
+                "round {round}/{}, client {}, loss {:.3}",
+                self.experiment.rounds, client.site, epoch.loss
             ));
-            Ok((client.site.clone(), loss))
+            Ok((client.site.clone(), epoch))
         });
-        epochs.collect()
+        let epochs: BTreeMap<String, Epoch> = epochs.collect::<Result<_>>()?;
+        epochs.values().for_each(|epoch| time.add(epoch));
+        Ok(epochs.into_iter().map(|(site, epoch)| (site, epoch.loss)).collect())
     }
 
-    fn judge(&self, client: &Client) -> Result<Evaluation> {
-        let network = client.learner().network()?;
-        let (side, classes) = (self.sam.image_size, self.manifest.classes.len());
-        Ok(evaluate(
-            &network,
-            &self.test,
-            &self.experiment.intensity,
-            side,
-            classes,
-            &self.device.device,
-        ))
-    }
-
-    fn save_predictions(&self, evaluations: &[Evaluation], out: &Path) -> Result<()> {
-        if !self.experiment.save_predictions {
-            return Ok(());
-        }
-        let save = |(case, (labels, _)): (&TestCase, &(Vec<u8>, CaseDice))| {
-            let volume = &case.data.volume;
-            let mask = volume.mask_to_nifti(&volume.axial().restore(labels));
-            write(
-                &out.join("predictions")
-                    .join(&case.site)
-                    .join(format!("{}.nii.gz", case.id)),
-                &mask,
-            )
+    /// Dice of every test case, by client.
+    fn judge(&self, clients: &[&Client], masks: Option<&Path>) -> Result<Vec<Vec<CaseDice>>> {
+        let networks = clients.iter().map(|client| client.learner().network());
+        let examination = Examination {
+            folder: self.data_folder.clone(),
+            cases: self.test.iter().collect(),
+            classes: self.manifest.classes.len(),
+            preprocessing: &self.experiment.preprocessing,
+            side: self.sam.image_size,
+            device: &self.device.device,
         };
-        match evaluations {
-            [only] => self.test.iter().zip(only).try_for_each(save),
-            _ => Ok(()),
-        }
+        examination.judge(&networks.collect::<Result<Vec<_>>>()?, masks)
     }
 
     fn save_adapters(&self, models: &[&Client], out: &Path) -> Result<Vec<String>> {
@@ -280,7 +249,7 @@ impl Run {
                     sam: self.sam.clone(),
                     adapter: self.adapter.clone(),
                     classes: self.manifest.classes.clone(),
-                    intensity: self.experiment.intensity,
+                    preprocessing: self.experiment.preprocessing.clone(),
                     base_sha256: self.base_sha256.clone(),
                     seed: self.seed,
                 },
@@ -301,15 +270,15 @@ impl Run {
         &self,
         rounds: Vec<RoundRecord>,
         models: &[&Client],
-        evaluations: &[Evaluation],
+        evaluations: &[Vec<CaseDice>],
         untrained_dice: Vec<f64>,
         adapter_sha256: Vec<String>,
     ) -> Record {
         let of_case = |index: usize| {
-            let all = evaluations.iter().map(|evaluation| &evaluation[index].1);
+            let all = evaluations.iter().map(|evaluation| &evaluation[index]);
             CaseDice {
                 dice: mean_dice(all),
-                ..evaluations[0][index].1.clone()
+                ..evaluations[0][index].clone()
             }
         };
         let cases: Vec<CaseDice> = (0..self.test.len()).map(of_case).collect();
@@ -320,8 +289,8 @@ impl Run {
         let alone = match self.experiment.setting {
             Setting::Federated => BTreeMap::new(),
             Setting::Alone => {
-                let of_client = |(client, evaluation): (&&Client, &Evaluation)| {
-                    (client.site.clone(), mean_dice(evaluation.iter().map(|(_, dice)| dice)))
+                let of_client = |(client, evaluation): (&&Client, &Vec<CaseDice>)| {
+                    (client.site.clone(), mean_dice(evaluation.iter()))
                 };
                 models.iter().zip(evaluations).map(of_client).collect()
             }

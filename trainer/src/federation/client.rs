@@ -1,8 +1,12 @@
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
 use flapsam_model::parameters::StateDict;
 use flapsam_model::random::Random;
 use serde::{Deserialize, Serialize};
 
-use crate::data::stacks::{PreparedCase, collate};
+use crate::data::prepared::PreparedCase;
+use crate::data::stacks::{Batch, collate, stack};
 use crate::error::Result;
 use crate::training::Learner;
 
@@ -29,6 +33,20 @@ fn yes() -> bool {
     true
 }
 
+/// Batches that wait for the learner.
+const AHEAD: usize = 2;
+
+/// What an epoch came to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Epoch {
+    /// Mean loss of the steps.
+    pub loss: f64,
+    /// How long it took.
+    pub seconds: f64,
+    /// How much of that the learner waited for data.
+    pub waiting: f64,
+}
+
 /// A hospital: its training cases and its learner, whose optimizer lives on between rounds.
 #[derive(Debug)]
 pub struct Client {
@@ -50,11 +68,12 @@ impl Client {
         }
     }
 
-    /// One epoch over the client's stacks in an order of its own; returns the mean loss of the steps.
+    /// One epoch over the client's stacks in an order of its own.
     ///
     /// # Errors
-    /// The weights are not those of the network.
-    pub fn local_epoch(&mut self, round: usize, training: &LocalTraining) -> Result<f64> {
+    /// A case's file cannot be read, or the weights are not those of the network.
+    pub fn local_epoch(&mut self, round: usize, training: &LocalTraining) -> Result<Epoch> {
+        let start = Instant::now();
         let name = format!("{}/round {round}", self.site);
         let mut random = Random::new(self.seed, &name);
         let mut centres = Vec::new();
@@ -67,18 +86,36 @@ impl Client {
             );
         }
         random.shuffle(&mut centres);
+        let (cases, seed, side) = (&self.cases, self.seed, self.learner.image_size());
+        let load = |batch: &[(usize, usize)]| -> Result<Batch> {
+            let stacks = batch.iter().map(|&(case, centre)| {
+                let mut stream = Random::new(seed, &format!("{name}/{case}/{centre}"));
+                stack(&cases[case], centre, side, training.augment.then_some(&mut stream))
+            });
+            Ok(collate(stacks.collect::<Result<_>>()?))
+        };
         let batches = centres.chunks(training.batch_stacks);
         let count = batches.len().max(1);
-        let mut sum = 0.0;
-        for batch in batches {
-            let stacks = batch.iter().map(|&(case, centre)| {
-                let mut stream = Random::new(self.seed, &format!("{name}/{case}/{centre}"));
-                self.cases[case].stack(centre, training.augment.then_some(&mut stream))
-            });
-            let batch = collate(stacks.collect());
-            sum += self.learner.step(&batch)? as f64;
-        }
-        Ok(sum / count as f64)
+        let (mut sum, mut waiting) = (0.0, Duration::ZERO);
+        let learner = &mut self.learner;
+        // While a batch is trained on, the next ones are read and augmented.
+        std::thread::scope(|scope| -> Result<()> {
+            let (ready, loaded) = sync_channel(AHEAD);
+            scope.spawn(move || batches.map(load).try_for_each(|batch| ready.send(batch)));
+            loop {
+                let asked = Instant::now();
+                let Ok(batch) = loaded.recv() else {
+                    return Ok(());
+                };
+                waiting += asked.elapsed();
+                sum += learner.step(&batch?)? as f64;
+            }
+        })?;
+        Ok(Epoch {
+            loss: sum / count as f64,
+            seconds: start.elapsed().as_secs_f64(),
+            waiting: waiting.as_secs_f64(),
+        })
     }
 
     /// The learner, for inference.

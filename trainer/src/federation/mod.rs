@@ -4,5 +4,5 @@ pub mod aggregation;
 mod client;
 mod server;
 
-pub use client::{Client, LocalTraining};
+pub use client::{Client, Epoch, LocalTraining};
 pub use server::{Traffic, aggregate, norm};

@@ -48,6 +48,11 @@ impl Learner {
         }
     }
 
+    /// Side of the image that it trains on, pixels.
+    pub fn image_size(&self) -> usize {
+        self.sam.image_size
+    }
+
     /// Forward and backward: the loss, and the gradients of the trained parameters.
     ///
     /// # Errors

@@ -1,0 +1,318 @@
+//! How a scan's values and grid are prepared before the network sees them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::segment::Scaling;
+use crate::volume::{Slices, Volume};
+
+/// What a data set's scans go through, in this order. An adapter keeps it, so that a new scan is prepared as those that
+/// it was trained on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preprocessing {
+    /// Voxels along the file's three axes that every volume is resampled to; none leaves the grid as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resample: Option<[usize; 3]>,
+    /// Values outside this range are set to its ends (HU for CT).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<[f32; 2]>,
+    /// Values above this percentile of the volume's own are set to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_percentile: Option<f64>,
+    /// Clipping and z-score of each site, by its name; then a scan of any other site is refused.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sites: BTreeMap<String, Window>,
+    /// Over what the range is mapped to `[0, 1]` at inference.
+    #[serde(default)]
+    pub scaling: Scaling,
+}
+
+/// A site's range of values, and their statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    /// Values outside this range are set to its ends.
+    pub clip: [f32; 2],
+    /// Subtracted afterwards.
+    pub mean: f32,
+    /// What the rest is divided by.
+    pub std: f32,
+}
+
+impl Preprocessing {
+    /// Refuses settings that make no sense.
+    ///
+    /// # Errors
+    /// A range is empty, a percentile is none, a grid has no voxel, or a standard deviation is not positive.
+    pub fn check(&self) -> Result<(), Error> {
+        let refuse = |why: String| Err(Error::Config(why));
+        let ranges = self.clip.iter().chain(self.sites.values().map(|window| &window.clip));
+        for [low, high] in ranges {
+            if low.partial_cmp(high) != Some(std::cmp::Ordering::Less) {
+                return refuse(format!(
+                    "'clip' is [{low}, {high}]; its first value must be below its second"
+                ));
+            }
+        }
+        if let Some(percentile) = self.clip_percentile.filter(|value| !(0.0..=100.0).contains(value)) {
+            return refuse(format!("'clip_percentile' is {percentile}; it must be from 0 to 100"));
+        }
+        if let Some(grid) = self
+            .resample
+            .filter(|grid| grid.iter().any(|&side| side == 0 || side > 4096))
+        {
+            return refuse(format!(
+                "'resample' is {grid:?}; each side must be from 1 to 4096 voxels"
+            ));
+        }
+        match self
+            .sites
+            .iter()
+            .find(|(_, window)| window.std.partial_cmp(&0.0) != Some(std::cmp::Ordering::Greater))
+        {
+            Some((site, window)) => refuse(format!("'std' of site '{site}' is {}; it must be positive", window.std)),
+            None => Ok(()),
+        }
+    }
+
+    /// The scan on the grid that the network works on: averages of the voxels that a new one covers (what the
+    /// reference's loader of Fed-IXI calls area interpolation).
+    pub fn on_grid(&self, scan: Volume) -> Volume {
+        match self.resample {
+            Some(dims) if dims != scan.dims => averaged(&scan, dims),
+            _ => scan,
+        }
+    }
+
+    /// Labels on that grid: the whole part of the averages, so that a voxel keeps a label only where all that it covers
+    /// have it (reference behaviour).
+    pub fn labels_on_grid(&self, labels: Volume) -> Volume {
+        let mut labels = self.on_grid(labels);
+        labels.voxels.iter_mut().for_each(|value| *value = value.trunc());
+        labels
+    }
+
+    /// Labels of that grid, in the file's order, back on the scan's own: each voxel takes the label at its place.
+    pub fn labels_off_grid(&self, labels: Vec<u8>, dims: [usize; 3]) -> Vec<u8> {
+        let Some(from) = self.resample.filter(|grid| *grid != dims) else {
+            return labels;
+        };
+        // The centre of voxel `i` of `n` lies at (2 i + 1) / 2 n of the side.
+        let place = |axis: usize, index: usize| (2 * index + 1) * from[axis] / (2 * dims[axis]);
+        let mut whole = Vec::with_capacity(dims.iter().product());
+        for k in 0..dims[2] {
+            for j in 0..dims[1] {
+                let row = (place(2, k) * from[1] + place(1, j)) * from[0];
+                whole.extend((0..dims[0]).map(|i| labels[row + place(0, i)]));
+            }
+        }
+        whole
+    }
+
+    /// Clips and normalises values in place, as the site's scans were.
+    ///
+    /// # Errors
+    /// Sites have ranges of their own, and this one has none.
+    pub fn window(&self, slices: &mut Slices, site: Option<&str>) -> Result<(), Error> {
+        let values = &mut slices.values;
+        if let Some(range) = self.clip {
+            clip(values, range);
+        }
+        if let Some(percent) = self.clip_percentile {
+            let high = percentile(values, percent);
+            clip(values, [f32::NEG_INFINITY, high]);
+        }
+        if self.sites.is_empty() {
+            return Ok(());
+        }
+        let window = site.and_then(|site| self.sites.get(site)).ok_or_else(|| {
+            let known: Vec<&str> = self.sites.keys().map(String::as_str).collect();
+            Error::Config(format!(
+                "intensities are prepared by site, and {} is none of them; name one of {}",
+                site.map_or("no site".into(), |site| format!("'{site}'")),
+                known.join(", ")
+            ))
+        })?;
+        clip(values, window.clip);
+        values
+            .iter_mut()
+            .for_each(|value| *value = (*value - window.mean) / window.std);
+        Ok(())
+    }
+}
+
+fn clip(values: &mut [f32], [low, high]: [f32; 2]) {
+    values.iter_mut().for_each(|value| *value = value.clamp(low, high));
+}
+
+/// A percentile, interpolated linearly between the two values next to it, as numpy does.
+fn percentile(values: &[f32], percent: f64) -> f32 {
+    let mut sorted = values.to_vec();
+    let place = percent / 100.0 * (values.len().saturating_sub(1)) as f64;
+    let below = place.floor() as usize;
+    if below >= sorted.len() {
+        return 0.0;
+    }
+    let (_, &mut low, above) = sorted.select_nth_unstable_by(below, f32::total_cmp);
+    let high = above.iter().copied().min_by(f32::total_cmp).unwrap_or(low);
+    (low as f64 + (high as f64 - low as f64) * (place - below as f64)) as f32
+}
+
+/// A volume on another grid over the same space, axis by axis.
+fn averaged(scan: &Volume, dims: [usize; 3]) -> Volume {
+    let mut values: Vec<f64> = scan.voxels.iter().map(|&value| value as f64).collect();
+    let mut now = scan.dims;
+    for axis in 0..3 {
+        values = averaged_along(&values, now, axis, dims[axis]);
+        now[axis] = dims[axis];
+    }
+    let mut affine = scan.affine;
+    for row in &mut affine {
+        for axis in 0..3 {
+            let factor = scan.dims[axis] as f64 / dims[axis] as f64;
+            // The first voxel's outer face stays where it was.
+            row[3] += row[axis] * (factor - 1.0) / 2.0;
+            row[axis] *= factor;
+        }
+    }
+    Volume::new(dims, values.into_iter().map(|value| value as f32).collect(), affine)
+}
+
+fn averaged_along(values: &[f64], dims: [usize; 3], axis: usize, count: usize) -> Vec<f64> {
+    let length = dims[axis];
+    let inner: usize = dims[..axis].iter().product();
+    let mut out = Vec::with_capacity(values.len() / length * count);
+    for block in values.chunks_exact(inner * length) {
+        for index in 0..count {
+            let (first, end) = (index * length / count, ((index + 1) * length).div_ceil(count));
+            for place in 0..inner {
+                let sum: f64 = (first..end).map(|at| block[at * inner + place]).sum();
+                out.push(sum / (end - first) as f64);
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AFFINE: [[f64; 4]; 3] = [[-2.0, 0.0, 0.0, 10.0], [0.0, 1.0, 0.0, -5.0], [0.0, 0.0, 3.0, 0.0]];
+
+    fn slices(values: &[f32]) -> Slices {
+        Slices {
+            dims: [1, 1, values.len()],
+            values: values.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_percentile_lies_between_its_neighbours_as_numpys() {
+        // numpy.quantile([3, 1, 2, 10], 0.99) is 9.79.
+        assert!((percentile(&[3.0, 1.0, 2.0, 10.0], 99.0) - 9.79).abs() < 1e-6);
+        assert_eq!(percentile(&[3.0, 1.0, 2.0, 10.0], 100.0), 10.0);
+        assert_eq!(percentile(&[3.0, 1.0, 2.0, 10.0], 0.0), 1.0);
+        assert_eq!(percentile(&[7.0], 50.0), 7.0);
+    }
+
+    #[test]
+    fn a_sites_scan_is_clipped_and_normalised_by_its_own_window() {
+        let window = Window {
+            clip: [-66.0, 208.0],
+            mean: 100.0,
+            std: 50.0,
+        };
+        let preprocessing = Preprocessing {
+            sites: [("A".to_owned(), window)].into(),
+            ..Preprocessing::default()
+        };
+        let mut scan = slices(&[-1000.0, 100.0, 3000.0]);
+        preprocessing.window(&mut scan, Some("A")).unwrap();
+        assert_eq!(scan.values, [-3.32, 0.0, 2.16]);
+        let refused = preprocessing.window(&mut scan, Some("G")).unwrap_err().to_string();
+        assert!(refused.contains("'G'") && refused.contains("one of A"), "{refused}");
+        assert!(preprocessing.window(&mut scan, None).is_err());
+    }
+
+    #[test]
+    fn new_voxels_are_averages_of_those_they_cover() {
+        let scan = Volume::new([4, 1, 3], (0..12).map(|value| value as f32).collect(), AFFINE);
+        let preprocessing = Preprocessing {
+            resample: Some([2, 1, 2]),
+            ..Preprocessing::default()
+        };
+        let made = preprocessing.on_grid(scan.clone());
+        // Along the first axis pairs; along the third, of three slices, the first two and the last two.
+        assert_eq!(made.voxels, [2.5, 4.5, 6.5, 8.5]);
+        // The corner of the first voxel: half a voxel before its centre.
+        let corner = |volume: &Volume| {
+            let row = |row: [f64; 4]| row[3] - (row[0] + row[1] + row[2]) / 2.0;
+            volume.affine.map(row)
+        };
+        assert_eq!(corner(&made), corner(&scan));
+        assert_eq!(made.spacing(), [4.0, 1.0, 4.5]);
+    }
+
+    #[test]
+    fn labels_need_the_whole_of_a_voxel_and_find_back() {
+        let labels = Volume::new([4, 1, 1], vec![0.0, 1.0, 1.0, 1.0], AFFINE);
+        let preprocessing = Preprocessing {
+            resample: Some([2, 1, 1]),
+            ..Preprocessing::default()
+        };
+        assert_eq!(preprocessing.labels_on_grid(labels).voxels, [0.0, 1.0]);
+        assert_eq!(preprocessing.labels_off_grid(vec![0, 1], [4, 1, 1]), [0, 0, 1, 1]);
+        assert_eq!(preprocessing.labels_off_grid(vec![0, 1], [3, 1, 1]), [0, 1, 1]);
+    }
+
+    #[test]
+    fn settings_without_sense_are_refused() {
+        let refused = |preprocessing: Preprocessing| preprocessing.check().unwrap_err().to_string();
+        let with = Preprocessing::default;
+        assert!(
+            refused(Preprocessing {
+                clip: Some([1.0, 1.0]),
+                ..with()
+            })
+            .contains("clip")
+        );
+        assert!(
+            refused(Preprocessing {
+                clip: Some([f32::NAN, 1.0]),
+                ..with()
+            })
+            .contains("clip")
+        );
+        assert!(
+            refused(Preprocessing {
+                clip_percentile: Some(101.0),
+                ..with()
+            })
+            .contains("percentile")
+        );
+        assert!(
+            refused(Preprocessing {
+                resample: Some([1, 0, 1]),
+                ..with()
+            })
+            .contains("resample")
+        );
+        let window = Window {
+            clip: [0.0, 1.0],
+            mean: 0.0,
+            std: 0.0,
+        };
+        assert!(
+            refused(Preprocessing {
+                sites: [("A".to_owned(), window)].into(),
+                ..with()
+            })
+            .contains("std")
+        );
+        assert!(with().check().is_ok());
+    }
+}

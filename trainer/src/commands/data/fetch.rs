@@ -1,0 +1,205 @@
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Places, pin};
+use crate::commands::{Outcome, print_json};
+use crate::data::archive::{Limits, unpack};
+use crate::data::check::{is_pattern, locate};
+use crate::data::croissant::About;
+use crate::data::download::{Download, download};
+use crate::data::lock::{Pinned, pin as pin_files};
+use crate::data::manifest::{DataFile, Manifest, Part};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Data set, by name or by its manifest's file.
+    name: String,
+    #[command(flatten)]
+    places: Places,
+    /// Accept the data set's licence by its name; without it you are asked.
+    #[arg(long, value_name = "NAME")]
+    accept_licence: Option<String>,
+    /// Seconds without a byte after which a connection is taken for dead and made anew.
+    #[arg(long, default_value_t = 30.0)]
+    stall: f64,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// No archive of the data sets here comes near these.
+const LIMITS: Limits = Limits {
+    files: 20_000,
+    bytes: 20 << 30,
+};
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let manifest = args.places.locked(&args.name)?;
+    let folder = args.places.folder(&manifest);
+    let jobs = jobs(&manifest, &folder)?;
+    let stall = Duration::try_from_secs_f64(args.stall)
+        .map_err(|why| Error::Message(format!("--stall {}: {why}; pass seconds, such as 30", args.stall)))?;
+    if !jobs.is_empty() {
+        accept(&manifest.about, args.accept_licence.as_deref())?;
+    }
+    let mut bytes = 0;
+    for (place, job) in jobs.iter().enumerate() {
+        bytes += fetch(job, &folder, stall, &format!("file {} of {}", place + 1, jobs.len()))?;
+    }
+    let pinned = match manifest.cases.is_empty() {
+        true => None,
+        false => Some(pin_files(args.places.published(&args.name)?, &args.places.data)?),
+    };
+    let refused = pinned.as_ref().map_or(&[][..], |pinned| &pinned.refused);
+    match args.json {
+        true => print_json(&json!({
+            "name": manifest.about.name,
+            "folder": folder,
+            "files_fetched": jobs.len(),
+            "bytes_fetched": bytes,
+            "files_pinned_now": pinned.as_ref().map_or(0, |pinned| pinned.files),
+            "refused": refused,
+        }))?,
+        false => print(jobs.len(), bytes, &folder, pinned.as_ref()),
+    }
+    Ok(match refused.is_empty() {
+        true => Outcome::Passed,
+        false => Outcome::CheckFailed,
+    })
+}
+
+fn print(files: usize, bytes: u64, folder: &Path, pinned: Option<&Pinned>) {
+    println!("{files} files fetched ({bytes} bytes) into {}", folder.display());
+    if let Some(pinned) = pinned {
+        pin::print(pinned);
+    }
+}
+
+/// A file to fetch.
+struct Job {
+    url: String,
+    file: DataFile,
+    archive: bool,
+}
+
+/// What is not there yet.
+fn jobs(manifest: &Manifest, folder: &Path) -> Result<Vec<Job>> {
+    let mut jobs = Vec::new();
+    let files = manifest.files.iter().zip(manifest.data_files());
+    for (object, file) in files.filter(|(_, file)| !folder.join(&file.path).is_file()) {
+        jobs.push(Job {
+            url: object.content_url.clone(),
+            file,
+            archive: false,
+        });
+    }
+    let mut missing = Vec::new();
+    for case in &manifest.cases {
+        for (part, file) in [(Part::Image, &case.image), (Part::Label, &case.label)] {
+            if locate(folder, &file.path)?.is_none() {
+                missing.push((case, part, file));
+            }
+        }
+    }
+    if missing.is_empty() {
+        return Ok(jobs);
+    }
+    let source = |part: Part| manifest.sources.iter().find(|source| source.part == part);
+    if let Some(archive) = source(Part::Archive) {
+        jobs.push(Job {
+            file: DataFile {
+                path: "archive.zip".into(),
+                sha256: None,
+                bytes: None,
+            },
+            url: archive.url.clone(),
+            archive: true,
+        });
+        return Ok(jobs);
+    }
+    for (case, part, file) in missing {
+        let Some(source) = source(part).filter(|_| !is_pattern(&file.path)) else {
+            return Err(by_hand(manifest, folder, part));
+        };
+        jobs.push(Job {
+            url: source.url.replace("{case_id}", &case.id),
+            file: file.clone(),
+            archive: false,
+        });
+    }
+    Ok(jobs)
+}
+
+fn by_hand(manifest: &Manifest, folder: &Path, part: Part) -> Error {
+    let about = &manifest.about;
+    let from = match &about.url {
+        Some(url) => format!("get it from {url}"),
+        None => format!("make it with 'flapsam {}'", about.name),
+    };
+    Error::Message(format!(
+        "{} has no address from which a program may fetch a case's {}: {from}, put it into {}, and run 'flapsam data pin \
+         {}'",
+        about.name,
+        part.name(),
+        folder.display(),
+        about.name
+    ))
+}
+
+/// Shows the licence and waits for a yes.
+fn accept(about: &About, accepted: Option<&str>) -> Result<()> {
+    let name = about.licence_name();
+    eprintln!(
+        "{}\nLicence: {name}, {}\nCite: {}",
+        about.description, about.license, about.cite_as
+    );
+    let refuse = |why: String| {
+        Err(Error::Message(format!(
+            "{why}; pass --accept-licence {name} if you accept it"
+        )))
+    };
+    match accepted {
+        Some(given) if given.eq_ignore_ascii_case(name) => Ok(()),
+        Some(given) => refuse(format!("the licence of {} is {name}, not {given}", about.name)),
+        None if !std::io::stdin().is_terminal() => refuse(format!("the licence of {} was not accepted", about.name)),
+        None => {
+            eprint!("Do you accept this licence? [y/N] ");
+            let mut answer = String::new();
+            let read = std::io::stderr()
+                .flush()
+                .and_then(|()| std::io::stdin().read_line(&mut answer));
+            match (read, answer.trim().to_lowercase().as_str()) {
+                (Ok(_), "y" | "yes") => Ok(()),
+                _ => refuse(format!("the licence of {} was not accepted", about.name)),
+            }
+        }
+    }
+}
+
+/// Fetches a file, and unpacks it where it is an archive; returns its size.
+fn fetch(job: &Job, folder: &Path, stall: Duration, place: &str) -> Result<u64> {
+    let target: PathBuf = folder.join(&job.file.path);
+    let what = Download {
+        url: &job.url,
+        target: &target,
+        sha256: job.file.sha256.as_deref(),
+        bytes: job.file.bytes,
+    };
+    let progress = Progress::of_bytes(job.file.bytes.unwrap_or(0));
+    let message = format!("{place}, {}", job.file.path);
+    let fetched = download(&what, stall, &mut |done, total| progress.at(done, total, &message))?;
+    drop(progress);
+    if job.archive {
+        let progress = Progress::new(0);
+        unpack(&target, folder, LIMITS, &mut |done, total| {
+            progress.at(done as u64, Some(total as u64), "unpacking");
+        })?;
+        std::fs::remove_file(&target).map_err(Error::file("remove", &target))?;
+    }
+    Ok(fetched.bytes)
+}

@@ -1,0 +1,72 @@
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::Places;
+use crate::commands::{Outcome, print_json};
+use crate::data::manifest::Manifest;
+use crate::error::Result;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    places: Places,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    version: String,
+    sites: usize,
+    train: usize,
+    test: usize,
+    files: usize,
+    with_checksum: usize,
+    licence: String,
+    url: Option<String>,
+    description: String,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let mut rows = Vec::new();
+    for name in args.places.names()? {
+        rows.push(row(&args.places.published(&name)?));
+    }
+    if args.json {
+        print_json(&rows)?;
+        return Ok(Outcome::Passed);
+    }
+    println!(
+        "{:<17}{:>6}{:>7}{:>6}{:>7}{:>15}  licence",
+        "data set", "sites", "train", "test", "files", "with checksum"
+    );
+    for row in rows {
+        println!(
+            "{:<17}{:>6}{:>7}{:>6}{:>7}{:>15}  {}",
+            row.name, row.sites, row.train, row.test, row.files, row.with_checksum, row.licence
+        );
+    }
+    Ok(Outcome::Passed)
+}
+
+fn row(manifest: &Manifest) -> Row {
+    let about = &manifest.about;
+    let files = manifest.data_files();
+    let train = manifest.cases.iter().filter(|case| case.train).count();
+    let sites: BTreeSet<&str> = manifest.cases.iter().map(|case| case.site.as_str()).collect();
+    Row {
+        name: about.name.clone(),
+        version: about.version.clone(),
+        sites: sites.len(),
+        train,
+        test: manifest.cases.len() - train,
+        files: files.len(),
+        with_checksum: files.iter().filter(|file| file.sha256.is_some()).count(),
+        licence: about.licence_name().to_owned(),
+        url: about.url.clone(),
+        description: about.description.clone(),
+    }
+}

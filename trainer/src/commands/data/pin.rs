@@ -1,0 +1,50 @@
+use serde_json::json;
+
+use super::Places;
+use crate::commands::{Outcome, print_json};
+use crate::data::lock::{Pinned, pin};
+use crate::error::Result;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Data set, by name or by its manifest's file.
+    name: String,
+    #[command(flatten)]
+    places: Places,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let pinned = pin(args.places.published(&args.name)?, &args.places.data)?;
+    match args.json {
+        true => print_json(&json!({
+            "lock": pinned.path,
+            "files_pinned_now": pinned.files,
+            "cases_known": pinned.cases,
+            "cases_missing": pinned.missing,
+            "refused": pinned.refused,
+        }))?,
+        false => print(&pinned),
+    }
+    Ok(match pinned.refused.is_empty() {
+        true => Outcome::Passed,
+        false => Outcome::CheckFailed,
+    })
+}
+
+/// Says what pinning came to.
+pub fn print(pinned: &Pinned) {
+    for why in &pinned.refused {
+        println!("not pinned  {why}");
+    }
+    println!(
+        "{} files pinned now; every file is known of {} cases, {} cases are missing, {} refused; lock file {}",
+        pinned.files,
+        pinned.cases,
+        pinned.missing,
+        pinned.refused.len(),
+        pinned.path.display()
+    );
+}

@@ -1,0 +1,285 @@
+//! The lock file: what a data set's files are on this disk, where its source publishes no checksum.
+//!
+//! It is a table of cases like the manifest's own, beside the data set's folder, with every pattern replaced by the file
+//! that was found and every missing checksum by that file's. Whoever keeps it can tell later whether anything changed.
+
+use std::path::{Path, PathBuf};
+
+use flapsam_model::checkpoint::sha256;
+use flapsam_model::volume::Volume;
+use glob::Pattern;
+use rayon::prelude::*;
+
+use super::check::{is_pattern, locate, matches};
+use super::dataset::check_pair;
+use super::manifest::{Case, DataFile, Manifest, parse_cases, table};
+use crate::error::{Error, Result};
+use crate::files::{read, write};
+use crate::progress::Progress;
+
+/// Where the lock file of a data set is.
+pub fn path(data: &Path, name: &str) -> PathBuf {
+    data.join(format!("{name}.lock.csv"))
+}
+
+/// The manifest with the cases of its lock file, if there is one.
+///
+/// # Errors
+/// The lock file cannot be read, or contradicts the manifest.
+pub fn locked(manifest: Manifest, data: &Path) -> Result<Manifest> {
+    let path = path(data, &manifest.about.name);
+    if !path.is_file() {
+        return Ok(manifest);
+    }
+    let bytes = read(&path)?;
+    let cases = parse_cases(&path, &bytes)?;
+    let strange = cases
+        .iter()
+        .find(|case| !manifest.cases.iter().any(|published| agrees(published, case)));
+    let lost = manifest.cases.iter().filter(|case| !is_template(&case.id));
+    let lost = lost
+        .into_iter()
+        .find(|published| !cases.iter().any(|case| case.id == published.id));
+    if let Some(case) = strange.or(lost) {
+        let why = format!(
+            "its case '{}' is not as the manifest of {} has it; remove the lock file and run 'flapsam data pin {}'",
+            case.id, manifest.about.name, manifest.about.name
+        );
+        return Err(Error::invalid(&path, why));
+    }
+    Ok(Manifest {
+        cases,
+        sha256: sha256(&bytes),
+        ..manifest
+    })
+}
+
+/// A manifest whose every file is known, for training.
+///
+/// # Errors
+/// It cannot be read, has no cases, or some are known by a pattern only and not pinned yet.
+pub fn ready(manifest: &Path, data: &Path) -> Result<Manifest> {
+    let found = locked(Manifest::read(manifest)?, data)?;
+    if found.cases.is_empty() {
+        return Err(Error::invalid(manifest, "it has no cases; choose a data set that has"));
+    }
+    let vague = |case: &&Case| is_pattern(&case.image.path) || is_pattern(&case.label.path) || case.slices == 0;
+    match found.cases.iter().find(vague) {
+        None => Ok(found),
+        Some(case) => {
+            let name = &found.about.name;
+            let why = format!(
+                "the files of its case '{}' are not known yet; put the data into {} and run 'flapsam data pin {name}'",
+                case.id,
+                data.join(name).display()
+            );
+            Err(Error::invalid(manifest, why))
+        }
+    }
+}
+
+/// What pinning came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinned {
+    /// The lock file.
+    pub path: PathBuf,
+    /// Cases whose files are all known now.
+    pub cases: usize,
+    /// Files that got a checksum now.
+    pub files: usize,
+    /// Why cases could not be pinned.
+    pub refused: Vec<String>,
+    /// Cases whose files are missing.
+    pub missing: usize,
+}
+
+/// Checks the files of unknown checksum against what is known of them (the shape and the place in space of their
+/// partner; published checksums), and writes their checksums into the lock file.
+///
+/// # Errors
+/// The lock file contradicts the manifest, or cannot be written.
+pub fn pin(manifest: Manifest, data: &Path) -> Result<Pinned> {
+    let name = manifest.about.name.clone();
+    let (folder, path) = (data.join(&name), path(data, &name));
+    let known = expand(&locked(manifest, data)?.cases, &folder)?;
+    let progress = Progress::new(known.len());
+    let outcomes: Vec<Outcome> = known
+        .par_iter()
+        .with_max_len(1)
+        .map(|case| {
+            let outcome = pin_case(case, &folder);
+            progress.step(&case.id);
+            outcome
+        })
+        .collect();
+    drop(progress);
+    let mut pinned = Pinned {
+        path,
+        cases: 0,
+        files: 0,
+        refused: Vec::new(),
+        missing: 0,
+    };
+    let mut cases = Vec::new();
+    for (case, outcome) in known.into_iter().zip(outcomes) {
+        cases.push(match outcome {
+            Outcome::Pinned(now) => {
+                let newly = |before: &DataFile| usize::from(before.sha256.is_none());
+                pinned.cases += 1;
+                pinned.files += newly(&case.image) + newly(&case.label);
+                *now
+            }
+            Outcome::Missing => {
+                pinned.missing += 1;
+                case
+            }
+            Outcome::Refused(why) => {
+                pinned.refused.push(format!("{}: {why}", case.id));
+                case
+            }
+        });
+    }
+    if pinned.files > 0 {
+        write(&pinned.path, table(&cases).as_bytes())?;
+    }
+    Ok(pinned)
+}
+
+enum Outcome {
+    Pinned(Box<Case>),
+    Missing,
+    Refused(String),
+}
+
+fn pin_case(case: &Case, folder: &Path) -> Outcome {
+    let whole = |file: &DataFile| file.sha256.is_some() && !is_pattern(&file.path);
+    if whole(&case.image) && whole(&case.label) && case.slices > 0 {
+        return Outcome::Pinned(Box::new(case.clone()));
+    }
+    let found = locate(folder, &case.image.path).and_then(|image| Ok(image.zip(locate(folder, &case.label.path)?)));
+    let (image, label) = match found {
+        Ok(Some(both)) => both,
+        Ok(None) => return Outcome::Missing,
+        Err(why) => return Outcome::Refused(why.to_string()),
+    };
+    match inspect(case, folder, &image, &label) {
+        Ok(case) => Outcome::Pinned(Box::new(case)),
+        Err(why) => Outcome::Refused(why.to_string()),
+    }
+}
+
+/// Reads a case's files, and refuses them where they contradict each other or what is published.
+fn inspect(case: &Case, folder: &Path, image: &Path, label: &Path) -> Result<Case> {
+    let scan = inspect_file(&case.image, folder, image)?;
+    let labels = inspect_file(&case.label, folder, label)?;
+    scan.volume.check_finite().map_err(Error::content(image))?;
+    check_pair(image, &scan.volume, label, &labels.volume)?;
+    Ok(Case {
+        slices: match case.slices {
+            0 => scan.volume.axial().dims[0],
+            known => known,
+        },
+        image: scan.file,
+        label: labels.file,
+        ..case.clone()
+    })
+}
+
+struct Inspected {
+    file: DataFile,
+    volume: Volume,
+}
+
+fn inspect_file(file: &DataFile, folder: &Path, path: &Path) -> Result<Inspected> {
+    let bytes = read(path)?;
+    let digest = sha256(&bytes);
+    if let Some(published) = file.sha256.as_ref().filter(|published| **published != digest) {
+        let why = format!("its sha256 is {digest}, published is {published}; fetch it again");
+        return Err(Error::invalid(path, why));
+    }
+    let relative = path.strip_prefix(folder).unwrap_or(path);
+    Ok(Inspected {
+        volume: Volume::from_nifti(&bytes, None).map_err(Error::content(path))?,
+        file: DataFile {
+            path: relative.to_string_lossy().into_owned(),
+            sha256: Some(digest),
+            bytes: Some(bytes.len() as u64),
+        },
+    })
+}
+
+/// What stands for the part of the name that tells a template's cases apart.
+const CASE: &str = "{case}";
+
+fn is_template(id: &str) -> bool {
+    id.contains(CASE)
+}
+
+/// Templates replaced by the cases that are there, without those that have a row of their own.
+fn expand(cases: &[Case], folder: &Path) -> Result<Vec<Case>> {
+    let own: Vec<&str> = cases.iter().map(|case| case.id.as_str()).collect();
+    let mut all = Vec::new();
+    for case in cases {
+        if !is_template(&case.id) {
+            all.push(case.clone());
+            continue;
+        }
+        let found = matches(folder, &as_pattern(&case.image.path))?;
+        let names = found.iter().filter_map(|path| {
+            let path = path.strip_prefix(folder).ok()?.to_str()?;
+            name_in(&case.image.path, path)
+        });
+        let expanded = names.map(|name| fill(case, name));
+        let expanded: Vec<Case> = expanded.filter(|case| !own.contains(&case.id.as_str())).collect();
+        match expanded.is_empty() {
+            // Still to come.
+            true => all.push(case.clone()),
+            false => all.extend(expanded),
+        }
+    }
+    Ok(all)
+}
+
+/// Digits in place of `{case}`, as the published names have them.
+fn name_in<'a>(template: &str, path: &'a str) -> Option<&'a str> {
+    let (before, after) = template.split_once(CASE)?;
+    let name = path.strip_prefix(before)?.strip_suffix(after)?;
+    (!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
+}
+
+fn fill(case: &Case, name: &str) -> Case {
+    let file = |file: &DataFile| DataFile {
+        path: file.path.replace(CASE, name),
+        ..file.clone()
+    };
+    Case {
+        id: case.id.replace(CASE, name),
+        image: file(&case.image),
+        label: file(&case.label),
+        ..case.clone()
+    }
+}
+
+fn as_pattern(path: &str) -> String {
+    path.replace(CASE, "*")
+}
+
+/// Whether a locked case is what a published one allows.
+fn agrees(published: &Case, locked: &Case) -> bool {
+    let published = match is_template(&published.id) {
+        true => match name_in(&published.id, &locked.id) {
+            Some(name) => &fill(published, name),
+            None => return false,
+        },
+        false => published,
+    };
+    let file = |published: &DataFile, locked: &DataFile| {
+        let path = published.path == locked.path
+            || Pattern::new(&published.path).is_ok_and(|pattern| pattern.matches(&locked.path));
+        path && (published.sha256.is_none() || published.sha256 == locked.sha256)
+    };
+    (&published.id, &published.site, published.train) == (&locked.id, &locked.site, locked.train)
+        && (published.slices == 0 || published.slices == locked.slices)
+        && file(&published.image, &locked.image)
+        && file(&published.label, &locked.label)
+}
