@@ -444,6 +444,82 @@ fn data_sets_without_an_address_say_where_to_get_them() {
     );
 }
 
+/// Two sites in two of the layouts that people have; the seed alone decides the split.
+#[test]
+fn a_folder_of_ones_own_is_imported_and_trained_on() {
+    let folder = TempDir::new().unwrap();
+    let own = folder.path().join("own");
+    for number in 0..5_u64 {
+        let (image, labels) = pair(number, [14, 12, 4], SLICES_LAST, 1);
+        put(&own.join(format!("North/p{number}.nii.gz")), &image);
+        put(&own.join(format!("North/p{number}_mask.nii.gz")), &labels);
+        put(&own.join(format!("South/images/p{number}.nii.gz")), &image);
+        put(&own.join(format!("South/labels/p{number}.nii.gz")), &labels);
+    }
+    let import = |seed: &str, extra: &[&str]| {
+        let manifests = folder.path().join(format!("manifests-{seed}"));
+        let mut command = flapsam();
+        command.args([
+            "data",
+            "import",
+            "--classes",
+            "organ",
+            "--test-share",
+            "0.4",
+            "--seed",
+            seed,
+            "--json",
+        ]);
+        command.args(extra).arg("--manifests").arg(&manifests).arg(&own);
+        (command.output().unwrap(), manifests)
+    };
+    let (output, manifests) = import("1", &[]);
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (printed["train"].as_u64(), printed["test"].as_u64()),
+        (Some(6), Some(4))
+    );
+    let table = |manifests: &Path| fs::read_to_string(manifests.join("own.csv")).unwrap();
+    let first = table(&manifests);
+    assert_eq!(table(&import("1", &[]).1), first);
+    assert_ne!(table(&import("2", &[]).1), first);
+    for site in ["North", "South"] {
+        assert_eq!(
+            first
+                .lines()
+                .filter(|line| line.contains(&format!(",{site},test,")))
+                .count(),
+            2
+        );
+    }
+    let manifest = manifests.join("own.json");
+    let (code, report, _) = data("verify", &[&manifest.display().to_string()], folder.path());
+    assert_eq!((code, count(&report, "right")), (0, 20));
+    train(&manifest, folder.path(), "clip = [-100.0, 200.0]");
+
+    // What does not fit is refused, with its path.
+    let refused = |extra: &[&str]| {
+        let output = import("3", extra).0;
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let lonely = own.join("North/p9.nii.gz");
+    put(&lonely, &pair(9, [14, 12, 4], SLICES_LAST, 1).0);
+    assert!(refused(&[]).contains("p9.nii.gz: of its case 'p9' there are 1 scans and 0 masks"));
+    assert!(import("3", &["--skip-unpaired"]).0.status.success());
+    fs::remove_file(lonely).unwrap();
+    put(
+        &own.join("South/labels/p0.nii.gz"),
+        &pair(9, [14, 12, 4], SLICES_LAST, 2).1,
+    );
+    assert!(refused(&[]).contains("p0.nii.gz: it holds the label 2, and 1 classes were named"));
+    put(
+        &own.join("South/labels/p0.nii.gz"),
+        &pair(9, [14, 12, 5], SLICES_LAST, 1).1,
+    );
+    assert!(refused(&[]).contains("its shape"));
+}
+
 /// sha256sum is what a user would type instead. Both read the same files from the page cache; ours reads several at a
 /// time.
 #[test]

@@ -1,5 +1,7 @@
 //! Data sets of a few voxels, made on the fly in each real one's layout and naming.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -6,6 +6,7 @@ pub mod check;
 pub mod croissant;
 pub mod dataset;
 pub mod download;
+pub mod import;
 pub mod labels_to_ct;
 pub mod lock;
 pub mod manifest;

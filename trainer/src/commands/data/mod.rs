@@ -1,6 +1,7 @@
 //! `flapsam data`: from a manifest to files that are known to be right.
 
 mod fetch;
+mod import;
 mod list;
 mod pin;
 mod status;
@@ -31,6 +32,8 @@ enum Command {
     Verify(verify::Args),
     /// Record the checksums of files for which none is published, after checking what is known of them.
     Pin(pin::Args),
+    /// Make a manifest for a folder of your own: pairs of scans and masks, sites by subfolder.
+    Import(import::Args),
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
@@ -40,6 +43,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         Command::Fetch(args) => fetch::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Pin(args) => pin::run(args),
+        Command::Import(args) => import::run(args),
     }
 }
 

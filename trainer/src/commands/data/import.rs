@@ -1,0 +1,79 @@
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::commands::{Outcome, print_json};
+use crate::data::import::{Settings, import};
+use crate::error::{Error, Result};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The folder: a subfolder for each site, scans and masks in them. Its name becomes the data set's.
+    folder: PathBuf,
+    /// The manifest and its table go into this folder. The table holds the files' names: make sure they name no patient.
+    #[arg(long, default_value = "data-manifests")]
+    manifests: PathBuf,
+    /// Names of the classes in the order of their labels from 1 on, such as kidney,tumour.
+    #[arg(long, value_delimiter = ',', required = true)]
+    classes: Vec<String>,
+    /// The share of each site's cases that is kept for testing.
+    #[arg(long, default_value_t = 0.2)]
+    test_share: f64,
+    /// Decides which cases those are.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Leave out scans without a mask and masks without a scan.
+    #[arg(long)]
+    skip_unpaired: bool,
+    /// Address of the licence.
+    #[arg(long, default_value = "https://spdx.org/licenses/LicenseRef-not-for-distribution")]
+    licence: String,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    if !(0.0..1.0).contains(&args.test_share) {
+        let why = format!(
+            "--test-share is {}; pass a share from 0 to below 1, such as 0.2",
+            args.test_share
+        );
+        return Err(Error::Message(why));
+    }
+    let folder = args
+        .folder
+        .canonicalize()
+        .map_err(Error::file("read the folder", &args.folder))?;
+    let settings = Settings {
+        classes: args.classes,
+        test_share: args.test_share,
+        seed: args.seed,
+        skip_unpaired: args.skip_unpaired,
+        licence: args.licence,
+    };
+    let manifest = import(&folder, &settings)?;
+    manifest.write(&args.manifests)?;
+    let path = args.manifests.join(format!("{}.json", manifest.about.name));
+    let train = manifest.cases.iter().filter(|case| case.train).count();
+    let test = manifest.cases.len() - train;
+    let shares = manifest.slice_shares();
+    match args.json {
+        true => print_json(&json!({"manifest": path, "train": train, "test": test, "slice_shares": shares}))?,
+        false => {
+            println!(
+                "{train} cases for training and {test} for testing, in {}",
+                path.display()
+            );
+            for (site, share) in shares {
+                println!("  {site}: {share:.3} of the training slices");
+            }
+            let data = folder.parent().unwrap_or(Path::new("/"));
+            println!(
+                "Name it in an experiment file (data = ..), and run that with --data {}",
+                data.display()
+            );
+        }
+    }
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,302 @@
+//! A manifest for a folder of one's own: pairs of scans and masks, sites by subfolder.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use flapsam_model::checkpoint::sha256;
+use flapsam_model::random::Random;
+use flapsam_model::volume::Volume;
+use jiff::Timestamp;
+use rayon::prelude::*;
+
+use super::croissant::{About, FileSet};
+use super::dataset::check_pair;
+use super::manifest::{Case, DataFile, Manifest};
+use crate::error::{Error, Result};
+use crate::files::read;
+use crate::progress::Progress;
+
+/// What the folder does not say.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Names of the classes, without the background.
+    pub classes: Vec<String>,
+    /// The share of each site's cases that is kept for testing.
+    pub test_share: f64,
+    /// Decides which cases those are.
+    pub seed: u64,
+    /// Leave out scans without a mask and masks without a scan, instead of refusing them.
+    pub skip_unpaired: bool,
+    /// The licence's address.
+    pub licence: String,
+}
+
+/// Words that end a mask's name, or name a folder of masks.
+const MASK: [&str; 10] = [
+    "mask",
+    "masks",
+    "seg",
+    "segmentation",
+    "segmentations",
+    "label",
+    "labels",
+    "labelstr",
+    "labelsts",
+    "gt",
+];
+/// Words that end a scan's name, or name a folder of scans. 0000 is nnU-Net's.
+const SCAN: [&str; 9] = [
+    "image", "images", "imagestr", "imagests", "img", "imaging", "scan", "scans", "0000",
+];
+
+/// Makes the manifest of a folder `SITE/..`, whose name becomes the data set's.
+///
+/// A mask is told from its scan by its name (`x_mask.nii.gz` and `x.nii.gz`, `segmentation.nii.gz` and
+/// `imaging.nii.gz`) or by its folder (`labels/x.nii.gz` and `images/x.nii.gz`).
+///
+/// # Errors
+/// The folder has no sites or no pairs, a file has no partner or several, or a pair does not belong together.
+pub fn import(folder: &Path, settings: &Settings) -> Result<Manifest> {
+    let name = folder.file_name().and_then(|name| name.to_str());
+    let name =
+        name.ok_or_else(|| Error::invalid(folder, "its name becomes the data set's; pass a folder with a name"))?;
+    let mut pairs = Vec::new();
+    for site in subfolders(folder)? {
+        pairs.extend(pairs_of(folder, &site, settings.skip_unpaired)?);
+    }
+    if pairs.is_empty() {
+        let why = "it holds no pairs of a scan and a mask in a subfolder for each site (SITE/x.nii.gz and \
+                   SITE/x_mask.nii.gz)";
+        return Err(Error::invalid(folder, why));
+    }
+    let progress = Progress::new(pairs.len());
+    let cases = pairs.par_iter().with_max_len(1).map(|pair| {
+        let case = pair.case(folder, settings.classes.len())?;
+        progress.step(&case.id);
+        Ok(case)
+    });
+    let mut cases: Vec<Case> = cases.collect::<Result<_>>()?;
+    drop(progress);
+    split(&mut cases, settings);
+    let classes = std::iter::once("background".to_owned()).chain(settings.classes.iter().cloned());
+    Ok(Manifest {
+        about: About {
+            name: name.to_owned(),
+            description: format!(
+                "Imported from a folder of its owner's by 'flapsam data import': {} cases.",
+                cases.len()
+            ),
+            license: settings.licence.clone(),
+            url: None,
+            version: "1.0.0".into(),
+            date_published: newest(folder, &cases)?,
+            cite_as: "unpublished".into(),
+        },
+        files: Vec::new(),
+        sets: vec![
+            FileSet::nifti("images", "The scans.", "**/*"),
+            FileSet::nifti(
+                "labels",
+                "The masks; which file is which is in the table of cases.",
+                "**/*",
+            ),
+        ],
+        sources: Vec::new(),
+        classes: classes.collect(),
+        cases,
+        sha256: String::new(),
+    })
+}
+
+/// The day (UTC) on which the newest of the files was last changed.
+fn newest(folder: &Path, cases: &[Case]) -> Result<String> {
+    let mut newest = SystemTime::UNIX_EPOCH;
+    for file in cases.iter().flat_map(|case| [&case.image, &case.label]) {
+        let path = folder.join(&file.path);
+        let changed = fs::metadata(&path).and_then(|facts| facts.modified());
+        newest = newest.max(changed.map_err(Error::file("read", &path))?);
+    }
+    let day = Timestamp::try_from(newest).map_err(|why| Error::invalid(folder, format!("its files' dates: {why}")))?;
+    Ok(day.strftime("%Y-%m-%d").to_string())
+}
+
+/// A scan and its mask.
+struct Pair {
+    site: String,
+    key: String,
+    scan: PathBuf,
+    mask: PathBuf,
+}
+
+impl Pair {
+    fn case(&self, folder: &Path, classes: usize) -> Result<Case> {
+        let (image, scan) = read_file(folder, &self.scan)?;
+        let (label, labels) = read_file(folder, &self.mask)?;
+        scan.check_finite().map_err(Error::content(&self.scan))?;
+        check_pair(&self.scan, &scan, &self.mask, &labels)?;
+        let highest = labels.voxels.iter().copied().fold(0.0, f32::max);
+        if highest > classes as f32 {
+            let why = format!("it holds the label {highest}, and {classes} classes were named; name them all");
+            return Err(Error::invalid(&self.mask, why));
+        }
+        Ok(Case {
+            id: format!("{}_{}", self.site, self.key),
+            site: self.site.clone(),
+            train: true,
+            slices: scan.axial().dims[0],
+            image,
+            label,
+        })
+    }
+}
+
+fn read_file(folder: &Path, path: &Path) -> Result<(DataFile, Volume)> {
+    let bytes = read(path)?;
+    let relative = path.strip_prefix(folder).unwrap_or(path);
+    let relative = relative
+        .to_str()
+        .ok_or_else(|| Error::invalid(path, "its name is not UTF-8; rename it"))?;
+    let volume = Volume::from_nifti(&bytes, None).map_err(Error::content(path))?;
+    let file = DataFile {
+        path: relative.to_owned(),
+        sha256: Some(sha256(&bytes)),
+        bytes: Some(bytes.len() as u64),
+    };
+    Ok((file, volume))
+}
+
+/// The names of the folders in a folder, in order; hidden ones are not sites.
+fn subfolders(folder: &Path) -> Result<Vec<String>> {
+    let folders = entries(folder)?.into_iter().filter(|path| path.is_dir());
+    Ok(folders
+        .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+        .filter(|name| !name.starts_with('.'))
+        .collect())
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).map_err(Error::file("read the folder", folder))?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// Every NIfTI file below a folder.
+fn scans_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in entries(folder)? {
+        match path.is_dir() {
+            true => found.extend(scans_below(&path)?),
+            false if stem(&path).is_some() => found.push(path),
+            false => {}
+        }
+    }
+    Ok(found)
+}
+
+/// A NIfTI file's name without its endings.
+fn stem(path: &Path) -> Option<&str> {
+    let name = path.file_name()?.to_str()?;
+    let name = name.strip_suffix(".gz").unwrap_or(name);
+    name.strip_suffix(".nii").filter(|stem| !stem.starts_with('.'))
+}
+
+/// What the files of one case have in common, and whether this one is its mask.
+fn classify(site: &Path, path: &Path) -> (String, bool) {
+    let is = |words: &[&str], word: &str| words.contains(&word.to_lowercase().as_str());
+    let mut mask = false;
+    let mut parts = Vec::new();
+    let folders = path
+        .strip_prefix(site)
+        .ok()
+        .and_then(Path::parent)
+        .into_iter()
+        .flat_map(Path::components);
+    for folder in folders {
+        let folder = folder.as_os_str().to_string_lossy().into_owned();
+        mask |= is(&MASK, &folder);
+        if !is(&MASK, &folder) && !is(&SCAN, &folder) {
+            parts.push(folder);
+        }
+    }
+    let stem = stem(path).unwrap_or_default();
+    let cut = stem.rfind(['_', '-', '.']).map_or(0, |at| at + 1);
+    let (rest, last) = stem.split_at(cut);
+    mask |= is(&MASK, last);
+    parts.push(match is(&MASK, last) || is(&SCAN, last) {
+        true => rest.trim_end_matches(['_', '-', '.']).to_owned(),
+        false => stem.to_owned(),
+    });
+    parts.retain(|part| !part.is_empty());
+    (parts.join("_"), mask)
+}
+
+fn pairs_of(folder: &Path, site: &str, skip_unpaired: bool) -> Result<Vec<Pair>> {
+    let home = folder.join(site);
+    let mut by_key: BTreeMap<String, [Vec<PathBuf>; 2]> = BTreeMap::new();
+    for path in scans_below(&home)? {
+        let (key, mask) = classify(&home, &path);
+        by_key.entry(key).or_default()[usize::from(mask)].push(path);
+    }
+    let mut pairs = Vec::new();
+    for (key, [mut scans, mut masks]) in by_key {
+        match (scans.len(), masks.len()) {
+            (1, 1) => pairs.push(Pair {
+                site: site.to_owned(),
+                key,
+                scan: scans.remove(0),
+                mask: masks.remove(0),
+            }),
+            _ if skip_unpaired => {}
+            (scan_count, mask_count) => {
+                let first = scans.first().or(masks.first()).unwrap_or(&home);
+                let why = format!(
+                    "of its case '{key}' there are {scan_count} scans and {mask_count} masks instead of one each; name \
+                     them x.nii.gz and x_mask.nii.gz, or pass --skip-unpaired"
+                );
+                return Err(Error::invalid(first, why));
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+/// Of each site, a share for testing, chosen by the seed: at least one case if there are two, and never all.
+fn split(cases: &mut [Case], settings: &Settings) {
+    let sites: BTreeSet<String> = cases.iter().map(|case| case.site.clone()).collect();
+    for site in sites {
+        let mut own: Vec<&mut Case> = cases.iter_mut().filter(|case| case.site == site).collect();
+        Random::new(settings.seed, &format!("split/{site}")).shuffle(&mut own);
+        let wanted = (settings.test_share * own.len() as f64).round() as usize;
+        let most = own.len() - 1;
+        let test = wanted.max(usize::from(settings.test_share > 0.0)).min(most);
+        own.iter_mut().take(test).for_each(|case| case.train = false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scans_and_masks_find_each_other() {
+        let site = Path::new("/data/set/A");
+        let key = |path: &str| classify(site, &site.join(path));
+        let pairs = [
+            ("p1.nii.gz", "p1_mask.nii.gz"),
+            ("p1_image.nii", "p1_Segmentation.nii.gz"),
+            ("p1/imaging.nii.gz", "p1/segmentation.nii.gz"),
+            ("images/p1.nii.gz", "labels/p1.nii.gz"),
+            ("imagesTr/p1_0000.nii.gz", "labelsTr/p1.nii.gz"),
+            ("p1-ct.nii.gz", "p1-ct-seg.nii.gz"),
+        ];
+        for (scan, mask) in pairs {
+            let (scan, mask) = (key(scan), key(mask));
+            assert_eq!(scan.0, mask.0);
+            assert_eq!((scan.1, mask.1), (false, true), "{}", scan.0);
+        }
+        assert_ne!(key("p1.nii.gz").0, key("p2.nii.gz").0);
+    }
+}
