@@ -7,19 +7,9 @@ pub fn cubic(image: &[f32], from: [usize; 2], to: [usize; 2]) -> Vec<f32> {
     }
     let [rows, columns] = from;
     let mut coefficients: Vec<f64> = image.iter().map(|&value| value as f64).collect();
-    for row in coefficients.chunks_exact_mut(columns) {
-        prefilter(row);
-    }
-    let mut line = vec![0.0; rows];
-    for column in 0..columns {
-        for (row, value) in line.iter_mut().enumerate() {
-            *value = coefficients[row * columns + column];
-        }
-        prefilter(&mut line);
-        for (row, value) in line.iter().enumerate() {
-            coefficients[row * columns + column] = *value;
-        }
-    }
+    // Each row is a line of `columns` neighbouring values, each column one of `rows` values a row apart.
+    prefilter_lines(&mut coefficients, [rows, columns], [columns, 1]);
+    prefilter_lines(&mut coefficients, [columns, rows], [1, columns]);
     let (down, across) = (taps(rows, to[0]), taps(columns, to[1]));
     // Columns first, on every input row; then rows.
     let mut wide = Vec::with_capacity(rows * to[1]);
@@ -91,30 +81,70 @@ fn taps(from: usize, to: usize) -> Vec<[(usize, f64); 4]> {
     (0..to).map(tap).collect()
 }
 
-/// Samples to cubic B-spline coefficients, mirrored at the ends (Unser's recursive filter).
-fn prefilter(line: &mut [f64]) {
-    let count = line.len();
+/// Filters every line of an image: so many lines of so many values, with so many places from one to the next.
+fn prefilter_lines(image: &mut [f64], [lines, length]: [usize; 2], [line_step, step]: [usize; 2]) {
+    /// Lines that are filtered side by side, since the steps of one line have to wait for each other.
+    const ABREAST: usize = 16;
+    let mut block = Vec::new();
+    for first in (0..lines).step_by(ABREAST) {
+        let width = ABREAST.min(lines - first);
+        block.clear();
+        for k in 0..length {
+            let places = (first..first + width).map(|line| line * line_step + k * step);
+            block.extend(places.map(|place| image[place]));
+        }
+        prefilter(&mut block, length);
+        for (k, values) in block.chunks_exact(width).enumerate() {
+            for (line, value) in (first..).zip(values) {
+                image[line * line_step + k * step] = *value;
+            }
+        }
+    }
+}
+
+/// Samples to cubic B-spline coefficients down every column of an image with `count` rows, mirrored at the ends (Unser's
+/// recursive filter).
+fn prefilter(image: &mut [f64], count: usize) {
     if count < 2 {
         return;
     }
+    let width = image.len() / count;
     let pole = 3f64.sqrt() - 2.0;
-    line.iter_mut().for_each(|value| *value *= 6.0);
+    image.iter_mut().for_each(|value| *value *= 6.0);
     // The exact start of a mirrored signal: the sum over one period.
     let mut power = pole;
     let last = pole.powi(count as i32 - 1);
-    let mut sum = line[0] + last * line[count - 1];
-    for value in &line[1..count - 1] {
-        sum += (power + last * last / power) * value;
+    let end = (count - 1) * width;
+    let mut sums: Vec<f64> = (0..width).map(|at| image[at] + last * image[end + at]).collect();
+    for row in image[width..end].chunks_exact(width) {
+        let weight = power + last * last / power;
+        sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight * value);
         power *= pole;
     }
-    line[0] = sum / (1.0 - last * last);
+    let start = image.iter_mut().zip(&sums);
+    start.for_each(|(value, sum)| *value = sum / (1.0 - last * last));
     for k in 1..count {
-        line[k] += pole * line[k - 1];
+        let (before, row) = neighbours(image, k, width);
+        row.iter_mut()
+            .zip(before)
+            .for_each(|(value, before)| *value += pole * *before);
     }
-    line[count - 1] = pole / (pole * pole - 1.0) * (line[count - 1] + pole * line[count - 2]);
-    for k in (0..count - 1).rev() {
-        line[k] = pole * (line[k + 1] - line[k]);
+    let (before, row) = neighbours(image, count - 1, width);
+    row.iter_mut()
+        .zip(before)
+        .for_each(|(value, before)| *value = pole / (pole * pole - 1.0) * (*value + pole * *before));
+    for k in (1..count).rev() {
+        let (row, after) = neighbours(image, k, width);
+        row.iter_mut()
+            .zip(after)
+            .for_each(|(value, after)| *value = pole * (*after - *value));
     }
+}
+
+/// The rows `k - 1` and `k`.
+fn neighbours(image: &mut [f64], k: usize, width: usize) -> (&mut [f64], &mut [f64]) {
+    let (above, below) = image.split_at_mut(k * width);
+    (&mut above[(k - 1) * width..], &mut below[..width])
 }
 
 #[cfg(test)]

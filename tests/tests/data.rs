@@ -92,14 +92,28 @@ fn put_kits(files: &[(String, Vec<u8>, Vec<u8>)], folder: &Path) {
 
 /// A run of one round at 32 x 32 pixels on one case of each site and split.
 fn train(manifest: &Path, data: &Path, preprocessing: &str) -> Value {
+    let limits = "cases_per_site = [1, 1]\nsave_predictions = true";
+    let folder = run(
+        manifest,
+        data,
+        &format!("{limits}\n[preprocessing]\n{preprocessing}\n[local]\nbatch_stacks = 2"),
+    );
+    read_json(&folder.path().join("mini-1/metrics.json"))
+}
+
+fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// A run of one round at 32 x 32 pixels with these settings, into a folder that lives as long as its handle.
+fn run(manifest: &Path, data: &Path, settings: &str) -> TempDir {
     let folder = TempDir::new().unwrap();
     let base = root().join("golden/nano.safetensors");
     let config = folder.path().join("mini.toml");
     let text = format!(
         "title = \"mini\"\ndata = \"{}\"\nbase = \"{}\"\nmodel = \"nano\"\nimage_size = 32\nmethod = \"flap_sam\"\n\
-         rank = 2\nrounds = 1\nseeds = [1]\nweight_decay = 0.1\nsave_predictions = true\ncases_per_site = [1, 1]\n\
-         [preprocessing]\n{preprocessing}\n[local]\nbatch_stacks = 2\n[schedule]\nbase_lr = 1e-3\nwarmup_period = 5\n\
-         max_iterations = 50\nlr_exp = 1\n",
+         rank = 2\nrounds = 1\nseeds = [1]\nweight_decay = 0.1\n{settings}\n[schedule]\nbase_lr = 1e-3\n\
+         warmup_period = 5\nmax_iterations = 50\nlr_exp = 1\n",
         manifest.display(),
         base.display()
     );
@@ -113,8 +127,7 @@ fn train(manifest: &Path, data: &Path, preprocessing: &str) -> Value {
         .arg("--out")
         .arg(folder.path());
     command.args(["--device", "cpu"]).assert().success();
-    let metrics = fs::read(folder.path().join("mini-1/metrics.json")).unwrap();
-    serde_json::from_slice(&metrics).unwrap()
+    folder
 }
 
 #[test]
@@ -518,6 +531,35 @@ fn a_folder_of_ones_own_is_imported_and_trained_on() {
         &pair(9, [14, 12, 5], SLICES_LAST, 1).1,
     );
     assert!(refused(&[]).contains("its shape"));
+}
+
+/// Ten times the cases, the same memory: were they kept, these would take 180 MB more.
+#[test]
+fn memory_does_not_grow_with_the_data() {
+    let folder = TempDir::new().unwrap();
+    let (image, labels) = pair(1, [128, 128, 40], SLICES_LAST, 1);
+    put(&folder.path().join("fed-kits19/imaging.nii.gz"), &image);
+    put(&folder.path().join("fed-kits19/segmentation.nii.gz"), &labels);
+    let peak = |count: usize| {
+        let mut kits = manifest("fed-kits19");
+        // Every case is the same pair of files, and still a case of its own.
+        let case = |number: usize| Case {
+            id: format!("case_{number}"),
+            site: if number.is_multiple_of(2) { "A".into() } else { "B".into() },
+            train: number > 1,
+            slices: 40,
+            image: unknown("imaging.nii.gz"),
+            label: unknown("segmentation.nii.gz"),
+        };
+        kits.cases = (0..count).map(case).collect();
+        let manifest = write_manifest(&kits, &folder.path().join(format!("manifests-{count}")));
+        let run = run(&manifest, folder.path(), "[local]\nbatch_stacks = 1\nstack_stride = 40");
+        let timing = read_json(&run.path().join("mini-1/timing.json"));
+        timing["peak_memory_bytes"].as_u64().unwrap()
+    };
+    let (few, many) = (peak(8), peak(62));
+    println!("8 cases: {few} bytes, 62 cases: {many} bytes");
+    assert!(many < few + (50 << 20), "8 cases: {few} bytes, 62 cases: {many} bytes");
 }
 
 /// sha256sum is what a user would type instead. Both read the same files from the page cache; ours reads several at a

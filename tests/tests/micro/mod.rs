@@ -11,10 +11,31 @@ use crate::common::{flapsam, root};
 pub fn data() -> &'static Path {
     static DATA: OnceLock<PathBuf> = OnceLock::new();
     DATA.get_or_init(|| {
-        let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("data-{}", std::process::id()));
+        let all = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        remove_abandoned(all);
+        let data = all.join(format!("data-{}", std::process::id()));
         flapsam().arg("phantom").arg("--data").arg(&data).assert().success();
         data
     })
+}
+
+/// Removes what the tests of an earlier process left: its folders end in its number.
+fn remove_abandoned(all: &Path) {
+    if !Path::new("/proc/self").exists() {
+        return;
+    }
+    for path in std::fs::read_dir(all)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+    {
+        let process = path.to_string_lossy().rsplit('-').next().map(str::to_owned);
+        let process = process.filter(|number| number.parse::<u32>().is_ok());
+        if process.is_some_and(|number| !Path::new("/proc").join(number).exists()) {
+            // Another process may do the same at this moment.
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
 }
 
 /// Writes a micro experiment; `change` edits its text.

@@ -39,17 +39,32 @@ pub fn read_case(folder: &Path, case: &Case, classes: usize, preprocessing: &Pre
     let (label_path, labels) = read_checked(folder, &case.label)?;
     scan.check_finite().map_err(Error::content(&image_path))?;
     check_pair(&image_path, &scan, &label_path, &labels)?;
-    let mut grid = preprocessing.on_grid(scan);
-    let mut slices = grid.to_slices();
-    grid.voxels = Vec::new();
-    let window = preprocessing.window(&mut slices, Some(&case.site));
-    window.map_err(Error::content(&image_path))?;
-    let labels = preprocessing.labels_on_grid(labels).to_slices().values.into_iter();
-    // Labels above the last class are merged into it (method section "Data sets").
-    let labels = labels
-        .map(|label| label.clamp(0.0, classes as f32 - 1.0) as u8)
-        .collect();
-    Ok(LabelledCase { grid, slices, labels })
+    LabelledCase::new(scan, labels, &case.site, classes, preprocessing).map_err(Error::content(&image_path))
+}
+
+impl LabelledCase {
+    /// Prepares a scan and its labels.
+    ///
+    /// # Errors
+    /// Sites have ranges of their own, and this one has none.
+    pub fn new(
+        scan: Volume,
+        labels: Volume,
+        site: &str,
+        classes: usize,
+        preprocessing: &Preprocessing,
+    ) -> std::result::Result<Self, flapsam_model::Error> {
+        let mut grid = preprocessing.on_grid(scan);
+        let mut slices = grid.to_slices();
+        grid.voxels = Vec::new();
+        preprocessing.window(&mut slices, Some(site))?;
+        let labels = preprocessing.labels_on_grid(labels).to_slices().values.into_iter();
+        // Labels above the last class are merged into it (method section "Data sets").
+        let labels = labels
+            .map(|label| label.clamp(0.0, classes as f32 - 1.0) as u8)
+            .collect();
+        Ok(Self { grid, slices, labels })
+    }
 }
 
 /// Reads a volume whose checksum, where it is known, must be the manifest's.

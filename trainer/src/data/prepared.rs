@@ -1,8 +1,8 @@
 //! Prepared cases: training volumes in files from which single stacks are read, so that a data set of any size trains in
 //! little memory.
 //!
-//! The files are a cache beside the data sets, `.prepared/NAME/KEY/CASE.safetensors`. The key tells the manifest and the
-//! settings apart, so that nothing prepared otherwise is ever used.
+//! The files are a cache beside the data sets, `.prepared/NAME/KEY/CASE.safetensors`. The key tells manifests, settings
+//! and versions of this program apart, so that nothing prepared otherwise is ever used.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 
 use flapsam_model::checkpoint::sha256;
 use flapsam_model::preprocessing::Preprocessing;
+use flapsam_model::random::Random;
 use flapsam_model::resize;
 use flapsam_model::segment::range;
+use flapsam_model::volume::Volume;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata, TensorView, serialize};
 
@@ -20,9 +22,6 @@ use super::manifest::{Case, Manifest};
 use crate::error::{Error, Result};
 use crate::files::write;
 use crate::progress::Progress;
-
-/// Changes whenever the files' content would: it is a part of their key.
-const FORMAT: u32 = 1;
 
 /// A case as training reads it: slices in axial order, with clipped values, and their labels.
 #[derive(Debug, Clone)]
@@ -49,7 +48,7 @@ pub struct Preparation<'a> {
 impl<'a> Preparation<'a> {
     /// Slices get the size `side`, or keep their own without it.
     pub fn new(data: &Path, manifest: &'a Manifest, preprocessing: &'a Preprocessing, side: Option<usize>) -> Self {
-        let settings = format!("{FORMAT} {side:?} {preprocessing:?}");
+        let settings = format!("{side:?} {preprocessing:?} {:?}", probe(preprocessing, side));
         let name = &manifest.about.name;
         let key = format!("{}-{}", short(&manifest.sha256), short(&sha256(settings.as_bytes())));
         Self {
@@ -99,6 +98,21 @@ impl<'a> Preparation<'a> {
         }
         Ok(())
     }
+}
+
+/// What this program makes of a volume of noise: a program that prepares otherwise makes something else of it.
+fn probe(preprocessing: &Preprocessing, side: Option<usize>) -> Option<String> {
+    const DIMS: [usize; 3] = [9, 11, 7];
+    const AFFINE: [[f64; 4]; 3] = [[-1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0], [0.0, 3.0, 0.0, 0.0]];
+    let mut random = Random::new(0, "probe");
+    let mut volume = |low: f64, high: f64| {
+        let voxels = (0..DIMS.iter().product()).map(|_| random.uniform(low, high).round() as f32);
+        Volume::new(DIMS, voxels.collect(), AFFINE)
+    };
+    let (scan, labels) = (volume(-1000.0, 1000.0), volume(0.0, 3.0));
+    let site = preprocessing.sites.keys().next().map_or("", String::as_str);
+    let case = LabelledCase::new(scan, labels, site, 3, preprocessing).ok()?;
+    Some(sha256(&to_bytes(case, side)))
 }
 
 /// As much of a checksum as tells folders apart.

@@ -1,8 +1,12 @@
 //! Stacks of five slices at the network's size, augmented, and batches of them.
 
+use std::sync::OnceLock;
+
 use flapsam_model::random::Random;
 use flapsam_model::resize;
 use flapsam_model::segment::{scale_to_unit, stack_members};
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::augmentation::{Stack, draw};
 use super::prepared::PreparedCase;
@@ -66,15 +70,30 @@ pub fn stack(case: &PreparedCase, centre: usize, side: usize, augment: Option<&m
     })
 }
 
-/// Puts stacks one after the other.
-pub fn collate(stacks: Vec<Batch>) -> Batch {
+/// Loads stacks side by side and puts them one after the other.
+///
+/// # Errors
+/// One of them cannot be loaded.
+pub fn collate<T: Sync>(stacks: &[T], load: impl Fn(&T) -> Result<Batch> + Sync + Send) -> Result<Batch> {
+    let loaded: Vec<Batch> =
+        loaders().install(|| stacks.par_iter().with_max_len(1).map(load).collect::<Result<_>>())?;
     let mut all = Batch {
         slices: Vec::new(),
         labels: Vec::new(),
     };
-    for stack in stacks {
+    for stack in loaded {
         all.slices.extend(stack.slices);
         all.labels.extend(stack.labels);
     }
-    all
+    Ok(all)
+}
+
+/// Threads for loading alone: the others may all be waiting for what these load.
+fn loaders() -> &'static ThreadPool {
+    static LOADERS: OnceLock<ThreadPool> = OnceLock::new();
+    LOADERS.get_or_init(|| {
+        let pool = ThreadPoolBuilder::new().thread_name(|index| format!("loader {index}"));
+        pool.build()
+            .expect("a system that runs this program lets it start threads")
+    })
 }

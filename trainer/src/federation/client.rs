@@ -6,7 +6,7 @@ use flapsam_model::random::Random;
 use serde::{Deserialize, Serialize};
 
 use crate::data::prepared::PreparedCase;
-use crate::data::stacks::{Batch, collate, stack};
+use crate::data::stacks::{collate, stack};
 use crate::error::Result;
 use crate::training::Learner;
 
@@ -34,7 +34,7 @@ fn yes() -> bool {
 }
 
 /// Batches that wait for the learner.
-const AHEAD: usize = 2;
+const AHEAD: usize = 4;
 
 /// What an epoch came to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -87,12 +87,9 @@ impl Client {
         }
         random.shuffle(&mut centres);
         let (cases, seed, side) = (&self.cases, self.seed, self.learner.image_size());
-        let load = |batch: &[(usize, usize)]| -> Result<Batch> {
-            let stacks = batch.iter().map(|&(case, centre)| {
-                let mut stream = Random::new(seed, &format!("{name}/{case}/{centre}"));
-                stack(&cases[case], centre, side, training.augment.then_some(&mut stream))
-            });
-            Ok(collate(stacks.collect::<Result<_>>()?))
+        let load = |&(case, centre): &(usize, usize)| {
+            let mut stream = Random::new(seed, &format!("{name}/{case}/{centre}"));
+            stack(&cases[case], centre, side, training.augment.then_some(&mut stream))
         };
         let batches = centres.chunks(training.batch_stacks);
         let count = batches.len().max(1);
@@ -101,7 +98,11 @@ impl Client {
         // While a batch is trained on, the next ones are read and augmented.
         std::thread::scope(|scope| -> Result<()> {
             let (ready, loaded) = sync_channel(AHEAD);
-            scope.spawn(move || batches.map(load).try_for_each(|batch| ready.send(batch)));
+            scope.spawn(move || {
+                batches
+                    .map(|batch| collate(batch, load))
+                    .try_for_each(|batch| ready.send(batch))
+            });
             loop {
                 let asked = Instant::now();
                 let Ok(batch) = loaded.recv() else {
