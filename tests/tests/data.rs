@@ -545,7 +545,11 @@ fn memory_does_not_grow_with_the_data() {
         // Every case is the same pair of files, and still a case of its own.
         let case = |number: usize| Case {
             id: format!("case_{number}"),
-            site: if number.is_multiple_of(2) { "A".into() } else { "B".into() },
+            site: if number.is_multiple_of(2) {
+                "A".into()
+            } else {
+                "B".into()
+            },
             train: number > 1,
             slices: 40,
             image: unknown("imaging.nii.gz"),
@@ -553,6 +557,8 @@ fn memory_does_not_grow_with_the_data() {
         };
         kits.cases = (0..count).map(case).collect();
         let manifest = write_manifest(&kits, &folder.path().join(format!("manifests-{count}")));
+        let _ = fs::remove_file(folder.path().join("fed-kits19.lock.csv"));
+        assert_eq!(data("pin", &[&manifest.display().to_string()], folder.path()).0, 0);
         let run = run(&manifest, folder.path(), "[local]\nbatch_stacks = 1\nstack_stride = 40");
         let timing = read_json(&run.path().join("mini-1/timing.json"));
         timing["peak_memory_bytes"].as_u64().unwrap()

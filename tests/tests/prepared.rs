@@ -6,10 +6,12 @@ mod mini;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use common::root;
 use flapsam::data::lock::{locked, pin};
 use flapsam::data::manifest::{Case, Manifest};
 use flapsam::data::prepared::{Preparation, PreparedCase};
 use flapsam::data::stacks::stack;
+use flapsam::experiment::Experiment;
 use flapsam_model::preprocessing::{Preprocessing, Window};
 use flapsam_model::random::Random;
 use flapsam_model::volume::Volume;
@@ -40,16 +42,14 @@ fn kits(data: &Path) -> Manifest {
     kits
 }
 
+/// What the project's own experiment file says of a data set.
+fn preprocessing(name: &str) -> Preprocessing {
+    let file = root().join(format!("golden/{name}/flap_sam.toml"));
+    Experiment::read(&file).unwrap().preprocessing
+}
+
 fn windows() -> Preprocessing {
-    let window = |clip, mean, std| Window { clip, mean, std };
-    let sites = [
-        ("A", window([-66.0, 208.0], 100.55, 61.68)),
-        ("B", window([-10.0, 140.0], 110.72, 84.01)),
-    ];
-    Preprocessing {
-        sites: sites.map(|(site, window)| (site.to_owned(), window)).into(),
-        ..Preprocessing::default()
-    }
+    preprocessing("fed-kits19")
 }
 
 fn prepare(data: &Path, manifest: &Manifest, preprocessing: &Preprocessing, side: Option<usize>) -> Vec<PreparedCase> {
@@ -57,6 +57,25 @@ fn prepare(data: &Path, manifest: &Manifest, preprocessing: &Preprocessing, side
     Preparation::new(data, manifest, preprocessing, side)
         .cases(&cases)
         .unwrap()
+}
+
+/// The figures of the method's table, site by site.
+#[test]
+fn kits_windows_are_the_papers() {
+    let sites = windows().sites;
+    let text = |(site, window): (&String, &Window)| {
+        let [low, high] = window.clip;
+        format!("{site} {low}..{high}, {:.2}, {:.2}", window.mean, window.std)
+    };
+    let expected = [
+        "A -66..208, 100.55, 61.68",
+        "B -77..341, 110.72, 84.01",
+        "C -89..325, 123.67, 97.30",
+        "D -64..202, 71.07, 52.99",
+        "E -64..236, 91.37, 60.98",
+        "F -82..288, 105.31, 76.50",
+    ];
+    assert_eq!(sites.iter().map(text).collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -107,11 +126,7 @@ fn prostate_is_clipped_at_its_percentile_and_zones_are_merged() {
     prostate(folder.path(), 1);
     pin(manifest("prostate-mri"), folder.path()).unwrap();
     let pinned = locked(manifest("prostate-mri"), folder.path()).unwrap();
-    let preprocessing = Preprocessing {
-        clip_percentile: Some(99.0),
-        ..Preprocessing::default()
-    };
-    let prepared = prepare(folder.path(), &pinned, &preprocessing, None);
+    let prepared = prepare(folder.path(), &pinned, &preprocessing("prostate-mri"), None);
     for (case, prepared) in pinned.cases.iter().zip(&prepared) {
         let mut sorted = read(&folder.path().join("prostate-mri").join(&case.image.path)).voxels;
         sorted.sort_by(f32::total_cmp);
@@ -142,11 +157,7 @@ fn ixi_is_resampled_to_one_grid() {
     }
     pin(ixi.clone(), folder.path()).unwrap();
     let pinned = locked(ixi, folder.path()).unwrap();
-    let preprocessing = Preprocessing {
-        resample: Some([48, 60, 48]),
-        ..Preprocessing::default()
-    };
-    for prepared in prepare(folder.path(), &pinned, &preprocessing, None) {
+    for prepared in prepare(folder.path(), &pinned, &preprocessing("fed-ixi"), None) {
         // Axes to the left, the front and the head: slices are the third.
         assert_eq!((prepared.len(), prepared.size()), (48, [60, 48]));
         let (values, labels) = prepared.read(20, 28).unwrap();
@@ -200,13 +211,12 @@ fn the_cache_is_used_while_it_fits_and_only_then() {
     prepare(&kits, Some(16));
     assert!(fs::read(&files[0]).unwrap() == whole);
 
-    // Other settings have files of their own; another version of the data set removes what was there.
+    // Other settings have files of their own, and so has another version of the data set.
     prepare(&kits, None);
     assert_eq!(cache_files(folder.path()).len(), 4);
     kits.sha256 = "0".repeat(64);
     prepare(&kits, Some(16));
-    assert_eq!(cache_files(folder.path()).len(), 2);
-    assert!(!files[0].exists());
+    assert_eq!(cache_files(folder.path()).len(), 6);
 }
 
 #[test]

@@ -57,19 +57,21 @@ pub fn locked(manifest: Manifest, data: &Path) -> Result<Manifest> {
 /// A manifest whose every file is known, for training.
 ///
 /// # Errors
-/// It cannot be read, has no cases, or some are known by a pattern only and not pinned yet.
+/// It cannot be read, has no cases, or some are not pinned yet.
 pub fn ready(manifest: &Path, data: &Path) -> Result<Manifest> {
     let found = locked(Manifest::read(manifest)?, data)?;
     if found.cases.is_empty() {
         return Err(Error::invalid(manifest, "it has no cases; choose a data set that has"));
     }
-    let vague = |case: &&Case| is_pattern(&case.image.path) || is_pattern(&case.label.path) || case.slices == 0;
+    // Without all checksums, a run's record could not say what it was trained on.
+    let vague = |case: &&Case| case.image.sha256.is_none() || case.label.sha256.is_none() || case.slices == 0;
     match found.cases.iter().find(vague) {
         None => Ok(found),
         Some(case) => {
             let name = &found.about.name;
             let why = format!(
-                "the files of its case '{}' are not known yet; put the data into {} and run 'flapsam data pin {name}'",
+                "not every checksum of its case '{}' is known; run 'flapsam data fetch {name}', or put the data into {} and \
+                 run 'flapsam data pin {name}'",
                 case.id,
                 data.join(name).display()
             );
@@ -211,7 +213,8 @@ fn inspect_file(file: &DataFile, folder: &Path, path: &Path) -> Result<Inspected
 /// What stands for the part of the name that tells a template's cases apart.
 const CASE: &str = "{case}";
 
-fn is_template(id: &str) -> bool {
+/// Whether a case stands for all further ones of its pattern.
+pub fn is_template(id: &str) -> bool {
     id.contains(CASE)
 }
 

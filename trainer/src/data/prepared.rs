@@ -2,9 +2,10 @@
 //! little memory.
 //!
 //! The files are a cache beside the data sets, `.prepared/NAME/KEY/CASE.safetensors`. The key tells manifests, settings
-//! and versions of this program apart, so that nothing prepared otherwise is ever used.
+//! and versions of this program apart, so that nothing prepared otherwise is ever used. Nobody else needs the files: they
+//! may be deleted at any time at which no run reads them.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,11 @@ use super::manifest::{Case, Manifest};
 use crate::error::{Error, Result};
 use crate::files::write;
 use crate::progress::Progress;
+
+/// Where the prepared cases of a data set are.
+pub fn folder(data: &Path, name: &str) -> PathBuf {
+    data.join(".prepared").join(name)
+}
 
 /// A case as training reads it: slices in axial order, with clipped values, and their labels.
 #[derive(Debug, Clone)]
@@ -55,17 +61,16 @@ impl<'a> Preparation<'a> {
             manifest,
             preprocessing,
             source: data.join(name),
-            folder: data.join(".prepared").join(name).join(key),
+            folder: folder(data, name).join(key),
             side,
         }
     }
 
-    /// Prepares cases, or finds them prepared. What another version of the data set left behind is removed.
+    /// Prepares cases, or finds them prepared.
     ///
     /// # Errors
     /// A case cannot be read, or its file not written.
     pub fn cases(&self, cases: &[&Case]) -> Result<Vec<PreparedCase>> {
-        self.remove_stale()?;
         let progress = Progress::new(cases.len());
         let prepared = cases.par_iter().with_max_len(1).map(|case| {
             let path = self.folder.join(format!("{}.safetensors", case.id));
@@ -83,20 +88,6 @@ impl<'a> Preparation<'a> {
             Ok(found)
         });
         prepared.collect()
-    }
-
-    fn remove_stale(&self) -> Result<()> {
-        let Some(Ok(entries)) = self.folder.parent().map(fs::read_dir) else {
-            return Ok(());
-        };
-        let current = short(&self.manifest.sha256);
-        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if !name.starts_with(current) {
-                fs::remove_dir_all(&path).map_err(Error::file("remove", &path))?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -58,7 +58,36 @@ pub struct Experiment {
     /// How a client goes through its data.
     pub local: LocalTraining,
     /// The learning rate.
-    pub schedule: Schedule,
+    pub schedule: ScheduleSettings,
+}
+
+/// The learning rate's schedule, whose decay is given in steps or in epochs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleSettings {
+    /// Highest rate.
+    pub base_lr: f64,
+    /// Steps of warm-up, at least 1.
+    pub warmup_period: usize,
+    /// Steps after the warm-up until the rate would be zero; this or `max_epochs`.
+    pub max_iterations: Option<usize>,
+    /// The same in epochs of each client's own data (the reference).
+    pub max_epochs: Option<usize>,
+    /// Exponent of the decay.
+    pub lr_exp: i32,
+}
+
+impl ScheduleSettings {
+    /// The schedule of a client whose epochs have so many batches.
+    pub fn of_client(&self, batches: usize) -> Schedule {
+        let by_epochs = self.max_epochs.map(|epochs| epochs * batches);
+        Schedule {
+            base_lr: self.base_lr,
+            warmup_period: self.warmup_period,
+            max_iterations: self.max_iterations.or(by_epochs).unwrap_or(1),
+            lr_exp: self.lr_exp,
+        }
+    }
 }
 
 /// With whom a client trains.
@@ -90,8 +119,17 @@ impl Experiment {
             ("local.batch_stacks", experiment.local.batch_stacks),
             ("local.stack_stride", experiment.local.stack_stride),
             ("schedule.warmup_period", experiment.schedule.warmup_period),
-            ("schedule.max_iterations", experiment.schedule.max_iterations),
+            (
+                "schedule.max_iterations",
+                experiment.schedule.max_iterations.unwrap_or(1),
+            ),
+            ("schedule.max_epochs", experiment.schedule.max_epochs.unwrap_or(1)),
         ];
+        let decay = (experiment.schedule.max_iterations, experiment.schedule.max_epochs);
+        if decay.0.is_some() == decay.1.is_some() {
+            let why = "[schedule] must have either 'max_iterations' or 'max_epochs'";
+            return Err(Error::invalid(path, why));
+        }
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(Error::invalid(path, format!("'{key}' must be at least 1"))),
             None => Ok(experiment),

@@ -146,13 +146,19 @@ impl Run {
         let experiment = &self.experiment;
         let client = |site: &Site| {
             let layout = Sam::layout(&self.sam, Some(&self.adapter)).expect("it was built before");
+            let stacks: usize = site
+                .cases
+                .iter()
+                .map(|case| case.len().div_ceil(experiment.local.stack_stride))
+                .sum();
+            let batches = stacks.div_ceil(experiment.local.batch_stacks);
             let learner = Learner::new(
                 &self.sam,
                 &self.adapter,
                 self.weights.clone(),
                 experiment.method.trained(&layout),
                 AdamW::new(experiment.weight_decay),
-                experiment.schedule,
+                experiment.schedule.of_client(batches),
                 &self.device.device,
             );
             (

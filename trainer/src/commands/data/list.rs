@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::Places;
 use crate::commands::{Outcome, print_json};
-use crate::data::manifest::Manifest;
+use crate::data::lock::is_template;
+use crate::data::manifest::{Case, Manifest};
 use crate::error::Result;
 
 #[derive(Debug, clap::Args)]
@@ -25,6 +26,8 @@ struct Row {
     test: usize,
     files: usize,
     with_checksum: usize,
+    /// Whether there are further cases, which only the files can tell.
+    open: bool,
     licence: String,
     url: Option<String>,
     description: String,
@@ -44,9 +47,11 @@ pub fn run(args: Args) -> Result<Outcome> {
         "data set", "sites", "train", "test", "files", "with checksum"
     );
     for row in rows {
+        let more = if row.open { "+" } else { "" };
+        let (train, files) = (format!("{}{more}", row.train), format!("{}{more}", row.files));
         println!(
-            "{:<17}{:>6}{:>7}{:>6}{:>7}{:>15}  {}",
-            row.name, row.sites, row.train, row.test, row.files, row.with_checksum, row.licence
+            "{:<17}{:>6}{train:>7}{:>6}{files:>7}{:>15}  {}",
+            row.name, row.sites, row.test, row.with_checksum, row.licence
         );
     }
     Ok(Outcome::Passed)
@@ -54,16 +59,18 @@ pub fn run(args: Args) -> Result<Outcome> {
 
 fn row(manifest: &Manifest) -> Row {
     let about = &manifest.about;
+    let (templates, cases): (Vec<&Case>, Vec<&Case>) = manifest.cases.iter().partition(|case| is_template(&case.id));
     let files = manifest.data_files();
-    let train = manifest.cases.iter().filter(|case| case.train).count();
+    let train = cases.iter().filter(|case| case.train).count();
     let sites: BTreeSet<&str> = manifest.cases.iter().map(|case| case.site.as_str()).collect();
     Row {
         name: about.name.clone(),
         version: about.version.clone(),
         sites: sites.len(),
         train,
-        test: manifest.cases.len() - train,
-        files: files.len(),
+        test: cases.len() - train,
+        files: files.len() - 2 * templates.len(),
+        open: !templates.is_empty(),
         with_checksum: files.iter().filter(|file| file.sha256.is_some()).count(),
         licence: about.licence_name().to_owned(),
         url: about.url.clone(),

@@ -1,11 +1,12 @@
-use std::path::PathBuf;
+use std::fs::DirEntry;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::Places;
 use crate::commands::{Outcome, print_json};
 use crate::data::check::{State, glance};
-use crate::data::lock;
+use crate::data::{lock, prepared};
 use crate::error::Result;
 
 #[derive(Debug, clap::Args)]
@@ -29,6 +30,7 @@ struct Row {
     missing: usize,
     unpinned: usize,
     lock: Option<PathBuf>,
+    prepared_bytes: u64,
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
@@ -45,21 +47,22 @@ pub fn run(args: Args) -> Result<Outcome> {
         return Ok(Outcome::Passed);
     }
     println!(
-        "{:<17}{:>7}{:>7}{:>12}{:>9}{:>10}  folder",
-        "data set", "files", "there", "wrong size", "missing", "unpinned"
+        "{:<17}{:>7}{:>7}{:>12}{:>9}{:>10}{:>13}  folder",
+        "data set", "files", "there", "wrong size", "missing", "unpinned", "prepared MB"
     );
     for row in rows {
         let lock = row
             .lock
             .map_or(String::new(), |lock| format!(", pinned in {}", lock.display()));
         println!(
-            "{:<17}{:>7}{:>7}{:>12}{:>9}{:>10}  {}{lock}",
+            "{:<17}{:>7}{:>7}{:>12}{:>9}{:>10}{:>13.1}  {}{lock}",
             row.name,
             row.files,
             row.there,
             row.wrong_size,
             row.missing,
             row.unpinned,
+            row.prepared_bytes as f64 / 1e6,
             row.folder.display()
         );
     }
@@ -71,6 +74,7 @@ fn row(places: &Places, name: &str) -> Result<Row> {
     let folder = places.folder(&manifest);
     let found = glance(&manifest, &folder)?;
     let count = |state: State| found.iter().filter(|file| file.state == state).count();
+    let prepared = prepared::folder(&places.data, &manifest.about.name);
     let lock = lock::path(&places.data, &manifest.about.name);
     Ok(Row {
         name: manifest.about.name,
@@ -81,5 +85,16 @@ fn row(places: &Places, name: &str) -> Result<Row> {
         missing: count(State::Missing),
         unpinned: count(State::Unpinned),
         lock: lock.is_file().then_some(lock),
+        prepared_bytes: size(&prepared),
     })
+}
+
+/// The size of all files below a folder; those that cannot be seen count as nothing.
+fn size(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let of_entry = |entry: DirEntry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => size(&entry.path()),
+        _ => entry.metadata().map_or(0, |facts| facts.len()),
+    };
+    entries.map(of_entry).sum()
 }
