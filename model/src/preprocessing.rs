@@ -42,6 +42,9 @@ pub struct Window {
     pub std: f32,
 }
 
+/// No grid that a scan is resampled to has more: 1024 cubed.
+const MOST_VOXELS: usize = 1 << 30;
+
 impl Preprocessing {
     /// Refuses settings that make no sense.
     ///
@@ -60,12 +63,13 @@ impl Preprocessing {
         if let Some(percentile) = self.clip_percentile.filter(|value| !(0.0..=100.0).contains(value)) {
             return refuse(format!("'clip_percentile' is {percentile}; it must be from 0 to 100"));
         }
-        if let Some(grid) = self
-            .resample
-            .filter(|grid| grid.iter().any(|&side| side == 0 || side > 4096))
-        {
+        let absurd = |grid: &[usize; 3]| {
+            let voxels = grid.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
+            !voxels.is_some_and(|voxels| (1..=MOST_VOXELS).contains(&voxels))
+        };
+        if let Some(grid) = self.resample.filter(absurd) {
             return refuse(format!(
-                "'resample' is {grid:?}; each side must be from 1 to 4096 voxels"
+                "'resample' is {grid:?}; it must have from 1 to {MOST_VOXELS} voxels"
             ));
         }
         match self

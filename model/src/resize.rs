@@ -117,6 +117,10 @@ fn prefilter(image: &mut [f64], count: usize) {
     let end = (count - 1) * width;
     let mut sums: Vec<f64> = (0..width).map(|at| image[at] + last * image[end + at]).collect();
     for row in image[width..end].chunks_exact(width) {
+        // In long lines the powers end at zero.
+        if power == 0.0 {
+            break;
+        }
         let weight = power + last * last / power;
         sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight * value);
         power *= pole;
@@ -160,6 +164,26 @@ mod tests {
             for column in 0..5 {
                 let (got, want) = (large[2 * row * 9 + 2 * column], image[row * 5 + column]);
                 assert!((got - want).abs() < 1e-5, "{row} {column}: {got} {want}");
+            }
+        }
+    }
+
+    /// The filter's powers underflow after 566 places.
+    #[test]
+    fn long_lines_stay_numbers() {
+        for side in [566, 567, 568, 569, 1024, 2000] {
+            let image: Vec<f32> = (0..side * 2).map(|i| ((i * 37) % 11) as f32).collect();
+            for (from, to) in [([2, side], [2, 2 * side - 1]), ([side, 2], [2 * side - 1, 2])] {
+                let large = cubic(&image, from, to);
+                // Every second place along the long side is a sample.
+                for (place, want) in image.iter().enumerate() {
+                    let (row, column) = (place / from[1], place % from[1]);
+                    let at = match from[0] {
+                        2 => row * to[1] + 2 * column,
+                        _ => 2 * row * to[1] + column,
+                    };
+                    assert!((large[at] - want).abs() < 1e-4, "{side}: {} {want}", large[at]);
+                }
             }
         }
     }

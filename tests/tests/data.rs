@@ -291,6 +291,16 @@ fn prostate_cases_are_found_by_pattern_and_trained_on() {
         lock.contains("A-50,A,train,") && lock.contains("A-03,A,test,"),
         "{lock}"
     );
+    // Cases that come later are found, and a test case is never one for training.
+    prostate(folder.path(), 3);
+    let (code, pinned, _) = data("pin", &["prostate-mri"], folder.path());
+    assert_eq!((code, pinned["files_pinned_now"].as_u64()), (0, Some(12)));
+    assert_eq!(pinned["cases_known"].as_u64(), Some(25 + 18));
+    let path = folder.path().join("prostate-mri.lock.csv");
+    let lock = fs::read_to_string(&path).unwrap();
+    fs::write(&path, lock.replace("A-03,A,test,", "A-03,A,train,")).unwrap();
+    assert_eq!(data("verify", &["prostate-mri"], folder.path()).0, 2);
+    fs::write(&path, lock).unwrap();
     let metrics = train(&manifest, folder.path(), "clip_percentile = 99.0");
     assert_eq!(metrics["cases"].as_array().unwrap().len(), 6);
 }
@@ -494,7 +504,9 @@ fn a_folder_of_ones_own_is_imported_and_trained_on() {
     );
     let table = |manifests: &Path| fs::read_to_string(manifests.join("own.csv")).unwrap();
     let first = table(&manifests);
-    assert_eq!(table(&import("1", &[]).1), first);
+    let again = import("1", &[]).0;
+    assert!(String::from_utf8(again.stderr).unwrap().contains("--force"));
+    assert_eq!(table(&import("1", &["--force"]).1), first);
     assert_ne!(table(&import("2", &[]).1), first);
     for site in ["North", "South"] {
         assert_eq!(
@@ -512,7 +524,7 @@ fn a_folder_of_ones_own_is_imported_and_trained_on() {
 
     // What does not fit is refused, with its path.
     let refused = |extra: &[&str]| {
-        let output = import("3", extra).0;
+        let output = import("3", &[extra, &["--force"]].concat()).0;
         assert_eq!(output.status.code(), Some(2));
         String::from_utf8(output.stderr).unwrap()
     };

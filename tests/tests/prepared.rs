@@ -217,6 +217,10 @@ fn the_cache_is_used_while_it_fits_and_only_then() {
     kits.sha256 = "0".repeat(64);
     prepare(&kits, Some(16));
     assert_eq!(cache_files(folder.path()).len(), 6);
+    // So have other classes: tumour is a part of the kidney here.
+    kits.classes.pop();
+    let (_, labels) = prepare(&kits, None)[0].read(0, 7).unwrap();
+    assert!(labels.contains(&1) && !labels.contains(&2));
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, default_value = "nano")]
     model: String,
     /// Optimizer steps of eight images with four prompts each.
-    #[arg(long, default_value_t = 14000)]
+    #[arg(long, default_value_t = 40000)]
     steps: usize,
     /// Seed of weights and images.
     #[arg(long, default_value_t = 1)]

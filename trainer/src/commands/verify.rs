@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{Outcome, phantom, print_json};
 use crate::data::check::{Checked, State, check};
+use crate::data::folder::Folder;
 use crate::data::lock::ready;
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::{Error, Result};
@@ -112,7 +113,7 @@ fn data_section(experiments: &[Experiment], data: &Path) -> Result<Section> {
         if manifest.about.name == "phantom" && !folder.exists() {
             phantom::make(data)?;
         }
-        let checked = check(&manifest, &folder)?;
+        let checked = check(&manifest, &Folder::new(folder));
         let wrong: Vec<&Checked> = checked.iter().filter(|file| file.state != State::Right).collect();
         for file in &wrong {
             let why = file.why.as_ref().map_or(String::new(), |why| format!(": {why}"));

@@ -58,11 +58,11 @@ impl LabelledCase {
         let mut slices = grid.to_slices();
         grid.voxels = Vec::new();
         preprocessing.window(&mut slices, Some(site))?;
-        let labels = preprocessing.labels_on_grid(labels).to_slices().values.into_iter();
-        // Labels above the last class are merged into it (method section "Data sets").
-        let labels = labels
-            .map(|label| label.clamp(0.0, classes as f32 - 1.0) as u8)
-            .collect();
+        let voxels = preprocessing.labels_on_grid(labels).voxels;
+        // In the scan's axial order, whatever the labels' own header rounds to. Labels above the last class are merged
+        // into it (method section "Data sets").
+        let label = |index: usize| voxels[index].clamp(0.0, classes as f32 - 1.0) as u8;
+        let labels = grid.axial().indices().map(label).collect();
         Ok(Self { grid, slices, labels })
     }
 }
@@ -99,7 +99,7 @@ pub fn check_pair(image: &Path, scan: &Volume, label: &Path, labels: &Volume) ->
     }
     // Headers written by two programs differ in the last digits: a tenth of a voxel at the far corner is more than that.
     let shift = furthest_shift(scan, labels);
-    if shift > 0.1 {
+    if shift.is_nan() || shift > 0.1 {
         return refuse(format!(
             "it lies {shift:.1} voxels away from its scan {} (other affines); take both from the same export",
             image.display()
@@ -131,5 +131,11 @@ fn furthest_shift(one: &Volume, other: &Volume) -> f64 {
         let square = |row: usize| (place(&one.affine, row) - place(&other.affine, row)).powi(2);
         (0..3).map(square).sum::<f64>().sqrt() / voxel
     });
-    corners.fold(0.0, f64::max)
+    corners.fold(0.0, |furthest, shift| {
+        if shift > furthest || shift.is_nan() {
+            shift
+        } else {
+            furthest
+        }
+    })
 }

@@ -20,6 +20,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// A server may ask for a longer pause, but not for one that looks like a hang.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// Where nobody says how long a file is, it is not longer than this.
+const MOST_BYTES: u64 = 64 << 30;
+
 /// What is fetched.
 #[derive(Debug, Clone, Copy)]
 pub struct Download<'a> {
@@ -269,6 +272,7 @@ fn receive(
     progress: &mut dyn FnMut(u64, Option<u64>),
 ) -> Step<()> {
     let expected = what.bytes.or(total);
+    let most = expected.unwrap_or(MOST_BYTES);
     let mut body = body.into_reader();
     let mut piece = vec![0; 1 << 17];
     progress(part.len, expected);
@@ -282,8 +286,8 @@ fn receive(
             Err(why) => return Err(Failure::Again(broken(&why), None)),
         };
         // Nothing past the expected length is written: a body without end does not fill the disk.
-        if let Some(expected) = expected.filter(|expected| part.len + count as u64 > *expected) {
-            return Err(wrong_length(what, expected, "more"));
+        if part.len + count as u64 > most {
+            return Err(wrong_length(what, most, "more"));
         }
         part.append(&piece[..count])?;
         progress(part.len, expected);

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::croissant::{About, FileSet};
 use super::dataset::check_pair;
-use super::manifest::{Case, DataFile, Manifest};
+use super::manifest::{Case, DataFile, Manifest, check_distinct};
 use crate::error::{Error, Result};
 use crate::files::read;
 use crate::progress::Progress;
@@ -46,9 +46,9 @@ const MASK: [&str; 10] = [
     "labelsts",
     "gt",
 ];
-/// Words that end a scan's name, or name a folder of scans. 0000 is nnU-Net's.
-const SCAN: [&str; 9] = [
-    "image", "images", "imagestr", "imagests", "img", "imaging", "scan", "scans", "0000",
+/// Words that end a scan's name, or name a folder of scans.
+const SCAN: [&str; 8] = [
+    "image", "images", "imagestr", "imagests", "img", "imaging", "scan", "scans",
 ];
 
 /// Makes the manifest of a folder `SITE/..`, whose name becomes the data set's.
@@ -79,6 +79,7 @@ pub fn import(folder: &Path, settings: &Settings) -> Result<Manifest> {
     });
     let mut cases: Vec<Case> = cases.collect::<Result<_>>()?;
     drop(progress);
+    check_distinct(folder, &cases)?;
     split(&mut cases, settings);
     let classes = std::iter::once("background".to_owned()).chain(settings.classes.iter().cloned());
     Ok(Manifest {
@@ -169,11 +170,15 @@ fn read_file(folder: &Path, path: &Path) -> Result<(DataFile, Volume)> {
 
 /// The names of the folders in a folder, in order; hidden ones are not sites.
 fn subfolders(folder: &Path) -> Result<Vec<String>> {
-    let folders = entries(folder)?.into_iter().filter(|path| path.is_dir());
-    Ok(folders
-        .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
-        .filter(|name| !name.starts_with('.'))
-        .collect())
+    let mut names = Vec::new();
+    for path in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
+        match path.file_name().and_then(|name| name.to_str()) {
+            Some(name) if name.starts_with('.') => {}
+            Some(name) => names.push(name.to_owned()),
+            None => return Err(Error::invalid(&path, "its name is not UTF-8; rename it")),
+        }
+    }
+    Ok(names)
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -199,14 +204,16 @@ fn scans_below(folder: &Path) -> Result<Vec<PathBuf>> {
 /// A NIfTI file's name without its endings.
 fn stem(path: &Path) -> Option<&str> {
     let name = path.file_name()?.to_str()?;
-    let name = name.strip_suffix(".gz").unwrap_or(name);
-    name.strip_suffix(".nii").filter(|stem| !stem.starts_with('.'))
+    let lower = name.to_ascii_lowercase();
+    let lower = lower.strip_suffix(".gz").unwrap_or(&lower);
+    let stem = &name[..lower.strip_suffix(".nii")?.len()];
+    (!stem.starts_with('.')).then_some(stem)
 }
 
 /// What the files of one case have in common, and whether this one is its mask.
 fn classify(site: &Path, path: &Path) -> (String, bool) {
     let is = |words: &[&str], word: &str| words.contains(&word.to_lowercase().as_str());
-    let mut mask = false;
+    let (mut mask, mut numbered) = (false, false);
     let mut parts = Vec::new();
     let folders = path
         .strip_prefix(site)
@@ -217,6 +224,8 @@ fn classify(site: &Path, path: &Path) -> (String, bool) {
     for folder in folders {
         let folder = folder.as_os_str().to_string_lossy().into_owned();
         mask |= is(&MASK, &folder);
+        // nnU-Net's folders of scans, in which a name ends in the number of its channel.
+        numbered |= is(&["imagestr", "imagests"], &folder);
         if !is(&MASK, &folder) && !is(&SCAN, &folder) {
             parts.push(folder);
         }
@@ -225,7 +234,7 @@ fn classify(site: &Path, path: &Path) -> (String, bool) {
     let cut = stem.rfind(['_', '-', '.']).map_or(0, |at| at + 1);
     let (rest, last) = stem.split_at(cut);
     mask |= is(&MASK, last);
-    parts.push(match is(&MASK, last) || is(&SCAN, last) {
+    parts.push(match is(&MASK, last) || is(&SCAN, last) || numbered && last == "0000" {
         true => rest.trim_end_matches(['_', '-', '.']).to_owned(),
         false => stem.to_owned(),
     });
@@ -291,6 +300,8 @@ mod tests {
             ("images/p1.nii.gz", "labels/p1.nii.gz"),
             ("imagesTr/p1_0000.nii.gz", "labelsTr/p1.nii.gz"),
             ("p1-ct.nii.gz", "p1-ct-seg.nii.gz"),
+            ("case_0000.nii.gz", "case_0000_mask.nii.gz"),
+            ("P1.NII.GZ", "P1_mask.nii.gz"),
         ];
         for (scan, mask) in pairs {
             let (scan, mask) = (key(scan), key(mask));

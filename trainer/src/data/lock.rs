@@ -10,8 +10,8 @@ use flapsam_model::volume::Volume;
 use glob::Pattern;
 use rayon::prelude::*;
 
-use super::check::{is_pattern, locate, matches};
 use super::dataset::check_pair;
+use super::folder::{Folder, is_pattern};
 use super::manifest::{Case, DataFile, Manifest, parse_cases, table};
 use crate::error::{Error, Result};
 use crate::files::{read, write};
@@ -33,9 +33,11 @@ pub fn locked(manifest: Manifest, data: &Path) -> Result<Manifest> {
     }
     let bytes = read(&path)?;
     let cases = parse_cases(&path, &bytes)?;
-    let strange = cases
-        .iter()
-        .find(|case| !manifest.cases.iter().any(|published| agrees(published, case)));
+    let allowed = |case: &&Case| match manifest.cases.iter().find(|published| published.id == case.id) {
+        Some(published) => agrees(published, case),
+        None => manifest.cases.iter().any(|published| agrees(published, case)),
+    };
+    let strange = cases.iter().find(|case| !allowed(case));
     let lost = manifest.cases.iter().filter(|case| !is_template(&case.id));
     let lost = lost
         .into_iter()
@@ -70,7 +72,7 @@ pub fn ready(manifest: &Path, data: &Path) -> Result<Manifest> {
         Some(case) => {
             let name = &found.about.name;
             let why = format!(
-                "not every checksum of its case '{}' is known; run 'flapsam data fetch {name}', or put the data into {} and \
+                "not everything about the files of its case '{}' is known; run 'flapsam data fetch {name}', or put the data into {} and \
                  run 'flapsam data pin {name}'",
                 case.id,
                 data.join(name).display()
@@ -102,8 +104,17 @@ pub struct Pinned {
 /// The lock file contradicts the manifest, or cannot be written.
 pub fn pin(manifest: Manifest, data: &Path) -> Result<Pinned> {
     let name = manifest.about.name.clone();
-    let (folder, path) = (data.join(&name), path(data, &name));
-    let known = expand(&locked(manifest, data)?.cases, &folder)?;
+    let (folder, path) = (Folder::new(data.join(&name)), path(data, &name));
+    let templates = manifest.cases.iter().filter(|case| is_template(&case.id));
+    let templates: Vec<Case> = templates.cloned().collect();
+    let before = locked(manifest, data)?.cases;
+    // Cases that came since the lock file was written are found by the published templates.
+    let forgotten: Vec<Case> = templates
+        .into_iter()
+        .filter(|template| !before.contains(template))
+        .collect();
+    let before = [before, forgotten].concat();
+    let known = expand(&before, &folder)?;
     let progress = Progress::new(known.len());
     let outcomes: Vec<Outcome> = known
         .par_iter()
@@ -141,7 +152,7 @@ pub fn pin(manifest: Manifest, data: &Path) -> Result<Pinned> {
             }
         });
     }
-    if pinned.files > 0 {
+    if pinned.cases > 0 && cases != before {
         write(&pinned.path, table(&cases).as_bytes())?;
     }
     Ok(pinned)
@@ -153,18 +164,21 @@ enum Outcome {
     Refused(String),
 }
 
-fn pin_case(case: &Case, folder: &Path) -> Outcome {
+fn pin_case(case: &Case, folder: &Folder) -> Outcome {
     let whole = |file: &DataFile| file.sha256.is_some() && !is_pattern(&file.path);
     if whole(&case.image) && whole(&case.label) && case.slices > 0 {
         return Outcome::Pinned(Box::new(case.clone()));
     }
-    let found = locate(folder, &case.image.path).and_then(|image| Ok(image.zip(locate(folder, &case.label.path)?)));
+    let label = || folder.locate(&case.label.path);
+    let found = folder
+        .locate(&case.image.path)
+        .and_then(|image| Ok(image.zip(label()?)));
     let (image, label) = match found {
         Ok(Some(both)) => both,
         Ok(None) => return Outcome::Missing,
         Err(why) => return Outcome::Refused(why.to_string()),
     };
-    match inspect(case, folder, &image, &label) {
+    match inspect(case, folder.path(), &image, &label) {
         Ok(case) => Outcome::Pinned(Box::new(case)),
         Err(why) => Outcome::Refused(why.to_string()),
     }
@@ -196,7 +210,7 @@ fn inspect_file(file: &DataFile, folder: &Path, path: &Path) -> Result<Inspected
     let bytes = read(path)?;
     let digest = sha256(&bytes);
     if let Some(published) = file.sha256.as_ref().filter(|published| **published != digest) {
-        let why = format!("its sha256 is {digest}, published is {published}; fetch it again");
+        let why = format!("its sha256 is {digest}, published is {published}; delete it and fetch it again");
         return Err(Error::invalid(path, why));
     }
     let relative = path.strip_prefix(folder).unwrap_or(path);
@@ -219,7 +233,10 @@ pub fn is_template(id: &str) -> bool {
 }
 
 /// Templates replaced by the cases that are there, without those that have a row of their own.
-fn expand(cases: &[Case], folder: &Path) -> Result<Vec<Case>> {
+///
+/// # Errors
+/// A path is no pattern.
+pub fn expand(cases: &[Case], folder: &Folder) -> Result<Vec<Case>> {
     let own: Vec<&str> = cases.iter().map(|case| case.id.as_str()).collect();
     let mut all = Vec::new();
     for case in cases {
@@ -227,18 +244,15 @@ fn expand(cases: &[Case], folder: &Path) -> Result<Vec<Case>> {
             all.push(case.clone());
             continue;
         }
-        let found = matches(folder, &as_pattern(&case.image.path))?;
-        let names = found.iter().filter_map(|path| {
-            let path = path.strip_prefix(folder).ok()?.to_str()?;
-            name_in(&case.image.path, path)
-        });
+        let found = folder.matches(&case.image.path.replace(CASE, "*"))?;
+        let names = found.into_iter().filter_map(|path| name_in(&case.image.path, path));
         let expanded = names.map(|name| fill(case, name));
         let expanded: Vec<Case> = expanded.filter(|case| !own.contains(&case.id.as_str())).collect();
-        match expanded.is_empty() {
-            // Still to come.
-            true => all.push(case.clone()),
-            false => all.extend(expanded),
+        // Nothing there yet: they are still to come.
+        if expanded.is_empty() && !cases.iter().any(|other| other != case && agrees(case, other)) {
+            all.push(case.clone());
         }
+        all.extend(expanded);
     }
     Ok(all)
 }
@@ -263,13 +277,9 @@ fn fill(case: &Case, name: &str) -> Case {
     }
 }
 
-fn as_pattern(path: &str) -> String {
-    path.replace(CASE, "*")
-}
-
 /// Whether a locked case is what a published one allows.
 fn agrees(published: &Case, locked: &Case) -> bool {
-    let published = match is_template(&published.id) {
+    let published = match is_template(&published.id) && published != locked {
         true => match name_in(&published.id, &locked.id) {
             Some(name) => &fill(published, name),
             None => return false,

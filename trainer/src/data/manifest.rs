@@ -1,6 +1,6 @@
 //! Manifests: what a data set consists of, with the checksum of every file (Croissant JSON-LD).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
 use flapsam_model::checkpoint::sha256;
@@ -159,8 +159,17 @@ impl Manifest {
             }
             None => (Vec::new(), Vec::new(), sha256(&bytes)),
         };
-        if let Some(file) = files.iter().find(|file| !stays_inside(&file.id)) {
-            let why = format!("its file '{}' leads out of the data set's folder", file.id);
+        let names = std::iter::once(&document.about.name).chain(files.iter().map(|file| &file.id));
+        if let Some(name) = names.into_iter().find(|name| !is_plain_name(name)) {
+            let why = format!("'{name}' cannot be the name of a file or folder; restore the manifest from its source");
+            return Err(Error::invalid(path, why));
+        }
+        // Labels are bytes, and the background is one of them.
+        if !cases.is_empty() && !(2..=256).contains(&classes.len()) {
+            let why = format!(
+                "it names {} classes; it must name 2 to 256, the background first",
+                classes.len()
+            );
             return Err(Error::invalid(path, why));
         }
         let sources = match record_set("source") {
@@ -229,6 +238,13 @@ impl Manifest {
 
 /// The cases of the table that a manifest names.
 fn read_table(manifest: &Path, table: &FileObject) -> Result<Vec<Case>> {
+    if !is_plain_name(&table.content_url) {
+        let why = format!(
+            "its table '{}' is not a file beside it; restore the manifest from its source",
+            table.content_url
+        );
+        return Err(Error::invalid(manifest, why));
+    }
     let path = manifest.with_file_name(&table.content_url);
     let bytes = read(&path)?;
     let found = sha256(&bytes);
@@ -255,6 +271,27 @@ fn sources(set: &RecordSet) -> std::result::Result<Vec<Source>, String> {
         })
     };
     parts.into_iter().zip(urls).map(source).collect()
+}
+
+/// Refuses cases of one name, since files are called by it; capitals do not tell files apart on every disk.
+///
+/// # Errors
+/// Two cases have the same name.
+pub fn check_distinct(path: &Path, cases: &[Case]) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    match cases.iter().find(|case| !seen.insert(case.id.to_lowercase())) {
+        None => Ok(()),
+        Some(case) => {
+            let why = format!("two of its cases are called '{}'; give each a name of its own", case.id);
+            Err(Error::invalid(path, why))
+        }
+    }
+}
+
+/// Whether a name of a manifest, which may be anybody's, can be that of one file.
+fn is_plain_name(name: &str) -> bool {
+    let forbidden = |character: char| character.is_control() || "/\\:".contains(character);
+    stays_inside(name) && Path::new(name).components().count() == 1 && !name.contains(forbidden)
 }
 
 /// Whether a path of a manifest, which may be anybody's, stays in the data set's folder.
@@ -293,6 +330,10 @@ pub fn table(cases: &[Case]) -> String {
 pub fn parse_cases(path: &Path, table: &[u8]) -> Result<Vec<Case>> {
     let case = |row: std::result::Result<Row, csv::Error>| {
         let row = row.map_err(|why| Error::invalid(path, why))?;
+        if let Some(name) = [&row.case_id, &row.site].into_iter().find(|name| !is_plain_name(name)) {
+            let why = format!("'{name}' cannot be the name of a file or folder; restore the table from its source");
+            return Err(Error::invalid(path, why));
+        }
         for file in [&row.image, &row.label] {
             if !stays_inside(file) {
                 let why = format!("'{file}' leads out of the data set's folder; restore the table from its source");
@@ -316,5 +357,10 @@ pub fn parse_cases(path: &Path, table: &[u8]) -> Result<Vec<Case>> {
             },
         })
     };
-    csv::Reader::from_reader(table).deserialize().map(case).collect()
+    let cases: Vec<Case> = csv::Reader::from_reader(table)
+        .deserialize()
+        .map(case)
+        .collect::<Result<_>>()?;
+    check_distinct(path, &cases)?;
+    Ok(cases)
 }

@@ -20,6 +20,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorView, serialize};
 
 use super::dataset::{LabelledCase, read_case};
 use super::manifest::{Case, Manifest};
+use super::memory::groups;
 use crate::error::{Error, Result};
 use crate::files::write;
 use crate::progress::Progress;
@@ -54,7 +55,11 @@ pub struct Preparation<'a> {
 impl<'a> Preparation<'a> {
     /// Slices get the size `side`, or keep their own without it.
     pub fn new(data: &Path, manifest: &'a Manifest, preprocessing: &'a Preprocessing, side: Option<usize>) -> Self {
-        let settings = format!("{side:?} {preprocessing:?} {:?}", probe(preprocessing, side));
+        let classes = manifest.classes.len();
+        let settings = format!(
+            "{side:?} {preprocessing:?} {classes} {:?}",
+            probe(preprocessing, classes, side)
+        );
         let name = &manifest.about.name;
         let key = format!("{}-{}", short(&manifest.sha256), short(&sha256(settings.as_bytes())));
         Self {
@@ -72,7 +77,7 @@ impl<'a> Preparation<'a> {
     /// A case cannot be read, or its file not written.
     pub fn cases(&self, cases: &[&Case]) -> Result<Vec<PreparedCase>> {
         let progress = Progress::new(cases.len());
-        let prepared = cases.par_iter().with_max_len(1).map(|case| {
+        let prepare = |case: &&Case| {
             let path = self.folder.join(format!("{}.safetensors", case.id));
             let found = match PreparedCase::open(&path) {
                 Some(found) => found,
@@ -86,13 +91,18 @@ impl<'a> Preparation<'a> {
             };
             progress.step(&format!("{} prepared", case.id));
             Ok(found)
-        });
-        prepared.collect()
+        };
+        let mut prepared = Vec::with_capacity(cases.len());
+        for group in groups(cases) {
+            let group: Vec<PreparedCase> = group.par_iter().with_max_len(1).map(prepare).collect::<Result<_>>()?;
+            prepared.extend(group);
+        }
+        Ok(prepared)
     }
 }
 
 /// What this program makes of a volume of noise: a program that prepares otherwise makes something else of it.
-fn probe(preprocessing: &Preprocessing, side: Option<usize>) -> Option<String> {
+fn probe(preprocessing: &Preprocessing, classes: usize, side: Option<usize>) -> Option<String> {
     const DIMS: [usize; 3] = [9, 11, 7];
     const AFFINE: [[f64; 4]; 3] = [[-1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0], [0.0, 3.0, 0.0, 0.0]];
     let mut random = Random::new(0, "probe");
@@ -102,7 +112,7 @@ fn probe(preprocessing: &Preprocessing, side: Option<usize>) -> Option<String> {
     };
     let (scan, labels) = (volume(-1000.0, 1000.0), volume(0.0, 3.0));
     let site = preprocessing.sites.keys().next().map_or("", String::as_str);
-    let case = LabelledCase::new(scan, labels, site, 3, preprocessing).ok()?;
+    let case = LabelledCase::new(scan, labels, site, classes, preprocessing).ok()?;
     Some(sha256(&to_bytes(case, side)))
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::dataset::{LabelledCase, read_case};
 use crate::data::manifest::Case;
+use crate::data::memory::groups;
 use crate::error::Result;
 use crate::files::write;
 
@@ -78,12 +79,11 @@ impl Examination<'_> {
             }
             Ok(all)
         };
-        let by_case: Vec<Vec<CaseDice>> = self
-            .cases
-            .par_iter()
-            .with_max_len(1)
-            .map(judge)
-            .collect::<Result<_>>()?;
+        let mut by_case: Vec<Vec<CaseDice>> = Vec::with_capacity(self.cases.len());
+        for group in groups(&self.cases) {
+            let group: Vec<Vec<CaseDice>> = group.par_iter().with_max_len(1).map(judge).collect::<Result<_>>()?;
+            by_case.extend(group);
+        }
         let of_network = |place: usize| by_case.iter().map(|all| all[place].clone()).collect();
         Ok((0..networks.len()).map(of_network).collect())
     }

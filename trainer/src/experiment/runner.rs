@@ -105,6 +105,18 @@ impl Run {
         let chosen = chosen_cases(&manifest, experiment.cases_per_site);
         let (train, test): (Vec<&Case>, Vec<&Case>) = chosen.into_iter().partition(|case| case.train);
         let total: usize = train.iter().map(|case| case.slices).sum();
+        let sites = &experiment.preprocessing.sites;
+        if let Some(case) = train
+            .iter()
+            .chain(&test)
+            .find(|case| !sites.is_empty() && !sites.contains_key(&case.site))
+        {
+            let why = format!(
+                "it has [preprocessing.sites], and none for site '{0}'; add [preprocessing.sites.{0}]",
+                case.site
+            );
+            return Err(Error::invalid(&experiment.path, why));
+        }
         // Augmentation works on slices of their own size; without it they can be resized once and for all.
         let side = (!experiment.local.augment).then_some(sam.image_size);
         let prepared = Preparation::new(data_root, &manifest, &experiment.preprocessing, side).cases(&train)?;

@@ -8,7 +8,7 @@ use flapsam_model::segment::to_input;
 
 use super::{AdamW, Loss, Schedule, Target, loss};
 use crate::data::stacks::Batch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A network in training: its weights, and the optimizer that goes with them.
 #[derive(Debug, Clone)]
@@ -71,13 +71,22 @@ impl Learner {
     /// One optimizer step; returns the loss before it.
     ///
     /// # Errors
-    /// See [`Learner::backward`].
+    /// See [`Learner::backward`]; or the loss is not a number.
     pub fn step(&mut self, batch: &Batch) -> Result<f32> {
         let (loss, mut gradients) = self.backward(batch)?;
+        let value = to_vec(loss.total)[0];
+        if !value.is_finite() {
+            let why = format!(
+                "step {}: the loss is {value}, and the parameters would be too; lower 'base_lr', or look for a scan with \
+                 absurd values",
+                self.step + 1
+            );
+            return Err(Error::Message(why));
+        }
         let rate = self.schedule.rate(self.step);
         self.optimizer.step(&mut self.parameters, &mut gradients, rate);
         self.step += 1;
-        Ok(to_vec(loss.total)[0])
+        Ok(value)
     }
 
     /// The gradient of a parameter, row-major; `None` when the loss does not depend on it.

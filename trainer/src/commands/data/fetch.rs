@@ -7,9 +7,9 @@ use serde_json::json;
 use super::{Places, pin};
 use crate::commands::{Outcome, print_json};
 use crate::data::archive::{Limits, unpack};
-use crate::data::check::{is_pattern, locate};
 use crate::data::croissant::About;
 use crate::data::download::{Download, download};
+use crate::data::folder::{Folder, is_pattern};
 use crate::data::lock::{Pinned, pin as pin_files};
 use crate::data::manifest::{DataFile, Manifest, Part};
 use crate::error::{Error, Result};
@@ -39,8 +39,7 @@ const LIMITS: Limits = Limits {
 };
 
 pub fn run(args: Args) -> Result<Outcome> {
-    let manifest = args.places.locked(&args.name)?;
-    let folder = args.places.folder(&manifest);
+    let (manifest, folder) = args.places.local(&args.name)?;
     let jobs = jobs(&manifest, &folder)?;
     let stall = Duration::try_from_secs_f64(args.stall)
         .map_err(|why| Error::Message(format!("--stall {}: {why}; pass seconds, such as 30", args.stall)))?;
@@ -49,7 +48,12 @@ pub fn run(args: Args) -> Result<Outcome> {
     }
     let mut bytes = 0;
     for (place, job) in jobs.iter().enumerate() {
-        bytes += fetch(job, &folder, stall, &format!("file {} of {}", place + 1, jobs.len()))?;
+        bytes += fetch(
+            job,
+            folder.path(),
+            stall,
+            &format!("file {} of {}", place + 1, jobs.len()),
+        )?;
     }
     let pinned = match manifest.cases.is_empty() {
         true => None,
@@ -59,15 +63,18 @@ pub fn run(args: Args) -> Result<Outcome> {
     match args.json {
         true => print_json(&json!({
             "name": manifest.about.name,
-            "folder": folder,
+            "folder": folder.path(),
             "files_fetched": jobs.len(),
             "bytes_fetched": bytes,
             "files_pinned_now": pinned.as_ref().map_or(0, |pinned| pinned.files),
             "refused": refused,
+            "cases_missing": pinned.as_ref().map_or(0, |pinned| pinned.missing),
         }))?,
-        false => print(jobs.len(), bytes, &folder, pinned.as_ref()),
+        false => print(jobs.len(), bytes, folder.path(), pinned.as_ref()),
     }
-    Ok(match refused.is_empty() {
+    // An archive that holds other files than it should leaves cases missing.
+    let missing = pinned.as_ref().map_or(0, |pinned| pinned.missing);
+    Ok(match refused.is_empty() && missing == 0 {
         true => Outcome::Passed,
         false => Outcome::CheckFailed,
     })
@@ -77,6 +84,12 @@ fn print(files: usize, bytes: u64, folder: &Path, pinned: Option<&Pinned>) {
     println!("{files} files fetched ({bytes} bytes) into {}", folder.display());
     if let Some(pinned) = pinned {
         pin::print(pinned);
+        if !pinned.refused.is_empty() {
+            println!("Delete the files that were refused, and fetch them again.");
+        }
+        if pinned.missing > 0 {
+            println!("Missing cases were not among what was fetched: has the source changed?");
+        }
     }
 }
 
@@ -88,10 +101,10 @@ struct Job {
 }
 
 /// What is not there yet.
-fn jobs(manifest: &Manifest, folder: &Path) -> Result<Vec<Job>> {
+fn jobs(manifest: &Manifest, folder: &Folder) -> Result<Vec<Job>> {
     let mut jobs = Vec::new();
     let files = manifest.files.iter().zip(manifest.data_files());
-    for (object, file) in files.filter(|(_, file)| !folder.join(&file.path).is_file()) {
+    for (object, file) in files.filter(|(_, file)| !folder.path().join(&file.path).is_file()) {
         jobs.push(Job {
             url: object.content_url.clone(),
             file,
@@ -101,7 +114,7 @@ fn jobs(manifest: &Manifest, folder: &Path) -> Result<Vec<Job>> {
     let mut missing = Vec::new();
     for case in &manifest.cases {
         for (part, file) in [(Part::Image, &case.image), (Part::Label, &case.label)] {
-            if locate(folder, &file.path)?.is_none() {
+            if folder.locate(&file.path)?.is_none() {
                 missing.push((case, part, file));
             }
         }
@@ -124,7 +137,7 @@ fn jobs(manifest: &Manifest, folder: &Path) -> Result<Vec<Job>> {
     }
     for (case, part, file) in missing {
         let Some(source) = source(part).filter(|_| !is_pattern(&file.path)) else {
-            return Err(by_hand(manifest, folder, part));
+            return Err(by_hand(manifest, folder.path(), part));
         };
         jobs.push(Job {
             url: source.url.replace("{case_id}", &case.id),
@@ -137,9 +150,10 @@ fn jobs(manifest: &Manifest, folder: &Path) -> Result<Vec<Job>> {
 
 fn by_hand(manifest: &Manifest, folder: &Path, part: Part) -> Error {
     let about = &manifest.about;
-    let from = match &about.url {
-        Some(url) => format!("get it from {url}"),
-        None => format!("make it with 'flapsam {}'", about.name),
+    let from = match (&about.url, about.name.as_str()) {
+        (Some(url), _) => format!("get it from {url}"),
+        (None, "phantom") => "make it with 'flapsam phantom'".to_owned(),
+        (None, _) => "get it from its owner".to_owned(),
     };
     Error::Message(format!(
         "{} has no address from which a program may fetch a case's {}: {from}, put it into {}, and run 'flapsam data pin \

@@ -25,6 +25,9 @@ pub struct Args {
     /// Leave out scans without a mask and masks without a scan.
     #[arg(long)]
     skip_unpaired: bool,
+    /// Replace a manifest of this name.
+    #[arg(long)]
+    force: bool,
     /// Address of the licence.
     #[arg(long, default_value = "https://spdx.org/licenses/LicenseRef-not-for-distribution")]
     licence: String,
@@ -52,9 +55,14 @@ pub fn run(args: Args) -> Result<Outcome> {
         skip_unpaired: args.skip_unpaired,
         licence: args.licence,
     };
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let path = args.manifests.join(format!("{name}.json"));
+    if path.exists() && !args.force {
+        let why = "there is a manifest of this name already; rename the folder, or pass --force to replace it";
+        return Err(Error::invalid(&path, why));
+    }
     let manifest = import(&folder, &settings)?;
     manifest.write(&args.manifests)?;
-    let path = args.manifests.join(format!("{}.json", manifest.about.name));
     let train = manifest.cases.iter().filter(|case| case.train).count();
     let test = manifest.cases.len() - train;
     let shares = manifest.slice_shares();

@@ -10,7 +10,8 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use super::Outcome;
-use crate::data::lock::locked;
+use crate::data::folder::Folder;
+use crate::data::lock::{expand, locked};
 use crate::data::manifest::Manifest;
 use crate::error::{Error, Result};
 
@@ -85,13 +86,11 @@ impl Places {
         Err(Error::invalid(&path, why))
     }
 
-    /// The same with what was pinned on this disk.
-    fn locked(&self, name: &str) -> Result<Manifest> {
-        locked(self.published(name)?, &self.data)
-    }
-
-    /// The data set's folder.
-    fn folder(&self, manifest: &Manifest) -> PathBuf {
-        self.data.join(&manifest.about.name)
+    /// The same with what was pinned and what is found on this disk, and the data set's folder.
+    fn local(&self, name: &str) -> Result<(Manifest, Folder)> {
+        let mut manifest = locked(self.published(name)?, &self.data)?;
+        let folder = Folder::new(self.data.join(&manifest.about.name));
+        manifest.cases = expand(&manifest.cases, &folder)?;
+        Ok((manifest, folder))
     }
 }

@@ -70,15 +70,14 @@ pub fn run(args: Args) -> Result<Outcome> {
 }
 
 fn row(places: &Places, name: &str) -> Result<Row> {
-    let manifest = places.locked(name)?;
-    let folder = places.folder(&manifest);
-    let found = glance(&manifest, &folder)?;
+    let (manifest, folder) = places.local(name)?;
+    let found = glance(&manifest, &folder);
     let count = |state: State| found.iter().filter(|file| file.state == state).count();
     let prepared = prepared::folder(&places.data, &manifest.about.name);
     let lock = lock::path(&places.data, &manifest.about.name);
     Ok(Row {
         name: manifest.about.name,
-        folder,
+        folder: folder.path().to_owned(),
         files: found.len(),
         there: found.len() - count(State::Missing),
         wrong_size: count(State::Changed),
