@@ -7,7 +7,7 @@ use std::fs;
 use std::process::Command;
 
 use common::{python, root};
-use flapsam::data::augmentation::{Axis, Operation, Patch, Stack};
+use flapsam::data::batches::augmentation::{Axis, Operation, Patch, Stack};
 use safetensors::SafeTensors;
 
 /// Every operation that a case can hold, by the name that `tests/python/augmentation.py` gives it.

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use assert_cmd::Command;
 use common::{flapsam, root, shared};
-use flapsam::data::croissant::FileSet;
+use flapsam::data::manifest::croissant::FileSet;
 use flapsam::data::manifest::{Case, DataFile, Manifest, Part, Source};
 use mini::{SLICES_FIRST, SLICES_LAST, manifest, pair, prostate, put, write_manifest};
 use serde_json::Value;

@@ -8,8 +8,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use flapsam::data::archive::{Limits, unpack};
-use flapsam::data::download::{Download, Fetched, download};
+use flapsam::data::files::archive::{Limits, unpack};
+use flapsam::data::files::download::{Download, Fetched, download};
 use flate2::Crc;
 use flate2::write::{DeflateEncoder, GzEncoder};
 use server::{Ending, Reply, Server};

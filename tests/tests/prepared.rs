@@ -7,10 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::root;
-use flapsam::data::lock::{locked, pin};
+use flapsam::data::batches::prepared::{Preparation, PreparedCase};
+use flapsam::data::batches::stacks::stack;
+use flapsam::data::cases::lock::{locked, pin};
 use flapsam::data::manifest::{Case, Manifest};
-use flapsam::data::prepared::{Preparation, PreparedCase};
-use flapsam::data::stacks::stack;
 use flapsam::experiment::Experiment;
 use flapsam_model::preprocessing::{Preprocessing, Window};
 use flapsam_model::random::Random;

@@ -3,10 +3,10 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use super::{Outcome, print_made};
-use crate::data::croissant::{About, FileSet};
-use crate::data::dataset::read_volume;
-use crate::data::labels_to_ct::{scan_of, scanner};
+use crate::data::cases::dataset::read_volume;
+use crate::data::manifest::croissant::{About, FileSet};
 use crate::data::manifest::{Case, DataFile, Manifest};
+use crate::data::synthetic::labels_to_ct::{scan_of, scanner};
 use crate::error::{Error, Result};
 use crate::files::read;
 use crate::progress::Progress;

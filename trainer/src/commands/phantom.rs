@@ -3,9 +3,9 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::{Outcome, print_made};
-use crate::data::croissant::{About, FileSet};
+use crate::data::manifest::croissant::{About, FileSet};
 use crate::data::manifest::{Case, DataFile, Manifest};
-use crate::data::phantom::{PhantomCase, cases};
+use crate::data::synthetic::phantom::{PhantomCase, cases};
 use crate::error::Result;
 use crate::progress::Progress;
 

@@ -7,7 +7,7 @@ use flapsam_model::segment::segment;
 use serde::Serialize;
 
 use super::{Outcome, print_json};
-use crate::data::dataset::read_volume;
+use crate::data::cases::dataset::read_volume;
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::{Error, Result};
 use crate::files::{read, read_state_dict, write};

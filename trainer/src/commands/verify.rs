@@ -3,9 +3,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{Outcome, phantom, print_json};
-use crate::data::check::{Checked, State, check};
-use crate::data::folder::Folder;
-use crate::data::lock::ready;
+use crate::data::cases::lock::ready;
+use crate::data::files::check::{Checked, State, check};
+use crate::data::files::folder::Folder;
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Provenance, run as run_experiment};

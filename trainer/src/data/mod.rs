@@ -1,19 +1,10 @@
-//! Data sets: their manifests, how they are fetched, checked and made, and batches from them.
+//! Data sets, from the manifest to a batch; each module knows only those before it.
+//!
+//! [`manifest`] says what a data set consists of, [`files`] fetches and checks its files, [`cases`] reads scans with their
+//! labels, [`batches`] prepares, augments and stacks them. [`synthetic`] makes data sets that need no download.
 
-pub mod archive;
-pub mod augmentation;
-pub mod check;
-pub mod croissant;
-pub mod dataset;
-pub mod download;
-pub mod folder;
-pub mod import;
-pub mod labels_to_ct;
-pub mod lock;
+pub mod batches;
+pub mod cases;
+pub mod files;
 pub mod manifest;
-pub mod memory;
-pub mod natural;
-pub mod paint;
-pub mod phantom;
-pub mod prepared;
-pub mod stacks;
+pub mod synthetic;

@@ -7,9 +7,9 @@ use flapsam_model::segment::segment;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::data::dataset::{LabelledCase, read_case};
+use crate::data::cases::dataset::{LabelledCase, read_case};
+use crate::data::cases::memory::groups;
 use crate::data::manifest::Case;
-use crate::data::memory::groups;
 use crate::error::Result;
 use crate::files::write;
 

@@ -5,8 +5,8 @@ use flapsam_model::parameters::StateDict;
 use flapsam_model::random::Random;
 use serde::{Deserialize, Serialize};
 
-use crate::data::prepared::PreparedCase;
-use crate::data::stacks::{collate, stack};
+use crate::data::batches::prepared::PreparedCase;
+use crate::data::batches::stacks::{collate, stack};
 use crate::error::Result;
 use crate::training::Learner;
 

@@ -7,7 +7,7 @@ use flapsam_model::sam::Sam;
 use flapsam_model::segment::to_input;
 
 use super::{AdamW, Loss, Schedule, Target, loss};
-use crate::data::stacks::Batch;
+use crate::data::batches::stacks::Batch;
 use crate::error::{Error, Result};
 
 /// A network in training: its weights, and the optimizer that goes with them.

@@ -9,7 +9,7 @@ use flapsam_model::random::Random;
 use flapsam_model::sam::Sam;
 
 use super::{AdamW, Schedule};
-use crate::data::natural::NaturalImage;
+use crate::data::synthetic::natural::NaturalImage;
 use crate::error::Result;
 
 /// Pretraining of an official SAM on procedural images, by prompts: given clicks or a box, find the shape that they mean.

@@ -16,7 +16,7 @@ use flapsam_model::random::Random;
 use flapsam_model::sam::{Sam, box_points};
 use serde::{Deserialize, Serialize};
 
-use crate::data::stacks::Batch;
+use crate::data::batches::stacks::Batch;
 use crate::error::{Error, Result};
 use crate::federation::aggregation;
 use crate::files::{read_json, read_state_dict};

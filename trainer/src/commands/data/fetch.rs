@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::{Places, pin};
 use crate::commands::{Outcome, print_json};
-use crate::data::archive::{Limits, unpack};
-use crate::data::croissant::About;
-use crate::data::download::{Download, download};
-use crate::data::folder::{Folder, is_pattern};
-use crate::data::lock::{Pinned, pin as pin_files};
+use crate::data::cases::lock::{Pinned, pin as pin_files};
+use crate::data::files::archive::{Limits, unpack};
+use crate::data::files::download::{Download, download};
+use crate::data::files::folder::{Folder, is_pattern};
+use crate::data::manifest::croissant::About;
 use crate::data::manifest::{DataFile, Manifest, Part};
 use crate::error::{Error, Result};
 use crate::progress::Progress;

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::commands::{Outcome, print_json};
-use crate::data::import::{Settings, import};
+use crate::data::cases::import::{Settings, import};
 use crate::error::{Error, Result};
 
 #[derive(Debug, clap::Args)]

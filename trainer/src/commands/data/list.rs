@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Places;
 use crate::commands::{Outcome, print_json};
-use crate::data::lock::is_template;
+use crate::data::cases::lock::is_template;
 use crate::data::manifest::{Case, Manifest};
 use crate::error::Result;
 

@@ -10,8 +10,8 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use super::Outcome;
-use crate::data::folder::Folder;
-use crate::data::lock::{expand, locked};
+use crate::data::cases::lock::{expand, locked};
+use crate::data::files::folder::Folder;
 use crate::data::manifest::Manifest;
 use crate::error::{Error, Result};
 

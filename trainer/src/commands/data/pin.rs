@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::Places;
 use crate::commands::{Outcome, print_json};
-use crate::data::lock::{Pinned, pin};
+use crate::data::cases::lock::{Pinned, pin};
 use crate::error::Result;
 
 #[derive(Debug, clap::Args)]

@@ -5,8 +5,9 @@ use serde::Serialize;
 
 use super::Places;
 use crate::commands::{Outcome, print_json};
-use crate::data::check::{State, glance};
-use crate::data::{lock, prepared};
+use crate::data::batches::prepared;
+use crate::data::cases::lock;
+use crate::data::files::check::{State, glance};
 use crate::error::Result;
 
 #[derive(Debug, clap::Args)]

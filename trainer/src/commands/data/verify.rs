@@ -2,7 +2,7 @@ use serde::Serialize;
 
 use super::Places;
 use crate::commands::{Outcome, print_json};
-use crate::data::check::{Checked, State, check};
+use crate::data::files::check::{Checked, State, check};
 use crate::error::Result;
 
 #[derive(Debug, clap::Args)]

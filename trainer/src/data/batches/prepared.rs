@@ -18,9 +18,9 @@ use flapsam_model::volume::Volume;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata, TensorView, serialize};
 
-use super::dataset::{LabelledCase, read_case};
-use super::manifest::{Case, Manifest};
-use super::memory::groups;
+use crate::data::cases::dataset::{LabelledCase, read_case};
+use crate::data::cases::memory::groups;
+use crate::data::manifest::{Case, Manifest};
 use crate::error::{Error, Result};
 use crate::files::write;
 use crate::progress::Progress;

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::folder::Folder;
-use super::manifest::{DataFile, Manifest};
+use crate::data::manifest::{DataFile, Manifest};
 use crate::files::sha256_file;
 use crate::progress::Progress;
 

@@ -1,14 +1,16 @@
 //! Manifests: what a data set consists of, with the checksum of every file (Croissant JSON-LD).
 
+pub mod croissant;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
 use flapsam_model::checkpoint::sha256;
 use serde::{Deserialize, Serialize};
 
-use super::croissant::{About, Document, FileObject, FileSet, RecordSet, Resource};
 use crate::error::{Error, Result};
 use crate::files::{read, write};
+use croissant::{About, Document, FileObject, FileSet, RecordSet, Resource};
 
 /// One case of a data set: a row of its table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,10 +192,37 @@ impl Manifest {
     /// The manifest and its table of cases, as files' contents.
     pub fn to_files(&self) -> (String, String) {
         let table = table(&self.cases);
-        let document = Document::new(self, &sha256(table.as_bytes()));
+        let document = self.document(&sha256(table.as_bytes()));
         let mut text = serde_json::to_string_pretty(&document).expect("a manifest is plain text and numbers");
         text.push('\n');
         (text, table)
+    }
+
+    /// The document of the data set. With cases, their table is `NAME.csv` of this checksum.
+    fn document(&self, table_sha256: &str) -> Document {
+        let mut distribution = Vec::new();
+        let mut record_sets = Vec::new();
+        if !self.cases.is_empty() {
+            distribution.push(Resource::File(FileObject::cases(&self.about.name, table_sha256)));
+            let sites: BTreeSet<&str> = self.cases.iter().map(|case| case.site.as_str()).collect();
+            let classes = self.classes.iter().map(String::as_str);
+            record_sets.extend([
+                RecordSet::cases(),
+                RecordSet::of_names("site", "The clients of the federation.", None, sites),
+                RecordSet::of_names("split", "What a case is for.", Some("cr:Split"), ["train", "test"]),
+                RecordSet::of_names("class", "What the labels mean, counted from 0.", None, classes),
+            ]);
+        }
+        distribution.extend(self.files.iter().cloned().map(Resource::File));
+        distribution.extend(self.sets.iter().cloned().map(Resource::Set));
+        if !self.sources.is_empty() {
+            let description = "From where the files are fetched. {case_id} stands for a case's name; of an archive, no \
+                               checksum is published.";
+            let rows = self.sources.iter();
+            let rows = rows.map(|source| [source.part.name(), source.url.as_str()]);
+            record_sets.push(RecordSet::inline("source", description, ["part", "url"], rows));
+        }
+        Document::new(self.about.clone(), distribution, record_sets)
     }
 
     /// Writes `NAME.json` and `NAME.csv` into a folder.

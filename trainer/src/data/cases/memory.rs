@@ -1,6 +1,6 @@
 //! How many whole volumes may be in memory at a time.
 
-use super::manifest::Case;
+use crate::data::manifest::Case;
 
 /// A case takes about this many times its compressed scan: values and labels as they are read, in axial order, and as
 /// they are written, at four bytes each, from files that are gzipped to a third or so of two bytes.

@@ -11,8 +11,8 @@ use glob::Pattern;
 use rayon::prelude::*;
 
 use super::dataset::check_pair;
-use super::folder::{Folder, is_pattern};
-use super::manifest::{Case, DataFile, Manifest, parse_cases, table};
+use crate::data::files::folder::{Folder, is_pattern};
+use crate::data::manifest::{Case, DataFile, Manifest, parse_cases, table};
 use crate::error::{Error, Result};
 use crate::files::{read, write};
 use crate::progress::Progress;

@@ -11,9 +11,9 @@ use flapsam_model::volume::Volume;
 use jiff::Timestamp;
 use rayon::prelude::*;
 
-use super::croissant::{About, FileSet};
 use super::dataset::check_pair;
-use super::manifest::{Case, DataFile, Manifest, check_distinct};
+use crate::data::manifest::croissant::{About, FileSet};
+use crate::data::manifest::{Case, DataFile, Manifest, check_distinct};
 use crate::error::{Error, Result};
 use crate::files::read;
 use crate::progress::Progress;

@@ -1,11 +1,7 @@
 //! Croissant 1.1 (MLCommons): the JSON-LD document in which a manifest describes its data set.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-
-use super::manifest::Manifest;
 
 /// A data set's description.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,7 +90,7 @@ pub struct FileObject {
 
 impl FileObject {
     /// The table of cases of this checksum, `NAME.csv` beside the document.
-    fn cases(name: &str, sha256: &str) -> Self {
+    pub fn cases(name: &str, sha256: &str) -> Self {
         Self {
             id: CASES.into(),
             name: CASES.into(),
@@ -180,7 +176,7 @@ impl RecordSet {
     }
 
     /// A table in the document itself; its first column is its key.
-    fn inline<'a, const N: usize>(
+    pub fn inline<'a, const N: usize>(
         id: &str,
         description: &str,
         columns: [&str; N],
@@ -208,91 +204,71 @@ impl RecordSet {
         }
     }
 
-    /// A table of names, in the document itself.
-    fn of_names<'a>(id: &str, description: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
-        Self::inline(id, description, ["name"], names.into_iter().map(|name| [name]))
+    /// The table of cases, which is a file of its own.
+    pub fn cases() -> Self {
+        let field = |column: &str, description: &str, kind: &str| {
+            json!({
+                "@type": "cr:Field",
+                "@id": format!("case/{column}"),
+                "name": column,
+                "description": description,
+                "dataType": kind,
+                "source": {"fileObject": {"@id": "cases"}, "extract": {"column": column}}
+            })
+        };
+        let reference = |column: &str, description: &str| {
+            let mut field = field(column, description, "sc:Text");
+            field["references"] = json!({"field": {"@id": format!("{column}/name")}});
+            field
+        };
+        Self {
+            kind: "cr:RecordSet".into(),
+            id: "case".into(),
+            name: "case".into(),
+            description: "One scan with its labels.".into(),
+            data_type: None,
+            key: json!({"@id": "case/case_id"}),
+            field: vec![
+                field("case_id", "Its name.", "sc:Text"),
+                reference("site", "The client that holds it."),
+                reference("split", "What it is for."),
+                field("slices", "Number of axial slices.", "sc:Integer"),
+                field("image", "The scan's file.", "sc:Text"),
+                field("image_sha256", "The scan's checksum.", "sc:Text"),
+                field("image_bytes", "The scan's size.", "sc:Integer"),
+                field("label", "The labels' file.", "sc:Text"),
+                field("label_sha256", "The labels' checksum.", "sc:Text"),
+                field("label_bytes", "The labels' size.", "sc:Integer"),
+            ],
+            data: Vec::new(),
+        }
+    }
+
+    /// A table of names, in the document itself; of a kind that Croissant knows, where there is one.
+    pub fn of_names<'a>(
+        id: &str,
+        description: &str,
+        data_type: Option<&str>,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        Self {
+            data_type: data_type.map(str::to_owned),
+            ..Self::inline(id, description, ["name"], names.into_iter().map(|name| [name]))
+        }
     }
 }
 
 impl Document {
-    /// The document of a data set. With cases, their table is `NAME.csv` of this checksum.
-    pub fn new(manifest: &Manifest, table_sha256: &str) -> Self {
-        let mut distribution = Vec::new();
-        let mut record_sets = Vec::new();
-        if !manifest.cases.is_empty() {
-            let table = FileObject::cases(&manifest.about.name, table_sha256);
-            distribution.push(Resource::File(table));
-            let mut splits = RecordSet::of_names("split", "What a case is for.", ["train", "test"]);
-            splits.data_type = Some("cr:Split".into());
-            let sites: BTreeSet<&str> = manifest.cases.iter().map(|case| case.site.as_str()).collect();
-            record_sets.extend([
-                cases(),
-                RecordSet::of_names("site", "The clients of the federation.", sites),
-                splits,
-                RecordSet::of_names(
-                    "class",
-                    "What the labels mean, counted from 0.",
-                    manifest.classes.iter().map(String::as_str),
-                ),
-            ]);
-        }
-        distribution.extend(manifest.files.iter().cloned().map(Resource::File));
-        distribution.extend(manifest.sets.iter().cloned().map(Resource::Set));
-        if !manifest.sources.is_empty() {
-            let description = "From where the files are fetched. {case_id} stands for a case's name; of an archive, no \
-                               checksum is published.";
-            let rows = manifest.sources.iter();
-            let rows = rows.map(|source| [source.part.name(), source.url.as_str()]);
-            record_sets.push(RecordSet::inline("source", description, ["part", "url"], rows));
-        }
+    /// A data set's document.
+    pub fn new(about: About, distribution: Vec<Resource>, record_sets: Vec<RecordSet>) -> Self {
         Self {
             context: context(),
             kind: "sc:Dataset".into(),
             conforms_to: "http://mlcommons.org/croissant/1.1".into(),
-            about: manifest.about.clone(),
+            about,
             distribution,
             record_sets,
         }
-    }
-}
-
-/// The table of cases, which is a file of its own.
-fn cases() -> RecordSet {
-    let field = |column: &str, description: &str, kind: &str| {
-        json!({
-            "@type": "cr:Field",
-            "@id": format!("case/{column}"),
-            "name": column,
-            "description": description,
-            "dataType": kind,
-            "source": {"fileObject": {"@id": "cases"}, "extract": {"column": column}}
-        })
-    };
-    let reference = |column: &str, description: &str| {
-        let mut field = field(column, description, "sc:Text");
-        field["references"] = json!({"field": {"@id": format!("{column}/name")}});
-        field
-    };
-    RecordSet {
-        kind: "cr:RecordSet".into(),
-        id: "case".into(),
-        name: "case".into(),
-        description: "One scan with its labels.".into(),
-        data_type: None,
-        key: json!({"@id": "case/case_id"}),
-        field: vec![
-            field("case_id", "Its name.", "sc:Text"),
-            reference("site", "The client that holds it."),
-            reference("split", "What it is for."),
-            field("slices", "Number of axial slices.", "sc:Integer"),
-            field("image", "The scan's file.", "sc:Text"),
-            field("image_sha256", "The scan's checksum.", "sc:Text"),
-            field("image_bytes", "The scan's size.", "sc:Integer"),
-            field("label", "The labels' file.", "sc:Text"),
-            field("label_sha256", "The labels' checksum.", "sc:Text"),
-            field("label_bytes", "The labels' size.", "sc:Integer"),
-        ],
-        data: Vec::new(),
     }
 }
 

@@ -6,7 +6,7 @@ use flapsam_model::checkpoint::sha256;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::volume::{Slices, Volume};
 
-use super::manifest::{Case, DataFile};
+use crate::data::manifest::{Case, DataFile};
 use crate::error::{Error, Result};
 use crate::files::read;
 
