@@ -128,6 +128,22 @@ fn a_changed_golden_figure_fails() {
     );
 }
 
+/// The golden figures tell aggregations apart: what another line of the server's code would make of the clients' pairs
+/// does not pass for what the reference makes of them.
+#[test]
+fn another_aggregation_fails() {
+    let folder = TempDir::new().unwrap();
+    let (config, _) = micro_suite(folder.path());
+    let text = fs::read_to_string(&config).unwrap();
+    let changed = text.replace("rank = 4", "rank = 4\naggregation = \"mean_of_factors\"");
+    assert_ne!(text, changed);
+    fs::write(&config, changed).unwrap();
+    let (code, text) = verify(folder.path(), data());
+    assert_eq!(code, 1, "{text}");
+    let line = text.lines().find(|line| line.contains("round_1.lora_error")).unwrap();
+    assert!(line.contains("FAILED"), "{text}");
+}
+
 #[test]
 fn a_changed_data_byte_fails() {
     let folder = TempDir::new().unwrap();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
-use crate::federation::LocalTraining;
+use crate::federation::{Aggregation, LocalTraining};
 use crate::files::read;
 use crate::training::Schedule;
 
@@ -38,6 +38,9 @@ pub struct Experiment {
     /// How the pairs start.
     #[serde(default)]
     pub lora_init: LoraInit,
+    /// How the server makes one LoRA pair of the clients' pairs.
+    #[serde(default)]
+    pub aggregation: Aggregation,
     /// Rounds of one local epoch each.
     pub rounds: usize,
     /// One run for each.

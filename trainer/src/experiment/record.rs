@@ -45,6 +45,8 @@ pub struct RoundRecord {
     /// Norm of all averaged parameters as one vector; none for clients alone. LoRA pairs count by their products, since
     /// the factors are free to turn.
     pub global_norm: Option<f64>,
+    /// How far the averaged LoRA pairs are from the mean of the clients' products, as a share of its norm.
+    pub lora_error: Option<f64>,
 }
 
 /// Where a run's figures come from, as `provenance.json`.

@@ -18,7 +18,7 @@ use crate::data::cases::lock::ready;
 use crate::data::manifest::{Case, Manifest};
 use crate::device::OpenDevice;
 use crate::error::{Error, Result};
-use crate::federation::{Client, Epoch, Traffic, aggregate, norm};
+use crate::federation::{Client, Epoch, Traffic, aggregate, lora_error, norm};
 use crate::files::{create_folder, read, read_state_dict, write, write_json};
 use crate::progress::Progress;
 use crate::training::{AdamW, Learner};
@@ -189,7 +189,7 @@ impl Run {
         for round in 1..=self.experiment.rounds {
             let loss = self.local_epochs(clients, round, progress, &mut time)?;
             let updates: Vec<StateDict> = clients.iter().map(|(_, client)| sent(client.trained())).collect();
-            let global = aggregate(&updates, &weights);
+            let global = aggregate(&updates, &weights, self.experiment.aggregation);
             clients.iter_mut().for_each(|(_, client)| client.receive(&global));
             let traffic = Traffic::round(&updates, &global);
             rounds.push(RoundRecord {
@@ -197,6 +197,7 @@ impl Run {
                 loss,
                 traffic,
                 global_norm: Some(norm(&global)),
+                lora_error: lora_error(&updates, &weights, &global),
             });
         }
         Ok((rounds, time))
@@ -215,6 +216,7 @@ impl Run {
                 loss: self.local_epochs(clients, round, progress, &mut time)?,
                 traffic: Traffic::default(),
                 global_norm: None,
+                lora_error: None,
             })
         };
         let rounds = (1..=self.experiment.rounds).map(epoch).collect::<Result<_>>()?;

@@ -2,6 +2,7 @@
 
 use flapsam_model::parameters::Array;
 use nalgebra::DMatrix;
+use serde::{Deserialize, Serialize};
 
 /// `sum_i w_i x_i` in double precision, in the order of the clients.
 ///
@@ -20,6 +21,17 @@ pub fn weighted_mean(clients: &[&Array], weights: &[f64]) -> Array {
     Array::new(clients[0].shape.clone(), values)
 }
 
+/// How the server makes one LoRA pair of the clients' pairs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aggregation {
+    /// The nearest pair to the weighted mean of the products (the reference).
+    #[default]
+    ProductSvd,
+    /// The weighted means of A and of B. Their product is not the mean of the products.
+    MeanOfFactors,
+}
+
 /// `sum_i w_i B_i A_i`, `[out, in]`, of pairs `(A [rank, in], B [out, rank])`.
 ///
 /// # Panics
@@ -27,6 +39,15 @@ pub fn weighted_mean(clients: &[&Array], weights: &[f64]) -> Array {
 pub fn weighted_product(pairs: &[(&Array, &Array)], weights: &[f64]) -> Array {
     let (tall, wide) = stacked(pairs, weights);
     from_matrix(&(tall * wide))
+}
+
+/// The Frobenius norm of `sum_i w_i B_i A_i`, from the small triangular factors of the stacked pairs.
+///
+/// # Panics
+/// If there is no pair (a programming error).
+pub fn product_norm(pairs: &[(&Array, &Array)], weights: &[f64]) -> f64 {
+    let (tall, wide) = stacked(pairs, weights);
+    (tall.qr().r() * wide.transpose().qr().r().transpose()).norm()
 }
 
 /// The pair `(A, B)` of the pairs' own rank whose product is nearest to `sum_i w_i B_i A_i`: `B = U`, `A = S V^T` of

@@ -4,5 +4,6 @@ pub mod aggregation;
 mod client;
 mod server;
 
+pub use aggregation::Aggregation;
 pub use client::{Client, Epoch, LocalTraining};
-pub use server::{Traffic, aggregate, norm};
+pub use server::{Traffic, aggregate, lora_error, norm};

@@ -25,6 +25,8 @@ const PART_TOLERANCE: f64 = 0.05;
 const UNTRAINED_TOLERANCE: f64 = 0.001;
 /// Loss and norm of the first round: moved by 0.0001.
 const FIRST_ROUND_TOLERANCE: f64 = 0.0004;
+/// How far the first round's LoRA pairs are from the exact mean: moved by 0.0000033.
+const LORA_ERROR_TOLERANCE: f64 = 0.00001;
 
 /// One figure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -79,6 +81,9 @@ pub fn figures(record: &Record, provenance: &Provenance) -> Figures {
         }
         if let Some(norm) = first.global_norm {
             figures.insert("round_1.global_norm".into(), measured(norm, FIRST_ROUND_TOLERANCE));
+        }
+        if let Some(error) = first.lora_error {
+            figures.insert("round_1.lora_error".into(), measured(error, LORA_ERROR_TOLERANCE));
         }
     }
     figures
