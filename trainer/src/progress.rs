@@ -29,7 +29,12 @@ impl Progress {
             self.0.set_length(total);
         }
         self.0.set_message(message.to_owned());
+        let resumed = self.0.position() == 0;
         self.0.set_position(done);
+        if resumed {
+            // What was done before says nothing of how fast the rest comes.
+            self.0.reset_eta();
+        }
     }
 
     /// So many bytes more are done.
