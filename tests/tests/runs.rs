@@ -122,6 +122,36 @@ fn full_fine_tuning_and_clients_alone_run_too() {
     }
 }
 
+/// Half of the six clients take part in a round; which, the seed decides, and only they send.
+#[test]
+fn clients_may_sit_out_a_round() {
+    let folder = TempDir::new().unwrap();
+    let with = |participation: &str| {
+        let config = experiment(folder.path(), |text| {
+            text.replace("rank = 4", &format!("rank = 4\n{participation}"))
+        });
+        let run = run(
+            &config,
+            &folder.path().join(participation.replace([' ', '=', '.'], "-")),
+            "2",
+        );
+        let metrics = fs::read(run.join("metrics.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&metrics).unwrap()
+    };
+    let (all, half) = (with("participation = 1.0"), with("participation = 0.5"));
+    let up = |metrics: &serde_json::Value, round: usize| metrics["rounds"][round]["traffic"]["up"].as_u64().unwrap();
+    let who = |metrics: &serde_json::Value, round: usize| {
+        let losses = metrics["rounds"][round]["loss"].as_object().unwrap();
+        losses.keys().cloned().collect::<Vec<_>>()
+    };
+    for round in 0..2 {
+        assert_eq!(up(&all, round), 2 * up(&half, round));
+        assert_eq!((who(&all, round).len(), who(&half, round).len()), (6, 3));
+    }
+    assert_ne!(who(&half, 0), who(&half, 1), "another three in another round");
+    assert_eq!(with("participation = 0.5"), half);
+}
+
 /// `segment` with the adapter of a run, on the CPU.
 fn segment(run: &Path, scan: &Path, mask: &Path) -> Command {
     let mut command = flapsam();

@@ -41,6 +41,10 @@ pub struct Experiment {
     /// How the server makes one LoRA pair of the clients' pairs.
     #[serde(default)]
     pub aggregation: Aggregation,
+    /// The share of clients that take part in a round, drawn anew for each by the seed: above 0, at most 1. A client that
+    /// sits out gets the server's state when it takes part next.
+    #[serde(default = "all_of_them")]
+    pub participation: f64,
     /// Rounds of one local epoch each.
     pub rounds: usize,
     /// One run for each.
@@ -93,6 +97,10 @@ impl ScheduleSettings {
     }
 }
 
+fn all_of_them() -> f64 {
+    1.0
+}
+
 /// With whom a client trains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -128,6 +136,13 @@ impl Experiment {
             ),
             ("schedule.max_epochs", experiment.schedule.max_epochs.unwrap_or(1)),
         ];
+        if !(experiment.participation > 0.0 && experiment.participation <= 1.0) {
+            let why = format!(
+                "'participation' is {}; it must be above 0 and at most 1",
+                experiment.participation
+            );
+            return Err(Error::invalid(path, why));
+        }
         let decay = (experiment.schedule.max_iterations, experiment.schedule.max_epochs);
         if decay.0.is_some() == decay.1.is_some() {
             let why = "[schedule] must have either 'max_iterations' or 'max_epochs'";

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -7,6 +7,7 @@ use flapsam_model::checkpoint::{adapt, sha256};
 use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::method::is_personal;
 use flapsam_model::parameters::{Parameters, StateDict};
+use flapsam_model::random::Random;
 use flapsam_model::sam::Sam;
 use rayon::prelude::*;
 
@@ -183,12 +184,21 @@ impl Run {
 
     /// Rounds of local epochs from the common state, and averaging.
     fn federate(&self, clients: &mut [(f64, Client)], progress: &Progress) -> Result<(Vec<RoundRecord>, TrainingTime)> {
-        let weights: Vec<f64> = clients.iter().map(|(weight, _)| *weight).collect();
         let mut rounds = Vec::new();
         let mut time = TrainingTime::default();
         for round in 1..=self.experiment.rounds {
-            let loss = self.local_epochs(clients, round, progress, &mut time)?;
-            let updates: Vec<StateDict> = clients.iter().map(|(_, client)| sent(client.trained())).collect();
+            let taking_part = self.participants(clients.len(), round);
+            let mut chosen: Vec<&mut (f64, Client)> = Vec::with_capacity(taking_part.len());
+            chosen.extend(
+                clients
+                    .iter_mut()
+                    .enumerate()
+                    .filter_map(|(place, client)| taking_part.contains(&place).then_some(client)),
+            );
+            let total: f64 = chosen.iter().map(|(weight, _)| weight).sum();
+            let weights: Vec<f64> = chosen.iter().map(|(weight, _)| weight / total).collect();
+            let loss = self.local_epochs(&mut chosen, round, progress, &mut time)?;
+            let updates: Vec<StateDict> = chosen.iter().map(|(_, client)| sent(client.trained())).collect();
             let global = aggregate(&updates, &weights, self.experiment.aggregation);
             clients.iter_mut().for_each(|(_, client)| client.receive(&global));
             let traffic = Traffic::round(&updates, &global);
@@ -203,6 +213,14 @@ impl Run {
         Ok((rounds, time))
     }
 
+    /// The clients that take part in a round, drawn by the seed; all of them unless the experiment says otherwise.
+    fn participants(&self, clients: usize, round: usize) -> BTreeSet<usize> {
+        let wanted = (self.experiment.participation * clients as f64).ceil() as usize;
+        let mut all: Vec<usize> = (0..clients).collect();
+        Random::new(self.seed, &format!("participants/round {round}")).shuffle(&mut all);
+        all.into_iter().take(wanted.max(1)).collect()
+    }
+
     /// As many local epochs as there are rounds, and nothing travels.
     fn train_alone(
         &self,
@@ -210,10 +228,11 @@ impl Run {
         progress: &Progress,
     ) -> Result<(Vec<RoundRecord>, TrainingTime)> {
         let mut time = TrainingTime::default();
+        let mut all: Vec<&mut (f64, Client)> = clients.iter_mut().collect();
         let epoch = |round| {
             Ok(RoundRecord {
                 round,
-                loss: self.local_epochs(clients, round, progress, &mut time)?,
+                loss: self.local_epochs(&mut all, round, progress, &mut time)?,
                 traffic: Traffic::default(),
                 global_norm: None,
                 lora_error: None,
@@ -226,13 +245,13 @@ impl Run {
     /// Every client's local epoch, side by side: they do not know of each other, so the order does not matter.
     fn local_epochs(
         &self,
-        clients: &mut [(f64, Client)],
+        clients: &mut [&mut (f64, Client)],
         round: usize,
         progress: &Progress,
         time: &mut TrainingTime,
     ) -> Result<BTreeMap<String, f64>> {
         // The largest first: started last, it would keep everyone waiting.
-        let mut order: Vec<&mut (f64, Client)> = clients.iter_mut().collect();
+        let mut order: Vec<&mut (f64, Client)> = clients.iter_mut().map(|client| &mut **client).collect();
         order.sort_by(|(one, _), (other, _)| other.total_cmp(one));
         let epochs = order.into_par_iter().with_max_len(1).map(|(_, client)| {
             let epoch = client.local_epoch(round, &self.experiment.local)?;
