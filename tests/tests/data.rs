@@ -336,6 +336,11 @@ fn a_data_set_known_by_patterns_must_be_pinned_first() {
 
 /// A ZIP archive of the IXI layout with every case of the manifest, inside the folder that Mendeley puts around it.
 fn ixi_archive(ixi: &Manifest) -> Vec<u8> {
+    ixi_archive_with(ixi, |_, _| None)
+}
+
+/// The same with other bytes for some files, by case and kind.
+fn ixi_archive_with(ixi: &Manifest, other: impl Fn(&str, &str) -> Option<Vec<u8>>) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default();
     for (place, case) in ixi.cases.iter().enumerate() {
@@ -344,7 +349,7 @@ fn ixi_archive(ixi: &Manifest) -> Vec<u8> {
         for (kind, name, bytes) in [("T1", "T1", image), ("label", "brain", labels)] {
             zip.start_file(format!("{folder}/{kind}/{}_{name}.nii.gz", case.id), options)
                 .unwrap();
-            zip.write_all(&bytes).unwrap();
+            zip.write_all(&other(&case.id, kind).unwrap_or(bytes)).unwrap();
         }
     }
     zip.finish().unwrap().into_inner()
@@ -385,6 +390,20 @@ fn ixi_is_fetched_as_an_archive_pinned_and_trained_on() {
     let metrics = train(&manifest, folder.path(), "resample = [12, 10, 8]");
     let weights = ["Guys", "HH", "IOP"].map(|site| metrics["weights"][site].as_f64().unwrap());
     assert_eq!(weights, [1.0 / 3.0; 3], "one case of each site");
+
+    // A later archive with another file in it is noticed: one file was lost, and all are fetched again.
+    let first = ixi.cases[0].clone();
+    let (image, _) = pair(99, [10, 6, 7], SLICES_LAST, 1);
+    let other = ixi_archive_with(&ixi, |id, kind| (id == first.id && kind == "T1").then(|| image.clone()));
+    server.serve("/ixi.zip", [Reply::honest(&other)]);
+    let lock = fs::read_to_string(folder.path().join("fed-ixi.lock.csv")).unwrap();
+    let lost = lock.lines().nth(3).unwrap().split(',').nth(4).unwrap();
+    fs::remove_file(folder.path().join("fed-ixi").join(lost)).unwrap();
+    let (code, fetched, _) = data("fetch", &[&name, "--accept-licence", "cc-by-sa-3.0"], folder.path());
+    assert_eq!(code, 1);
+    let changed = fetched["changed"].as_array().unwrap();
+    assert_eq!(changed.len(), 1);
+    assert!(changed[0]["path"].as_str().unwrap().contains(&first.id));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::{Places, pin};
 use crate::commands::{Outcome, print_json};
 use crate::data::cases::lock::{Pinned, pin as pin_files};
 use crate::data::files::archive::{Limits, unpack};
+use crate::data::files::check::{Checked, State, check};
 use crate::data::files::download::{Download, download};
 use crate::data::files::folder::{Folder, is_pattern};
 use crate::data::manifest::croissant::About;
@@ -55,6 +56,15 @@ pub fn run(args: Args) -> Result<Outcome> {
             &format!("file {} of {}", place + 1, jobs.len()),
         )?;
     }
+    // An archive brings all files anew, those too that were pinned before: it may hold others by now.
+    let changed: Vec<Checked> = match jobs.iter().any(|job| job.archive) {
+        true => check(&manifest, &Folder::new(folder.path().to_owned())),
+        false => Vec::new(),
+    };
+    let changed: Vec<Checked> = changed
+        .into_iter()
+        .filter(|file| file.state == State::Changed)
+        .collect();
     let pinned = match manifest.cases.is_empty() {
         true => None,
         false => Some(pin_files(args.places.published(&args.name)?, &args.places.data)?),
@@ -68,20 +78,28 @@ pub fn run(args: Args) -> Result<Outcome> {
             "bytes_fetched": bytes,
             "files_pinned_now": pinned.as_ref().map_or(0, |pinned| pinned.files),
             "refused": refused,
+            "changed": changed,
             "cases_missing": pinned.as_ref().map_or(0, |pinned| pinned.missing),
         }))?,
-        false => print(jobs.len(), bytes, folder.path(), pinned.as_ref()),
+        false => print(jobs.len(), bytes, folder.path(), pinned.as_ref(), &changed),
     }
     // An archive that holds other files than it should leaves cases missing.
     let missing = pinned.as_ref().map_or(0, |pinned| pinned.missing);
-    Ok(match refused.is_empty() && missing == 0 {
+    Ok(match refused.is_empty() && missing == 0 && changed.is_empty() {
         true => Outcome::Passed,
         false => Outcome::CheckFailed,
     })
 }
 
-fn print(files: usize, bytes: u64, folder: &Path, pinned: Option<&Pinned>) {
+fn print(files: usize, bytes: u64, folder: &Path, pinned: Option<&Pinned>, changed: &[Checked]) {
     println!("{files} files fetched ({bytes} bytes) into {}", folder.display());
+    for file in changed {
+        let why = file.why.as_deref().unwrap_or_default();
+        println!(
+            "changed  {}: {why}; the archive is not the one that was pinned",
+            file.path.display()
+        );
+    }
     if let Some(pinned) = pinned {
         pin::print(pinned);
         if !pinned.refused.is_empty() {
