@@ -45,6 +45,14 @@ pub fn range(values: &[f32]) -> [f32; 2] {
         })
 }
 
+/// The range that holds all of them.
+pub fn joined(ranges: impl IntoIterator<Item = [f32; 2]>) -> [f32; 2] {
+    let empty = [f32::INFINITY, f32::NEG_INFINITY];
+    ranges
+        .into_iter()
+        .fold(empty, |[low, high], [lower, higher]| [low.min(lower), high.max(higher)])
+}
+
 /// The slices of the stack around `centre`; past either end the edge slice repeats.
 pub fn stack_members(centre: usize, count: usize) -> [usize; STACK] {
     std::array::from_fn(|slot| (centre + slot).saturating_sub(REACH).min(count - 1))
@@ -138,9 +146,7 @@ fn passes(slices: &Slices, scaling: Scaling) -> Vec<Pass> {
                 let ranges = members.map(|member| range(slices.slice(member)));
                 Pass {
                     members: (0..STACK).map(|slot| (members[slot], inside(slot))).collect(),
-                    range: ranges.into_iter().fold([f32::INFINITY, f32::NEG_INFINITY], |all, one| {
-                        [all[0].min(one[0]), all[1].max(one[1])]
-                    }),
+                    range: joined(ranges),
                     complete: match centre + 1 == count {
                         true => count,
                         false => (centre + 1).saturating_sub(REACH),

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
 
-use flapsam_model::checkpoint::{read_safetensors, sha256};
+use flapsam_model::checkpoint::{hex, read_safetensors, sha256};
 use flapsam_model::parameters::{Array, StateDict};
 use pytorch_reader::{DType, PytorchReader};
 use serde::de::DeserializeOwned;
@@ -104,5 +104,15 @@ pub fn sha256_file(path: &Path) -> Result<String> {
             count => hash.update(&piece[..count]),
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash.finalize()))
+}
+
+/// A size in bytes from one of the lists that Linux keeps, such as /proc/meminfo; `None` elsewhere.
+pub fn system_bytes(list: &str, entry: &str) -> Option<u64> {
+    let text = fs::read_to_string(list).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(entry)?.strip_prefix(':'))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
 }

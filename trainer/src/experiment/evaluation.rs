@@ -4,11 +4,10 @@ use flapsam_model::burn::tensor::Device;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::sam::Sam;
 use flapsam_model::segment::segment;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::data::cases::dataset::{LabelledCase, read_case};
-use crate::data::cases::memory::groups;
+use crate::data::cases::memory::read_all;
 use crate::data::manifest::Case;
 use crate::error::Result;
 use crate::files::write;
@@ -61,7 +60,7 @@ impl Examination<'_> {
     /// # Errors
     /// A case cannot be read, or a mask not written.
     pub fn judge(&self, networks: &[Sam], masks: Option<&Path>) -> Result<Vec<Vec<CaseDice>>> {
-        let judge = |case: &&Case| {
+        let judge = |case: &Case| {
             let data = read_case(&self.folder, case, self.classes, self.preprocessing)?;
             let mut all = Vec::with_capacity(networks.len());
             for (place, network) in networks.iter().enumerate() {
@@ -79,11 +78,7 @@ impl Examination<'_> {
             }
             Ok(all)
         };
-        let mut by_case: Vec<Vec<CaseDice>> = Vec::with_capacity(self.cases.len());
-        for group in groups(&self.cases) {
-            let group: Vec<Vec<CaseDice>> = group.par_iter().with_max_len(1).map(judge).collect::<Result<_>>()?;
-            by_case.extend(group);
-        }
+        let by_case: Vec<Vec<CaseDice>> = read_all(&self.cases, judge)?;
         let of_network = |place: usize| by_case.iter().map(|all| all[place].clone()).collect();
         Ok((0..networks.len()).map(of_network).collect())
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::evaluation::CaseDice;
 use crate::federation::{Epoch, Traffic};
+use crate::files::system_bytes;
 
 /// What a run leaves behind, as `metrics.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,15 +104,7 @@ impl TrainingTime {
             } else {
                 0.0
             },
-            peak_memory_bytes: peak_memory(),
+            peak_memory_bytes: system_bytes("/proc/self/status", "VmHWM"),
         }
     }
-}
-
-/// The high-water mark that Linux keeps of a program's memory.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
 }

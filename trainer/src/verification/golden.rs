@@ -13,7 +13,8 @@ use crate::experiment::{Provenance, Record};
 use crate::files::read;
 
 // Training carries a difference of rounding, as between processors of two kinds, into the Dice. To see how far, the quick
-// suite's flap_sam was run with a base learning rate larger by one part in ten million; the figures moved as said below,
+// suite's flap_sam was run, on the first base, with a base learning rate larger by one part in ten million (again on the
+// present base for the LoRA error only); the figures moved as said below,
 // and each tolerance with such a figure is two to four times that. Between the two x86-64 processors that were tried, one
 // with AVX-512 and an emulated one without, nothing moved: their runs were equal to the byte.
 

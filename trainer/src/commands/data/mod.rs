@@ -30,9 +30,9 @@ enum Command {
     /// Download a data set, check every file as it arrives, and pin what has no published checksum.
     Fetch(fetch::Args),
     /// Read every file and compare its checksum; exit 1 unless all are right.
-    Verify(verify::Args),
+    Verify(DataSet),
     /// Record the checksums of files for which none is published, after checking what is known of them.
-    Pin(pin::Args),
+    Pin(DataSet),
     /// Make a manifest for a folder of your own: pairs of scans and masks, sites by subfolder.
     Import(import::Args),
 }
@@ -46,6 +46,18 @@ pub fn run(args: Args) -> Result<Outcome> {
         Command::Pin(args) => pin::run(args),
         Command::Import(args) => import::run(args),
     }
+}
+
+/// One data set, and how its facts are printed.
+#[derive(Debug, clap::Args)]
+struct DataSet {
+    /// Data set, by name or by its manifest's file.
+    name: String,
+    #[command(flatten)]
+    places: Places,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Where manifests and data are.

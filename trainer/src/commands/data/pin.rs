@@ -1,22 +1,11 @@
 use serde_json::json;
 
-use super::Places;
+use super::DataSet;
 use crate::commands::{Outcome, print_json};
 use crate::data::cases::lock::{Pinned, pin};
 use crate::error::Result;
 
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Data set, by name or by its manifest's file.
-    name: String,
-    #[command(flatten)]
-    places: Places,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-pub fn run(args: Args) -> Result<Outcome> {
+pub(super) fn run(args: DataSet) -> Result<Outcome> {
     let pinned = pin(args.places.published(&args.name)?, &args.places.data)?;
     match args.json {
         true => print_json(&json!({

@@ -1,20 +1,9 @@
 use serde::Serialize;
 
-use super::Places;
+use super::DataSet;
 use crate::commands::{Outcome, print_json};
 use crate::data::files::check::{Checked, State, check};
 use crate::error::Result;
-
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Data set, by name or by its manifest's file.
-    name: String,
-    #[command(flatten)]
-    places: Places,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
 
 #[derive(Debug, Serialize)]
 struct Report<'a> {
@@ -25,7 +14,7 @@ struct Report<'a> {
     passed: bool,
 }
 
-pub fn run(args: Args) -> Result<Outcome> {
+pub(super) fn run(args: DataSet) -> Result<Outcome> {
     let (manifest, folder) = args.places.local(&args.name)?;
     let name = manifest.about.name.as_str();
     let files = check(&manifest, &folder);

@@ -15,11 +15,10 @@ use flapsam_model::random::Random;
 use flapsam_model::resize;
 use flapsam_model::segment::range;
 use flapsam_model::volume::Volume;
-use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata, TensorView, serialize};
 
 use crate::data::cases::dataset::{LabelledCase, read_case};
-use crate::data::cases::memory::groups;
+use crate::data::cases::memory::read_all;
 use crate::data::manifest::{Case, Manifest};
 use crate::error::{Error, Result};
 use crate::files::write;
@@ -77,7 +76,7 @@ impl<'a> Preparation<'a> {
     /// A case cannot be read, or its file not written.
     pub fn cases(&self, cases: &[&Case]) -> Result<Vec<PreparedCase>> {
         let progress = Progress::new(cases.len());
-        let prepare = |case: &&Case| {
+        let prepare = |case: &Case| {
             let path = self.folder.join(format!("{}.safetensors", case.id));
             let found = match PreparedCase::open(&path) {
                 Some(found) => found,
@@ -92,12 +91,7 @@ impl<'a> Preparation<'a> {
             progress.step(&format!("{} prepared", case.id));
             Ok(found)
         };
-        let mut prepared = Vec::with_capacity(cases.len());
-        for group in groups(cases) {
-            let group: Vec<PreparedCase> = group.par_iter().with_max_len(1).map(prepare).collect::<Result<_>>()?;
-            prepared.extend(group);
-        }
-        Ok(prepared)
+        read_all(cases, prepare)
     }
 }
 

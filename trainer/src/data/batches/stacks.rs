@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use flapsam_model::random::Random;
 use flapsam_model::resize;
-use flapsam_model::segment::{scale_to_unit, stack_members};
+use flapsam_model::segment::{joined, scale_to_unit, stack_members};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -47,10 +47,7 @@ pub fn stack(case: &PreparedCase, centre: usize, side: usize, augment: Option<&m
         rows,
         columns,
     };
-    let ranges = members.map(|member| case.range(member));
-    let range = ranges.into_iter().fold([f32::INFINITY, f32::NEG_INFINITY], |all, one| {
-        [all[0].min(one[0]), all[1].max(one[1])]
-    });
+    let range = joined(members.map(|member| case.range(member)));
     scale_to_unit(&mut stack.slices, range);
     if let Some(random) = augment {
         draw(rows, columns, random)

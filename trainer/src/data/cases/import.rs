@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use flapsam_model::checkpoint::sha256;
 use flapsam_model::random::Random;
 use flapsam_model::volume::Volume;
 use jiff::Timestamp;
@@ -160,12 +159,7 @@ fn read_file(folder: &Path, path: &Path) -> Result<(DataFile, Volume)> {
         .to_str()
         .ok_or_else(|| Error::invalid(path, "its name is not UTF-8; rename it"))?;
     let volume = Volume::from_nifti(&bytes, None).map_err(Error::content(path))?;
-    let file = DataFile {
-        path: relative.to_owned(),
-        sha256: Some(sha256(&bytes)),
-        bytes: Some(bytes.len() as u64),
-    };
-    Ok((file, volume))
+    Ok((DataFile::new(relative.to_owned(), &bytes), volume))
 }
 
 /// The names of the folders in a folder, in order; hidden ones are not sites.

@@ -208,19 +208,17 @@ struct Inspected {
 
 fn inspect_file(file: &DataFile, folder: &Path, path: &Path) -> Result<Inspected> {
     let bytes = read(path)?;
-    let digest = sha256(&bytes);
-    if let Some(published) = file.sha256.as_ref().filter(|published| **published != digest) {
+    let relative = path.strip_prefix(folder).unwrap_or(path);
+    let found = DataFile::new(relative.to_string_lossy().into_owned(), &bytes);
+    if let (Some(published), Some(digest)) = (&file.sha256, &found.sha256)
+        && published != digest
+    {
         let why = format!("its sha256 is {digest}, published is {published}; delete it and fetch it again");
         return Err(Error::invalid(path, why));
     }
-    let relative = path.strip_prefix(folder).unwrap_or(path);
     Ok(Inspected {
         volume: Volume::from_nifti(&bytes, None).map_err(Error::content(path))?,
-        file: DataFile {
-            path: relative.to_string_lossy().into_owned(),
-            sha256: Some(digest),
-            bytes: Some(bytes.len() as u64),
-        },
+        file: found,
     })
 }
 

@@ -1,6 +1,10 @@
 //! How many whole volumes may be in memory at a time.
 
+use rayon::prelude::*;
+
 use crate::data::manifest::Case;
+use crate::error::Result;
+use crate::files::system_bytes;
 
 /// A case takes about this many times its compressed scan: values and labels as they are read, in axial order, and as
 /// they are written, at four bytes each, from files that are gzipped to a third or so of two bytes.
@@ -8,12 +12,21 @@ const TIMES_COMPRESSED: u64 = 40;
 /// Where the system does not say how much memory is free.
 const DEFAULT_BYTES: u64 = 8 << 30;
 
-/// Cuts cases into groups that are read at the same time, each of which takes half of the free memory at most, or is a
-/// single case.
-pub fn groups<'a, 'b>(cases: &'a [&'b Case]) -> Vec<&'a [&'b Case]> {
-    cut(cases, available().unwrap_or(DEFAULT_BYTES) / 2)
+/// Reads cases side by side, as many at a time as half of the free memory takes, or one; in their order.
+///
+/// # Errors
+/// One of them cannot be read.
+pub fn read_all<T: Send>(cases: &[&Case], read: impl Fn(&Case) -> Result<T> + Sync) -> Result<Vec<T>> {
+    let free = system_bytes("/proc/meminfo", "MemAvailable").unwrap_or(DEFAULT_BYTES);
+    let mut all = Vec::with_capacity(cases.len());
+    for group in cut(cases, free / 2) {
+        let group = group.par_iter().with_max_len(1).map(|case| read(case));
+        all.extend(group.collect::<Result<Vec<T>>>()?);
+    }
+    Ok(all)
 }
 
+/// Cuts cases into groups that fit the budget, or are a single case.
 fn cut<'a, 'b>(cases: &'a [&'b Case], budget: u64) -> Vec<&'a [&'b Case]> {
     let mut groups = Vec::new();
     let (mut start, mut bytes) = (0, 0u64);
@@ -29,14 +42,6 @@ fn cut<'a, 'b>(cases: &'a [&'b Case], budget: u64) -> Vec<&'a [&'b Case]> {
         groups.push(&cases[start..]);
     }
     groups
-}
-
-/// What Linux says is free for programs, bytes.
-fn available() -> Option<u64> {
-    let facts = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = facts.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use flapsam_model::checkpoint::hex;
 use sha2::{Digest, Sha256};
 use ureq::http::{HeaderName, Response, StatusCode, header};
 use ureq::{Agent, Body};
@@ -459,8 +460,7 @@ impl Part {
     }
 
     fn checksum(&self) -> String {
-        let sum = self.hash.clone().finalize();
-        sum.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.hash.clone().finalize())
     }
 
     fn has_checksum(&self, expected: &str) -> bool {

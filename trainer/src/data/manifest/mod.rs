@@ -42,17 +42,22 @@ pub struct DataFile {
 }
 
 impl DataFile {
+    /// A file of these bytes.
+    pub fn new(path: String, bytes: &[u8]) -> Self {
+        Self {
+            path,
+            sha256: Some(sha256(bytes)),
+            bytes: Some(bytes.len() as u64),
+        }
+    }
+
     /// Writes a file into the data set's folder.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn write(folder: &Path, path: String, bytes: &[u8]) -> Result<Self> {
         write(&folder.join(&path), bytes)?;
-        Ok(Self {
-            path,
-            sha256: Some(sha256(bytes)),
-            bytes: Some(bytes.len() as u64),
-        })
+        Ok(Self::new(path, bytes))
     }
 }
 
