@@ -54,6 +54,9 @@ pub struct Experiment {
     pub device: DeviceChoice,
     /// AdamW's weight decay.
     pub weight_decay: f64,
+    /// Judge the server's state on all test cases after every so many rounds, for Dice over rounds; only after the last
+    /// one without it.
+    pub dice_every: Option<usize>,
     /// Keep the predicted masks of the test cases.
     #[serde(default)]
     pub save_predictions: bool,
@@ -134,6 +137,7 @@ impl Experiment {
                 "schedule.max_iterations",
                 experiment.schedule.max_iterations.unwrap_or(1),
             ),
+            ("dice_every", experiment.dice_every.unwrap_or(1)),
             ("schedule.max_epochs", experiment.schedule.max_epochs.unwrap_or(1)),
         ];
         if !(experiment.participation > 0.0 && experiment.participation <= 1.0) {

@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use flapsam_model::method::Method;
 use serde::{Deserialize, Serialize};
 
+use super::config::Setting;
 use super::evaluation::CaseDice;
 use crate::federation::{Epoch, Traffic};
 use crate::files::system_bytes;
@@ -10,6 +12,18 @@ use crate::files::system_bytes;
 /// What a run leaves behind, as `metrics.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// What the experiment shows, in its own words.
+    pub title: String,
+    /// What was trained and sent.
+    pub method: Method,
+    /// With whom a client trained.
+    pub setting: Setting,
+    /// Name of the data set.
+    pub data: String,
+    /// The seed of this run.
+    pub seed: u64,
+    /// Only a part of the cases was used: the experiment limits them, or the run was a rehearsal.
+    pub partial: bool,
     /// Name of each class, background first.
     pub classes: Vec<String>,
     /// Whether the data are synthetic, semi-synthetic or real, in the manifest's words.
@@ -46,6 +60,8 @@ pub struct RoundRecord {
     /// Norm of all averaged parameters as one vector; none for clients alone. LoRA pairs count by their products, since
     /// the factors are free to turn.
     pub global_norm: Option<f64>,
+    /// Dice by class on all test cases after this round, where the experiment asks for it.
+    pub dice: Option<Vec<f64>>,
     /// How far the averaged LoRA pairs are from the mean of the clients' products, as a share of its norm.
     pub lora_error: Option<f64>,
 }

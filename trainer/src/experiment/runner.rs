@@ -207,6 +207,7 @@ impl Run {
                 loss,
                 traffic,
                 global_norm: Some(norm(&global)),
+                dice: self.dice_after(round, &clients[0].1)?,
                 lora_error: lora_error(&updates, &weights, &global),
             });
         }
@@ -235,6 +236,7 @@ impl Run {
                 loss: self.local_epochs(&mut all, round, progress, &mut time)?,
                 traffic: Traffic::default(),
                 global_norm: None,
+                dice: None,
                 lora_error: None,
             })
         };
@@ -278,6 +280,16 @@ impl Run {
             device: &self.device.device,
         };
         examination.judge(&networks.collect::<Result<Vec<_>>>()?, masks)
+    }
+
+    /// Dice of the server's state after a round, if the experiment asks for it.
+    fn dice_after(&self, round: usize, client: &Client) -> Result<Option<Vec<f64>>> {
+        match self.experiment.dice_every {
+            Some(every) if round.is_multiple_of(every) => {
+                Ok(Some(mean_dice(self.judge(&[client], None)?.remove(0).iter())))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn save_adapters(&self, models: &[&Client], out: &Path) -> Result<Vec<String>> {
@@ -335,6 +347,12 @@ impl Run {
             }
         };
         Record {
+            title: self.experiment.title.clone(),
+            method: self.experiment.method,
+            setting: self.experiment.setting,
+            data: self.manifest.about.name.clone(),
+            seed: self.seed,
+            partial: self.experiment.cases_per_site.is_some(),
             classes: self.manifest.classes.clone(),
             data_description: self.manifest.about.description.clone(),
             trained_parameters: models[0].trained().values().map(|array| array.values.len()).sum(),
