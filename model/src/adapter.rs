@@ -6,7 +6,7 @@ use crate::Error;
 use crate::checkpoint::{read_safetensors, write_safetensors};
 use crate::config::{AdapterConfig, SamConfig};
 use crate::method::Method;
-use crate::parameters::StateDict;
+use crate::parameters::{StateDict, check};
 use crate::preprocessing::Preprocessing;
 use crate::sam::Sam;
 
@@ -67,31 +67,10 @@ impl Adapter {
 
     fn check_layout(&self) -> Result<(), Error> {
         let metadata = &self.metadata;
-        let layout = Sam::layout(&metadata.sam, Some(&metadata.adapter))?;
-        let expected = metadata.method.trained(&layout);
-        for key in &expected {
-            let spec = &layout[key];
-            match self.state.get(key) {
-                None => {
-                    return Err(Error::MissingParameter {
-                        key: key.clone(),
-                        network: format!("{} adapter", metadata.method.name()),
-                    });
-                }
-                Some(array) if array.shape != spec.shape => {
-                    return Err(Error::Shape {
-                        key: key.clone(),
-                        expected: spec.shape.clone(),
-                        found: array.shape.clone(),
-                    });
-                }
-                Some(_) => (),
-            }
-        }
-        match self.state.keys().find(|key| !expected.contains(*key)) {
-            Some(key) => Err(Error::UnknownParameter { key: key.clone() }),
-            None => Ok(()),
-        }
+        let mut layout = Sam::layout(&metadata.sam, Some(&metadata.adapter))?;
+        let trained = metadata.method.trained(&layout);
+        layout.retain(|key, _| trained.contains(key));
+        check(&self.state, &layout, &format!("{} adapter", metadata.method.name()))
     }
 
     /// The whole network's weights: the base's, resized and completed, with the adapter's in their place.

@@ -174,6 +174,16 @@ impl AdapterConfig {
         }
     }
 
+    /// The same adapted network without low-rank pairs.
+    pub fn without_lora(&self) -> Self {
+        Self {
+            rank: 0,
+            num_lora: 1,
+            dora: false,
+            ..self.clone()
+        }
+    }
+
     /// Refuses counts that no adapter can have.
     pub fn check(&self) -> Result<(), Error> {
         if self.num_classes == 0 {

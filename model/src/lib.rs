@@ -14,6 +14,7 @@ pub mod image_encoder;
 pub mod layers;
 pub mod lora;
 pub mod mask_decoder;
+pub mod merge;
 pub mod method;
 pub mod parameters;
 pub mod preprocessing;

@@ -82,12 +82,7 @@ impl Method {
     pub fn adapter(self, adapter: &AdapterConfig) -> AdapterConfig {
         match self.uses_lora() {
             true => adapter.clone(),
-            false => AdapterConfig {
-                rank: 0,
-                num_lora: 1,
-                dora: false,
-                ..adapter.clone()
-            },
+            false => adapter.without_lora(),
         }
     }
 }

@@ -101,6 +101,33 @@ pub fn initialise(layout: &Layout, seed: u64) -> StateDict {
         .collect()
 }
 
+/// Refuses a state that lacks one of a layout's parameters, has one of another shape, or has one more. `network` says
+/// whose layout it is.
+pub fn check(state: &StateDict, layout: &Layout, network: &str) -> Result<(), Error> {
+    for (key, spec) in layout {
+        match state.get(key) {
+            None => {
+                return Err(Error::MissingParameter {
+                    key: key.clone(),
+                    network: network.into(),
+                });
+            }
+            Some(array) if array.shape != spec.shape => {
+                return Err(Error::Shape {
+                    key: key.clone(),
+                    expected: spec.shape.clone(),
+                    found: array.shape.clone(),
+                });
+            }
+            Some(_) => (),
+        }
+    }
+    match state.keys().find(|key| !layout.contains_key(*key)) {
+        Some(key) => Err(Error::UnknownParameter { key: key.clone() }),
+        None => Ok(()),
+    }
+}
+
 /// A parameter on a device.
 #[derive(Debug, Clone)]
 pub struct Parameter {
