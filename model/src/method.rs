@@ -99,7 +99,7 @@ pub fn is_personal(key: &str) -> bool {
 }
 
 /// What must be trained for a new set of classes.
-fn is_head(key: &str) -> bool {
+pub fn is_head(key: &str) -> bool {
     let heads = [
         "mask_decoder.output_upscaling.",
         "mask_decoder.output_hypernetworks_mlps.",

@@ -310,16 +310,11 @@ fn a_data_set_known_by_patterns_must_be_pinned_first() {
     let folder = TempDir::new().unwrap();
     prostate(folder.path(), 1);
     let config = folder.path().join("run.toml");
-    let text = fs::read_to_string(root().join("golden/quick/flap_sam.toml")).unwrap();
-    let text = text
-        .replace(
-            "../../data-manifests/phantom.json",
-            &root().join("data-manifests/prostate-mri.json").display().to_string(),
-        )
-        .replace(
-            "../nano.safetensors",
-            &root().join("golden/nano.safetensors").display().to_string(),
-        );
+    let text = format!(
+        "extends = \"{}\"\ntitle = \"prostate\"\ndata = \"{}\"\n",
+        root().join("golden/phantom/common.toml").display(),
+        root().join("data-manifests/prostate-mri.json").display()
+    );
     fs::write(&config, text).unwrap();
     let mut command = flapsam();
     command

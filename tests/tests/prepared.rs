@@ -44,7 +44,7 @@ fn kits(data: &Path) -> Manifest {
 
 /// What the project's own experiment file says of a data set.
 fn preprocessing(name: &str) -> Preprocessing {
-    let file = root().join(format!("golden/{name}/flap_sam.toml"));
+    let file = root().join(format!("golden/{name}/methods/flap_sam.toml"));
     Experiment::read(&file).unwrap().preprocessing
 }
 

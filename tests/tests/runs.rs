@@ -4,10 +4,13 @@ mod common;
 mod micro;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use common::{flapsam, flapsam_on_haswell, gunzip, root};
+use flapsam_model::random::Random;
 use micro::{data, experiment, run, run_on};
 use tempfile::TempDir;
 
@@ -66,6 +69,12 @@ fn a_run_leaves_its_record() {
     let run = run(&config, folder.path(), "2");
     assert_eq!(fs::read(run.join("config.toml")).unwrap(), fs::read(&config).unwrap());
 
+    // The ledger names every byte: its sums are the record's.
+    let ledger = fs::read_to_string(run.join("ledger.csv")).unwrap();
+    assert_eq!(
+        ledger.lines().next(),
+        Some("round,client,direction,group,parameters,bytes,formula_bytes")
+    );
     let metrics: serde_json::Value = serde_json::from_slice(&fs::read(run.join("metrics.json")).unwrap()).unwrap();
     assert_eq!(metrics["rounds"].as_array().unwrap().len(), 2);
     assert_eq!(
@@ -80,6 +89,26 @@ fn a_run_leaves_its_record() {
         .map(|weight| weight.as_f64().unwrap())
         .sum();
     assert!((weights - 1.0).abs() < 1e-9, "{weights}");
+    let sum = |round: &str, direction: &str, column: usize| -> u64 {
+        let of_round = ledger.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        let chosen = of_round.filter(|cells| cells[0] == round && cells[2] == direction);
+        chosen.map(|cells| cells[column].parse::<u64>().unwrap()).sum()
+    };
+    for (round, name) in [(0, "1"), (1, "2")] {
+        let traffic = &metrics["rounds"][round]["traffic"];
+        for (direction, column) in [("up", 5), ("down", 5), ("up_by_formula", 6), ("down_by_formula", 6)] {
+            let way = direction.split('_').next().unwrap();
+            assert_eq!(
+                traffic[direction],
+                sum(name, way, column),
+                "{direction} in round {name}"
+            );
+        }
+        assert_eq!(
+            traffic["up_by_formula"],
+            6 * 4 * metrics["trained_parameters"].as_u64().unwrap()
+        );
+    }
     // Four bytes a parameter, six clients, and a header of names.
     let parameters = metrics["trained_parameters"].as_u64().unwrap();
     let up = metrics["rounds"][0]["traffic"]["up"].as_u64().unwrap();
@@ -120,6 +149,217 @@ fn full_fine_tuning_and_clients_alone_run_too() {
     for site in ["A", "B", "C", "D", "E", "F"] {
         assert!(run_alone.join(format!("adapter-{site}.safetensors")).is_file());
     }
+}
+
+/// The record of a micro run whose experiment file has these lines too.
+fn record_with(folder: &Path, name: &str, lines: &str) -> (PathBuf, serde_json::Value) {
+    let config = experiment(folder, |text| text.replace("rank = 4", &format!("rank = 4\n{lines}")));
+    let run = run(&config, &folder.join(name), "2");
+    let metrics = serde_json::from_slice(&fs::read(run.join("metrics.json")).unwrap()).unwrap();
+    (run, metrics)
+}
+
+/// Every option of the federation runs, and does what it is named for.
+#[test]
+fn the_federations_options_run() {
+    let folder = TempDir::new().unwrap();
+    let with = |name: &str, lines: &str| record_with(folder.path(), name, lines);
+    let up = |metrics: &serde_json::Value| metrics["rounds"][1]["traffic"]["up"].as_u64().unwrap();
+    let formula = |metrics: &serde_json::Value| metrics["rounds"][1]["traffic"]["up_by_formula"].as_u64().unwrap();
+    let error = |metrics: &serde_json::Value| metrics["rounds"][1]["lora_error"].as_f64().unwrap();
+    let (_, plain) = with("plain", "");
+
+    let (_, mean) = with("mean", "aggregation = \"mean_of_factors\"");
+    let (stacked_run, stacked) = with("stacked", "aggregation = \"stacked\"");
+    assert!(error(&mean) > error(&plain) && error(&plain) > error(&stacked));
+    assert!(error(&stacked) < 1e-6, "{}", error(&stacked));
+    let down = |metrics: &serde_json::Value| metrics["rounds"][1]["traffic"]["down"].as_u64().unwrap();
+    assert!(
+        down(&stacked) > 2 * down(&plain),
+        "the pairs of six clients go back to each"
+    );
+    // What was judged is what the adapter holds: the ranks of both rounds together.
+    let scan = data().join("phantom/case_00000/imaging.nii.gz");
+    segment(&stacked_run, &scan, &folder.path().join("mask.nii.gz"))
+        .assert()
+        .success();
+    let adapter = fs::read(stacked_run.join("adapter.safetensors")).unwrap();
+    let adapter = flapsam_model::adapter::Adapter::from_bytes(&adapter).unwrap();
+    assert_eq!(adapter.metadata.adapter.rank, 2 * 6 * 4);
+
+    let (_, f16) = with("f16", "precision = \"f16\"");
+    let (_, int8) = with("int8", "precision = \"int8\"");
+    assert_eq!(
+        (2 * formula(&f16), 4 * formula(&int8)),
+        (formula(&plain), formula(&plain))
+    );
+    assert!(up(&int8) < up(&f16) && up(&f16) < up(&plain));
+    // The first epoch knows nothing of what travels later; the second starts from what arrived.
+    assert_eq!(int8["rounds"][0]["loss"], plain["rounds"][0]["loss"]);
+    for (site, loss) in plain["rounds"][1]["loss"].as_object().unwrap() {
+        let apart = (int8["rounds"][1]["loss"][site].as_f64().unwrap() - loss.as_f64().unwrap()).abs();
+        assert!(apart > 0.0 && apart < 0.02, "{site}: {apart}");
+    }
+
+    let config = |text: String| text.replace("[local]\n", "[local]\nproximal = 1.0\n");
+    let held = run(&experiment(folder.path(), config), &folder.path().join("held"), "2");
+    let held: serde_json::Value = serde_json::from_slice(&fs::read(held.join("metrics.json")).unwrap()).unwrap();
+    assert_ne!(held["rounds"][1]["loss"], plain["rounds"][1]["loss"]);
+    let (_, adam) = with(
+        "adam",
+        "aggregation = \"mean_of_factors\"\nserver_adam = { rate = 0.01 }",
+    );
+    assert_ne!(adam["rounds"][1]["loss"], mean["rounds"][1]["loss"]);
+    let (_, pooled) = with("pooled", "setting = \"pooled\"");
+    assert_eq!(
+        pooled["rounds"][0]["loss"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .collect::<Vec<_>>(),
+        ["pooled"]
+    );
+    assert_eq!(up(&pooled), 0);
+    let (_, dora) = with("dora", "dora = true");
+    assert_eq!(dora["trained_parameters"], plain["trained_parameters"]);
+    assert_ne!(dora["rounds"][1]["loss"], plain["rounds"][1]["loss"]);
+    assert_eq!(with("again", "dora = true").1, dora);
+
+    let (_, every) = with("every", "dice_every = 1");
+    assert_eq!(every["rounds"][1]["dice"], every["dice"]);
+}
+
+/// Several LoRAs: the weights that mix them differ from client to client, and do not travel.
+#[test]
+fn mixing_weights_stay_with_their_clients() {
+    let folder = TempDir::new().unwrap();
+    let (run, metrics) = record_with(folder.path(), "two", "num_lora = 2");
+    let adapter = |site: &str| {
+        let bytes = fs::read(run.join(format!("adapter-{site}.safetensors"))).unwrap();
+        flapsam_model::adapter::Adapter::from_bytes(&bytes).unwrap().state
+    };
+    let (a, b) = (adapter("A"), adapter("B"));
+    let (mixing, shared): (Vec<_>, Vec<_>) = a.keys().partition(|key| key.ends_with(".lora_scale"));
+    assert!(!mixing.is_empty() && mixing.iter().any(|key| a[*key] != b[*key]));
+    assert!(
+        shared.iter().all(|key| a[*key] == b[*key]),
+        "the rest is the federation's"
+    );
+    let trained = metrics["trained_parameters"].as_u64().unwrap();
+    let personal = mixing.len() as u64 * 2;
+    let sent = metrics["rounds"][0]["traffic"]["up_by_formula"].as_u64().unwrap();
+    assert_eq!(sent, 6 * 4 * (trained - personal));
+    assert_eq!(
+        metrics["cases"].as_array().unwrap().len(),
+        6,
+        "each case by its own site's model"
+    );
+}
+
+/// Killed at twenty moments, each a random time after a random round, and started again: the same bytes as undisturbed.
+#[test]
+fn a_killed_run_goes_on_to_the_same_bytes() {
+    let folder = TempDir::new().unwrap();
+    let config = experiment(folder.path(), |text| text.replace("rounds = 2", "rounds = 4"));
+    let started = Instant::now();
+    let whole = run(&config, &folder.path().join("whole"), "2");
+    let time = started.elapsed();
+    let files = ["adapter.safetensors", "metrics.json", "ledger.csv"];
+    let content = |run: &Path| files.map(|file| fs::read(run.join(file)).unwrap());
+    let mut random = Random::new(7, "moments");
+    let mut went_on = 0;
+    for moment in 0..20 {
+        let out = folder.path().join(format!("killed-{moment}"));
+        let mut command = std::process::Command::new(flapsam().get_program());
+        command
+            .arg("run")
+            .arg(&config)
+            .arg("--out")
+            .arg(&out)
+            .arg("--data")
+            .arg(data());
+        command
+            .stderr(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null());
+        let mut program = command.spawn().unwrap();
+        let done = out.join(format!("micro-1/checkpoints/round-{:05}.safetensors", random.below(4)));
+        let first = done.ends_with("round-00000.safetensors");
+        while !first && !done.exists() && program.try_wait().unwrap().is_none() {
+            sleep(Duration::from_millis(1));
+        }
+        sleep(time.mul_f64(random.unit() / 4.0));
+        let _ = program.kill();
+        program.wait().unwrap();
+
+        let mut again = flapsam();
+        again
+            .arg("run")
+            .arg(&config)
+            .arg("--out")
+            .arg(&out)
+            .arg("--data")
+            .arg(data());
+        let output = again.assert().success();
+        let text = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+        went_on += usize::from(text.contains("going on after round"));
+        let run = out.join("micro-1");
+        assert!(
+            content(&run) == content(&whole),
+            "killed at moment {moment}: other bytes"
+        );
+        let mut left: Vec<String> = names(&run.join("checkpoints"));
+        left.sort();
+        assert_eq!(left, ["round-00003.safetensors", "round-00004.safetensors"]);
+        assert!(
+            names(&run).iter().all(|name| !name.starts_with(".half")),
+            "{:?}",
+            names(&run)
+        );
+    }
+    assert!(went_on >= 5, "only {went_on} of 20 runs were killed after a round");
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+/// A checkpoint that is not whole is passed over for the one before; one of another experiment is not gone on from.
+#[test]
+fn only_a_whole_checkpoint_of_the_same_experiment_counts() {
+    let folder = TempDir::new().unwrap();
+    let config = experiment(folder.path(), |text| text);
+    let whole = run(&config, folder.path(), "2");
+    let adapter = fs::read(whole.join("adapter.safetensors")).unwrap();
+    let again = |config: &Path| {
+        fs::remove_file(whole.join("metrics.json")).unwrap();
+        let mut command = flapsam();
+        command
+            .arg("run")
+            .arg(config)
+            .arg("--out")
+            .arg(folder.path())
+            .arg("--data")
+            .arg(data());
+        let output = command.assert().success();
+        String::from_utf8_lossy(&output.get_output().stderr).into_owned()
+    };
+    let newest = whole.join("checkpoints/round-00002.safetensors");
+    let bytes = fs::read(&newest).unwrap();
+    fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
+    let text = again(&config);
+    assert!(
+        text.contains("is damaged") && text.contains("going on after round 1 of 2"),
+        "{text}"
+    );
+    assert!(fs::read(whole.join("adapter.safetensors")).unwrap() == adapter);
+
+    let other = experiment(folder.path(), |text| text.replace("base_lr = 1e-3", "base_lr = 2e-3"));
+    let text = again(&other);
+    assert!(!text.contains("going on"), "{text}");
+    assert!(fs::read(whole.join("adapter.safetensors")).unwrap() != adapter);
 }
 
 /// Half of the six clients take part in a round; which, the seed decides, and only they send.

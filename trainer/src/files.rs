@@ -16,6 +16,9 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(Error::file("read", path))
 }
 
+/// How the names of files begin that are not whole yet.
+const HALF_WRITTEN: &str = ".half-written-";
+
 /// Writes a whole file, or leaves what was there.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = match path.parent() {
@@ -23,7 +26,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         _ => Path::new("."),
     };
     create_folder(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::file("write", path))?;
+    let mut file = tempfile::Builder::new()
+        .prefix(HALF_WRITTEN)
+        .tempfile_in(folder)
+        .map_err(Error::file("write", path))?;
     file.write_all(bytes).map_err(Error::file("write", path))?;
     file.as_file().sync_all().map_err(Error::file("write", path))?;
     // Temporary files are private; results are as open as the user's other files.
@@ -38,6 +44,28 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     file.persist(path)
         .map_err(|failed| Error::file("write", path)(failed.error))?;
     Ok(())
+}
+
+/// Removes what a killed [`write`] left in a folder and those below it.
+pub fn remove_half_written(folder: &Path) -> Result<()> {
+    let entries = fs::read_dir(folder).map_err(Error::file("read the folder", folder))?;
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            remove_half_written(&path)?;
+        } else if name.starts_with(HALF_WRITTEN) {
+            remove_if_there(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file that may not be there.
+pub fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(why) if why.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", path)(why)),
+        _ => Ok(()),
+    }
 }
 
 /// Creates a folder and those above it.

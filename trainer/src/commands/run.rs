@@ -29,7 +29,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let mut records = Vec::new();
     for &seed in &experiment.seeds {
         let out = args.out.join(format!("{}-{seed}", experiment.name()));
-        let record = run_experiment(&experiment, seed, &args.data, &device, &out)?;
+        let record = run_experiment(&experiment, seed, &args.data, &device, &out, true)?;
         if !args.json {
             println!(
                 "{}, seed {seed}, on {}: {}",
@@ -63,7 +63,7 @@ fn print_record(record: &Record, setting: Setting) {
         row(&format!("test cases of {site}"), dice);
     }
     let last = match setting {
-        Setting::Federated => "all test cases",
+        Setting::Federated | Setting::Pooled => "all test cases",
         Setting::Alone => "mean client alone",
     };
     row(last, &record.dice);

@@ -101,7 +101,7 @@ fn experiments(suite: &Path) -> Result<Vec<Experiment>> {
 fn data_section(experiments: &[Experiment], data: &Path) -> Result<Section> {
     let mut manifests: Vec<PathBuf> = Vec::new();
     for experiment in experiments {
-        let manifest = experiment.manifest();
+        let manifest = experiment.manifest(data);
         if !manifests.contains(&manifest) {
             manifests.push(manifest);
         }
@@ -165,7 +165,7 @@ fn experiment_section(experiment: &Experiment, args: &Args, device: &OpenDevice)
         false => Default::default(),
     };
     let out = args.out.join(experiment.name());
-    let record = run_experiment(experiment, experiment.seeds[0], &args.data, device, &out)?;
+    let record = run_experiment(experiment, experiment.seeds[0], &args.data, device, &out, false)?;
     let provenance: Provenance = read_json(&out.join("provenance.json"))?;
     let got = figures(&record, &provenance);
     crate::files::write(&out.join("figures.txt"), to_text(&got).as_bytes())?;

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
-use crate::federation::{Aggregation, LocalTraining};
+use crate::federation::wire::Precision;
+use crate::federation::{Aggregation, LocalTraining, ServerAdam};
 use crate::files::read;
 use crate::training::Schedule;
 
@@ -18,11 +19,14 @@ pub struct Experiment {
     /// The file it was read from.
     #[serde(skip)]
     pub path: PathBuf,
+    /// Its settings as one file, those of the files that it extends included.
+    #[serde(skip)]
+    pub resolved: String,
     /// What it shows, for people.
     pub title: String,
-    /// The data set's manifest, relative to this file.
+    /// The data set's manifest, relative to this file; or to the folder of data sets, if it starts with `$DATA/`.
     pub data: PathBuf,
-    /// The base checkpoint, relative to this file.
+    /// The base checkpoint, likewise.
     pub base: PathBuf,
     /// Which SAM the base is: vit_b, vit_l, vit_h or nano.
     pub model: String,
@@ -35,6 +39,12 @@ pub struct Experiment {
     pub setting: Setting,
     /// Rank of the LoRA pairs.
     pub rank: usize,
+    /// Pairs of each projection, mixed by weights that each client learns for itself and keeps.
+    #[serde(default = "one")]
+    pub num_lora: usize,
+    /// Weight-decomposed pairs (DoRA).
+    #[serde(default)]
+    pub dora: bool,
     /// How the pairs start.
     #[serde(default)]
     pub lora_init: LoraInit,
@@ -45,6 +55,11 @@ pub struct Experiment {
     /// sits out gets the server's state when it takes part next.
     #[serde(default = "all_of_them")]
     pub participation: f64,
+    /// In how many bits parameters travel.
+    #[serde(default)]
+    pub precision: Precision,
+    /// The server's own optimizer, FedAdam; plain averaging without it.
+    pub server_adam: Option<ServerAdam>,
     /// Rounds of one local epoch each.
     pub rounds: usize,
     /// One run for each.
@@ -100,6 +115,10 @@ impl ScheduleSettings {
     }
 }
 
+fn one() -> usize {
+    1
+}
+
 fn all_of_them() -> f64 {
     1.0
 }
@@ -113,6 +132,8 @@ pub enum Setting {
     Federated,
     /// Each client by itself, for as many epochs as there are rounds.
     Alone,
+    /// One client with all sites' data, for as many epochs as there are rounds.
+    Pooled,
 }
 
 impl Experiment {
@@ -121,41 +142,67 @@ impl Experiment {
     /// # Errors
     /// It cannot be read, a key is missing or unknown (then the nearest known one is named), or a value makes no sense.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = read(path)?;
-        let text = String::from_utf8_lossy(&bytes);
+        let text = settings_text(path)?;
         let mut experiment: Self = toml::from_str(&text).map_err(|why| Error::invalid(path, explain(&why)))?;
         experiment.path = path.to_owned();
+        experiment.resolved = text;
         let preprocessing = experiment.preprocessing.check();
         preprocessing.map_err(Error::content(path))?;
-        let positive = [
-            ("rounds", experiment.rounds),
-            ("seeds", experiment.seeds.len()),
-            ("local.batch_stacks", experiment.local.batch_stacks),
-            ("local.stack_stride", experiment.local.stack_stride),
-            ("schedule.warmup_period", experiment.schedule.warmup_period),
-            (
-                "schedule.max_iterations",
-                experiment.schedule.max_iterations.unwrap_or(1),
-            ),
-            ("dice_every", experiment.dice_every.unwrap_or(1)),
-            ("schedule.max_epochs", experiment.schedule.max_epochs.unwrap_or(1)),
-        ];
-        if !(experiment.participation > 0.0 && experiment.participation <= 1.0) {
-            let why = format!(
-                "'participation' is {}; it must be above 0 and at most 1",
-                experiment.participation
-            );
-            return Err(Error::invalid(path, why));
-        }
-        let decay = (experiment.schedule.max_iterations, experiment.schedule.max_epochs);
-        if decay.0.is_some() == decay.1.is_some() {
-            let why = "[schedule] must have either 'max_iterations' or 'max_epochs'";
-            return Err(Error::invalid(path, why));
-        }
-        match positive.iter().find(|(_, value)| *value == 0) {
-            Some((key, _)) => Err(Error::invalid(path, format!("'{key}' must be at least 1"))),
+        match experiment.mistake() {
+            Some(why) => Err(Error::invalid(path, why)),
             None => Ok(experiment),
         }
+    }
+
+    /// What makes no sense in it.
+    fn mistake(&self) -> Option<String> {
+        let positive = [
+            ("rounds", self.rounds),
+            ("seeds", self.seeds.len()),
+            ("num_lora", self.num_lora),
+            ("local.batch_stacks", self.local.batch_stacks),
+            ("local.stack_stride", self.local.stack_stride),
+            ("schedule.warmup_period", self.schedule.warmup_period),
+            ("schedule.max_iterations", self.schedule.max_iterations.unwrap_or(1)),
+            ("schedule.max_epochs", self.schedule.max_epochs.unwrap_or(1)),
+            ("dice_every", self.dice_every.unwrap_or(1)),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Some(format!("'{key}' must be at least 1"));
+        }
+        let (participation, proximal) = (self.participation, self.local.proximal);
+        if !(participation > 0.0 && participation <= 1.0) {
+            return Some(format!(
+                "'participation' is {participation}; it must be above 0 and at most 1"
+            ));
+        }
+        if !(proximal >= 0.0 && proximal.is_finite()) {
+            return Some(format!("'local.proximal' is {proximal}; it must be 0 or more"));
+        }
+        if self.schedule.max_iterations.is_some() == self.schedule.max_epochs.is_some() {
+            return Some("[schedule] must have either 'max_iterations' or 'max_epochs'".into());
+        }
+        if self.server_adam.is_some() && self.method.uses_lora() && self.aggregation != Aggregation::MeanOfFactors {
+            let why = "[server_adam] steps from one state's factors to the next one's, and this aggregation turns them each \
+                       round; set aggregation = \"mean_of_factors\"";
+            return Some(why.into());
+        }
+        let plain = self.num_lora == 1 && !self.dora && participation == 1.0;
+        if self.aggregation == Aggregation::Stacked && !plain {
+            let why = "aggregation = \"stacked\" is for one plain LoRA and for all clients in every round; remove \
+                       'num_lora', 'dora' or 'participation'";
+            return Some(why.into());
+        }
+        None
+    }
+
+    /// The settings that decide the figures, as text: without the title, the device, and where files lie.
+    pub fn deciding_settings(&self) -> String {
+        let mut settings: toml::Table = toml::from_str(&self.resolved).unwrap_or_default();
+        for key in ["title", "data", "base", "device", "seeds", "save_predictions"] {
+            settings.remove(key);
+        }
+        settings.to_string()
     }
 
     /// The file's name without its ending: what the experiment is called.
@@ -163,18 +210,77 @@ impl Experiment {
         self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Where the data set's manifest is.
-    pub fn manifest(&self) -> PathBuf {
-        self.beside(&self.data)
+    /// Where the data set's manifest is, given the folder of data sets.
+    pub fn manifest(&self, data: &Path) -> PathBuf {
+        self.beside(&self.data, data)
     }
 
-    /// Where the base checkpoint is.
-    pub fn base_checkpoint(&self) -> PathBuf {
-        self.beside(&self.base)
+    /// Where the base checkpoint is, given the folder of data sets.
+    pub fn base_checkpoint(&self, data: &Path) -> PathBuf {
+        self.beside(&self.base, data)
     }
 
-    fn beside(&self, path: &Path) -> PathBuf {
-        self.path.parent().unwrap_or(Path::new("")).join(path)
+    fn beside(&self, path: &Path, data: &Path) -> PathBuf {
+        match path.strip_prefix(DATA) {
+            Ok(within) => data.join(within),
+            Err(_) => self.path.parent().unwrap_or(Path::new("")).join(path),
+        }
+    }
+}
+
+/// A file may extend another, which may extend another, ..
+const DEEPEST: usize = 8;
+
+/// The file's text; if it extends another file, the settings of both as one text.
+fn settings_text(path: &Path) -> Result<String> {
+    let text = String::from_utf8_lossy(&read(path)?).into_owned();
+    match table(path, &text)?.contains_key(EXTENDS) {
+        true => Ok(settings(path, DEEPEST)?.to_string()),
+        false => Ok(text),
+    }
+}
+
+const EXTENDS: &str = "extends";
+/// A path that starts with this lies in the folder of data sets (`--data`).
+const DATA: &str = "$DATA";
+
+/// A file's settings over those of the file that it extends.
+fn settings(path: &Path, deepest: usize) -> Result<toml::Table> {
+    let mut own = table(path, &String::from_utf8_lossy(&read(path)?))?;
+    let Some(extended) = own.remove(EXTENDS) else {
+        return Ok(own);
+    };
+    let Some(extended) = extended.as_str().map(Path::new).filter(|_| deepest > 0) else {
+        let why = format!("'{EXTENDS}' must be the path of an experiment file, and not lead in a circle");
+        return Err(Error::invalid(path, why));
+    };
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut all = settings(&folder.join(extended), deepest - 1)?;
+    for key in ["data", "base"] {
+        if let Some(toml::Value::String(file)) = all.get_mut(key)
+            && !Path::new(file).starts_with(DATA)
+        {
+            let from_here = extended.parent().unwrap_or(Path::new("")).join(&*file);
+            *file = from_here.to_string_lossy().into_owned();
+        }
+    }
+    overlay(&mut all, own);
+    Ok(all)
+}
+
+fn table(path: &Path, text: &str) -> Result<toml::Table> {
+    toml::from_str(text).map_err(|why: toml::de::Error| Error::invalid(path, explain(&why)))
+}
+
+/// Puts settings over others, table by table.
+fn overlay(below: &mut toml::Table, above: toml::Table) {
+    for (key, value) in above {
+        match (below.get_mut(&key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => overlay(below, above),
+            (_, value) => {
+                below.insert(key, value);
+            }
+        }
     }
 }
 
@@ -192,4 +298,77 @@ fn explain(why: &toml::de::Error) -> String {
         return format!("there is no key '{unknown}'; did you mean '{nearest}'?");
     }
     why.to_string().trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const COMMON: &str = r#"
+data = "set.json"
+base = "$DATA/base.pth"
+model = "nano"
+image_size = 32
+method = "flap_sam"
+rank = 4
+rounds = 2
+seeds = [1]
+weight_decay = 0.1
+
+[local]
+batch_stacks = 2
+
+[schedule]
+base_lr = 1e-3
+warmup_period = 5
+max_iterations = 100
+lr_exp = 2
+"#;
+
+    fn read(own: &str) -> Result<Experiment> {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("methods")).unwrap();
+        fs::write(folder.path().join("common.toml"), COMMON).unwrap();
+        let path = folder.path().join("methods/one.toml");
+        fs::write(&path, own).unwrap();
+        Experiment::read(&path)
+    }
+
+    #[test]
+    fn a_file_changes_what_it_extends_and_keeps_the_rest() {
+        let own = "extends = \"../common.toml\"\ntitle = \"one\"\nrounds = 3\n[schedule]\nbase_lr = 0.5\n";
+        let experiment = read(own).unwrap();
+        assert_eq!((experiment.rounds, experiment.rank), (3, 4));
+        assert_eq!((experiment.schedule.base_lr, experiment.schedule.lr_exp), (0.5, 2));
+        // Paths mean what they mean in the file that has them.
+        assert_eq!(experiment.data, Path::new("../set.json"));
+        assert_eq!(
+            experiment.base_checkpoint(Path::new("/sets")),
+            Path::new("/sets/base.pth")
+        );
+        // The settings as one text say the same.
+        assert_eq!(toml::from_str::<Experiment>(&experiment.resolved).unwrap().rounds, 3);
+    }
+
+    #[test]
+    fn what_cannot_go_together_is_refused() {
+        let refused = |own: &str| {
+            let text = format!("extends = \"../common.toml\"\ntitle = \"one\"\n{own}");
+            read(&text).unwrap_err().to_string()
+        };
+        assert!(refused("[server_adam]\nrate = 0.1\n").contains("mean_of_factors"));
+        assert!(refused("aggregation = \"stacked\"\nnum_lora = 2\n").contains("num_lora"));
+        assert!(refused("[local]\nproximal = -1.0\n").contains("local.proximal"));
+        assert!(refused("num_lora = 0\n").contains("at least 1"));
+        assert!(refused("[schedule]\nmax_epochs = 3\n").contains("max_iterations"));
+        assert!(
+            read("extends = \"one.toml\"\n")
+                .unwrap_err()
+                .to_string()
+                .contains("circle")
+        );
+        assert!(read("extends = 3\n").unwrap_err().to_string().contains("extends"));
+    }
 }

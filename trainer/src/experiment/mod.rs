@@ -7,5 +7,5 @@ mod runner;
 
 pub use config::{Experiment, Setting};
 pub use evaluation::{CaseDice, dice};
-pub use record::{Provenance, Record, RoundRecord, Timing};
+pub use record::{Provenance, Record, Timing};
 pub use runner::run;

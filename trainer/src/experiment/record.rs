@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::Setting;
 use super::evaluation::CaseDice;
-use crate::federation::{Epoch, Traffic};
+use crate::federation::{Epoch, RoundRecord};
 use crate::files::system_bytes;
 
 /// What a run leaves behind, as `metrics.json`.
@@ -48,24 +48,6 @@ pub struct Record {
     pub adapter_sha256: Vec<String>,
 }
 
-/// One round.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RoundRecord {
-    /// From 1.
-    pub round: usize,
-    /// Each client's mean training loss.
-    pub loss: BTreeMap<String, f64>,
-    /// Bytes that travelled.
-    pub traffic: Traffic,
-    /// Norm of all averaged parameters as one vector; none for clients alone. LoRA pairs count by their products, since
-    /// the factors are free to turn.
-    pub global_norm: Option<f64>,
-    /// Dice by class on all test cases after this round, where the experiment asks for it.
-    pub dice: Option<Vec<f64>>,
-    /// How far the averaged LoRA pairs are from the mean of the clients' products, as a share of its norm.
-    pub lora_error: Option<f64>,
-}
-
 /// Where a run's figures come from, as `provenance.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
@@ -81,6 +63,9 @@ pub struct Provenance {
     pub device: String,
     /// The seed of this run.
     pub seed: u64,
+    /// sha256 of all that decides the run's figures: the experiment's settings, the seed, the data, the base, the program
+    /// and its device.
+    pub fingerprint: String,
 }
 
 /// Where a run's time and memory went, as `timing.json`: no two runs agree on it, so it is kept apart from the figures.
@@ -108,6 +93,16 @@ impl TrainingTime {
     pub fn add(&mut self, epoch: &Epoch) {
         self.seconds += epoch.seconds;
         self.waiting += epoch.waiting;
+    }
+
+    /// Seconds of epochs, and of waiting in them, so far.
+    pub fn seconds(&self) -> [f64; 2] {
+        [self.seconds, self.waiting]
+    }
+
+    /// Goes on from an earlier [`TrainingTime::seconds`].
+    pub fn after([seconds, waiting]: [f64; 2]) -> Self {
+        Self { seconds, waiting }
     }
 
     /// The account of a run that took so long.

@@ -1,63 +1,106 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use flapsam_model::adapter::{Adapter, AdapterMetadata};
 use flapsam_model::checkpoint::{adapt, sha256};
 use flapsam_model::config::{AdapterConfig, SamConfig};
-use flapsam_model::method::is_personal;
 use flapsam_model::parameters::{Parameters, StateDict};
-use flapsam_model::random::Random;
 use flapsam_model::sam::Sam;
-use rayon::prelude::*;
 
 use super::config::{Experiment, Setting};
 use super::evaluation::{CaseDice, Examination, mean_dice};
-use super::record::{Provenance, Record, RoundRecord, TrainingTime};
+use super::record::{Provenance, Record, TrainingTime};
 use crate::data::batches::prepared::{Preparation, PreparedCase};
 use crate::data::cases::lock::ready;
 use crate::data::manifest::{Case, Manifest};
 use crate::device::OpenDevice;
 use crate::error::{Error, Result};
-use crate::federation::{Client, Epoch, Traffic, aggregate, lora_error, norm};
-use crate::files::{create_folder, read, read_state_dict, write, write_json};
+use crate::federation::ledger::Entry;
+use crate::federation::{
+    Aggregation, Checkpoint, Checkpoints, Client, Federation, Folding, Member, RoundRecord, Rules,
+};
+use crate::files::{create_folder, read_state_dict, remove_half_written, remove_if_there, write, write_json};
 use crate::progress::Progress;
 use crate::training::{AdamW, Learner};
 
 /// Runs an experiment for one seed and writes its record into a folder.
 ///
-/// `data_root` holds one folder a data set, named as its manifest.
+/// `data_root` holds one folder a data set, named as its manifest. With `resume`, a run that was cut off goes on after
+/// its last whole round, to the same results.
 ///
 /// # Errors
 /// A file is missing or does not fit, or the folder cannot be written.
-pub fn run(experiment: &Experiment, seed: u64, data_root: &Path, device: &OpenDevice, out: &Path) -> Result<Record> {
+pub fn run(
+    experiment: &Experiment,
+    seed: u64,
+    data_root: &Path,
+    device: &OpenDevice,
+    out: &Path,
+    resume: bool,
+) -> Result<Record> {
+    let started = Instant::now();
     let run = Run::prepare(experiment, seed, data_root, device)?;
     // A folder that cannot be written is better known before the training than after it.
     create_folder(out)?;
-    write(&out.join("config.toml"), &read(&experiment.path)?)?;
-    let started = Instant::now();
-    let mut clients = run.clients();
-    let untrained = run.judge(&[&clients[0].1], None)?.remove(0);
-    let progress = Progress::new(clients.len() * experiment.rounds);
-    let (rounds, time) = match experiment.setting {
-        Setting::Federated => run.federate(&mut clients, &progress)?,
-        Setting::Alone => run.train_alone(&mut clients, &progress)?,
-    };
-    drop(progress);
-    // Federated clients hold the same state after the last round; one stands for all, unless they keep a part.
-    let models: Vec<&Client> = match experiment.setting {
-        Setting::Federated => vec![&clients[0].1],
-        Setting::Alone => clients.iter().map(|(_, client)| client).collect(),
-    };
+    remove_half_written(out)?;
+    let checkpoints = Checkpoints::open(out)?;
+    // The record is written last: without one, the run was cut off.
+    let unfinished = !out.join(RECORD).exists();
+    if !(resume && unfinished) {
+        checkpoints.clear()?;
+        remove_if_there(&out.join(RECORD))?;
+    }
+    write(&out.join("config.toml"), experiment.resolved.as_bytes())?;
+    let (federation, done) = run.train(&checkpoints)?;
+
+    let models = run.models(&federation);
     let masks = out.join("predictions");
-    let keep = experiment.save_predictions && models.len() == 1;
+    let keep = experiment.save_predictions && (models.len() == 1 || run.personal());
     let evaluations = run.judge(&models, keep.then_some(&masks))?;
     let adapters = run.save_adapters(&models, out)?;
-    let record = run.record(rounds, &models, &evaluations, mean_dice(untrained.iter()), adapters);
-    write_json(&out.join("metrics.json"), &record)?;
+    let trained = federation.members[0].client.trained();
+    let trained_parameters = trained.values().map(|array| array.values.len()).sum();
+    let time = TrainingTime::after(done.seconds);
+    let ledger = done.entries;
+    let rounds = Training {
+        untrained_dice: done.untrained_dice,
+        rounds: done.rounds,
+        trained_parameters,
+    };
+    let record = run.record(rounds, &models, &evaluations, adapters);
+    write(&out.join("ledger.csv"), &table(&ledger)?)?;
     write_json(&out.join("provenance.json"), &run.provenance(device))?;
     write_json(&out.join("timing.json"), &time.finish(started.elapsed()))?;
+    write_json(&out.join(RECORD), &record)?;
     Ok(record)
+}
+
+/// The file that says that a run is done, and what it came to.
+const RECORD: &str = "metrics.json";
+
+/// What training leaves for the record.
+struct Training {
+    untrained_dice: Vec<f64>,
+    rounds: Vec<RoundRecord>,
+    trained_parameters: usize,
+}
+
+/// A trained network: what an adapter file holds.
+struct Model {
+    /// Whose it is, where there are several.
+    site: Option<String>,
+    adapter: Adapter,
+}
+
+/// Entries of the ledger as a table for people and spreadsheets.
+fn table(entries: &[Entry]) -> Result<Vec<u8>> {
+    let mut table = csv::Writer::from_writer(Vec::new());
+    let failed = |why: String| Error::Message(format!("the ledger cannot be written: {why}"));
+    for entry in entries {
+        table.serialize(entry).map_err(|why| failed(why.to_string()))?;
+    }
+    table.into_inner().map_err(|why| failed(why.to_string()))
 }
 
 /// All that a run needs before its first step.
@@ -83,8 +126,8 @@ struct Site {
 
 impl Run {
     fn prepare(experiment: &Experiment, seed: u64, data_root: &Path, device: &OpenDevice) -> Result<Self> {
-        let manifest = ready(&experiment.manifest(), data_root)?;
-        let base_path = experiment.base_checkpoint();
+        let manifest = ready(&experiment.manifest(data_root), data_root)?;
+        let base_path = experiment.base_checkpoint(data_root);
         let (base, base_sha256) = read_state_dict(&base_path)?;
 
         let named = SamConfig::named(&experiment.model).ok_or_else(|| {
@@ -98,6 +141,8 @@ impl Run {
         let classes = manifest.classes.len();
         let adapter = AdapterConfig {
             lora_init: experiment.lora_init,
+            num_lora: experiment.num_lora,
+            dora: experiment.dora,
             ..AdapterConfig::lora(classes - 1, experiment.rank)
         };
         let adapter = experiment.method.adapter(&adapter);
@@ -137,7 +182,10 @@ impl Run {
             }
         }
         if sites.is_empty() {
-            return Err(Error::invalid(&experiment.manifest(), "it has no training cases"));
+            return Err(Error::invalid(
+                &experiment.manifest(data_root),
+                "it has no training cases",
+            ));
         }
         Ok(Self {
             weights: Parameters::new(&state, &device.device),
@@ -154,163 +202,186 @@ impl Run {
         })
     }
 
-    /// Every client with its weight in the average.
-    fn clients(&self) -> Vec<(f64, Client)> {
+    /// Every client before its first step, and the server.
+    fn federation(&self) -> Result<Federation> {
         let experiment = &self.experiment;
-        let client = |site: &Site| {
-            let layout = Sam::layout(&self.sam, Some(&self.adapter)).expect("it was built before");
-            let stacks: usize = site
-                .cases
-                .iter()
-                .map(|case| case.len().div_ceil(experiment.local.stack_stride))
-                .sum();
-            let batches = stacks.div_ceil(experiment.local.batch_stacks);
-            let learner = Learner::new(
-                &self.sam,
-                &self.adapter,
-                self.weights.clone(),
-                experiment.method.trained(&layout),
-                AdamW::new(experiment.weight_decay),
-                experiment.schedule.of_client(batches),
-                &self.device.device,
-            );
-            (
-                site.weight,
-                Client::new(&site.name, site.cases.clone(), learner, self.seed),
-            )
+        let members = match experiment.setting {
+            Setting::Pooled => {
+                let cases = self.sites.iter().flat_map(|site| site.cases.clone()).collect();
+                vec![self.member("pooled", 1.0, cases)]
+            }
+            _ => {
+                let member = |site: &Site| self.member(&site.name, site.weight, site.cases.clone());
+                self.sites.iter().map(member).collect()
+            }
         };
-        self.sites.iter().map(client).collect()
-    }
-
-    /// Rounds of local epochs from the common state, and averaging.
-    fn federate(&self, clients: &mut [(f64, Client)], progress: &Progress) -> Result<(Vec<RoundRecord>, TrainingTime)> {
-        let mut rounds = Vec::new();
-        let mut time = TrainingTime::default();
-        for round in 1..=self.experiment.rounds {
-            let taking_part = self.participants(clients.len(), round);
-            let mut chosen: Vec<&mut (f64, Client)> = Vec::with_capacity(taking_part.len());
-            chosen.extend(
-                clients
-                    .iter_mut()
-                    .enumerate()
-                    .filter_map(|(place, client)| taking_part.contains(&place).then_some(client)),
-            );
-            let total: f64 = chosen.iter().map(|(weight, _)| weight).sum();
-            let weights: Vec<f64> = chosen.iter().map(|(weight, _)| weight / total).collect();
-            let loss = self.local_epochs(&mut chosen, round, progress, &mut time)?;
-            let updates: Vec<StateDict> = chosen.iter().map(|(_, client)| sent(client.trained())).collect();
-            let global = aggregate(&updates, &weights, self.experiment.aggregation);
-            clients.iter_mut().for_each(|(_, client)| client.receive(&global));
-            let traffic = Traffic::round(&updates, &global);
-            rounds.push(RoundRecord {
-                round,
-                loss,
-                traffic,
-                global_norm: Some(norm(&global)),
-                dice: self.dice_after(round, &clients[0].1)?,
-                lora_error: lora_error(&updates, &weights, &global),
-            });
-        }
-        Ok((rounds, time))
-    }
-
-    /// The clients that take part in a round, drawn by the seed; all of them unless the experiment says otherwise.
-    fn participants(&self, clients: usize, round: usize) -> BTreeSet<usize> {
-        let wanted = (self.experiment.participation * clients as f64).ceil() as usize;
-        let mut all: Vec<usize> = (0..clients).collect();
-        Random::new(self.seed, &format!("participants/round {round}")).shuffle(&mut all);
-        all.into_iter().take(wanted.max(1)).collect()
-    }
-
-    /// As many local epochs as there are rounds, and nothing travels.
-    fn train_alone(
-        &self,
-        clients: &mut [(f64, Client)],
-        progress: &Progress,
-    ) -> Result<(Vec<RoundRecord>, TrainingTime)> {
-        let mut time = TrainingTime::default();
-        let mut all: Vec<&mut (f64, Client)> = clients.iter_mut().collect();
-        let epoch = |round| {
-            Ok(RoundRecord {
-                round,
-                loss: self.local_epochs(&mut all, round, progress, &mut time)?,
-                traffic: Traffic::default(),
-                global_norm: None,
-                dice: None,
-                lora_error: None,
-            })
+        let rules = Rules {
+            seed: self.seed,
+            rounds: experiment.rounds,
+            local: experiment.local,
+            participation: experiment.participation,
+            aggregation: experiment.aggregation,
+            precision: experiment.precision,
+            server_adam: experiment.server_adam,
         };
-        let rounds = (1..=self.experiment.rounds).map(epoch).collect::<Result<_>>()?;
-        Ok((rounds, time))
-    }
-
-    /// Every client's local epoch, side by side: they do not know of each other, so the order does not matter.
-    fn local_epochs(
-        &self,
-        clients: &mut [&mut (f64, Client)],
-        round: usize,
-        progress: &Progress,
-        time: &mut TrainingTime,
-    ) -> Result<BTreeMap<String, f64>> {
-        // The largest first: started last, it would keep everyone waiting.
-        let mut order: Vec<&mut (f64, Client)> = clients.iter_mut().map(|client| &mut **client).collect();
-        order.sort_by(|(one, _), (other, _)| other.total_cmp(one));
-        let epochs = order.into_par_iter().with_max_len(1).map(|(_, client)| {
-            let epoch = client.local_epoch(round, &self.experiment.local)?;
-            progress.step(&format!(
-                "round {round}/{}, client {}, loss {:.3}",
-                self.experiment.rounds, client.site, epoch.loss
-            ));
-            Ok((client.site.clone(), epoch))
+        let stacked = experiment.aggregation == Aggregation::Stacked && experiment.method.uses_lora();
+        let folding = (stacked && experiment.setting == Setting::Federated).then(|| Folding {
+            weights: self.weights.state(&self.weights.keys()),
+            sam: self.sam.clone(),
+            adapter: self.adapter.clone(),
         });
-        let epochs: BTreeMap<String, Epoch> = epochs.collect::<Result<_>>()?;
-        epochs.values().for_each(|epoch| time.add(epoch));
-        Ok(epochs.into_iter().map(|(site, epoch)| (site, epoch.loss)).collect())
+        Ok(Federation::new(rules, members, folding))
     }
 
-    /// Dice of every test case, by client.
-    fn judge(&self, clients: &[&Client], masks: Option<&Path>) -> Result<Vec<Vec<CaseDice>>> {
-        let networks = clients.iter().map(|client| client.learner().network());
-        let examination = Examination {
+    fn member(&self, name: &str, weight: f64, cases: Vec<PreparedCase>) -> Member {
+        let experiment = &self.experiment;
+        let layout = Sam::layout(&self.sam, Some(&self.adapter)).expect("it was built before");
+        let stacks: usize = cases
+            .iter()
+            .map(|case| case.len().div_ceil(experiment.local.stack_stride))
+            .sum();
+        let learner = Learner::new(
+            &self.sam,
+            &self.adapter,
+            self.weights.clone(),
+            experiment.method.trained(&layout),
+            AdamW::new(experiment.weight_decay),
+            experiment
+                .schedule
+                .of_client(stacks.div_ceil(experiment.local.batch_stacks)),
+            &self.device.device,
+        );
+        Member::new(
+            weight,
+            Client::new(name, cases, learner, self.seed),
+            experiment.precision,
+        )
+    }
+
+    /// All rounds, from the newest checkpoint on; each one ends in another.
+    fn train(&self, checkpoints: &Checkpoints) -> Result<(Federation, Checkpoint)> {
+        let mut federation = self.federation()?;
+        let mut done = match checkpoints.restore(&self.fingerprint(), &mut federation)? {
+            Some(done) => {
+                eprintln!(
+                    "going on after round {} of {}",
+                    done.rounds.len(),
+                    self.experiment.rounds
+                );
+                done
+            }
+            None => Checkpoint {
+                fingerprint: self.fingerprint(),
+                untrained_dice: self.dice(&self.models(&federation)[..1])?,
+                ..Checkpoint::default()
+            },
+        };
+        let first = done.rounds.len() + 1;
+        let progress = Progress::new(federation.members.len() * (self.experiment.rounds + 1 - first));
+        let mut time = TrainingTime::after(done.seconds);
+        for round in first..=self.experiment.rounds {
+            let mut came = match self.experiment.setting {
+                Setting::Federated => federation.round(round, &progress)?,
+                Setting::Alone | Setting::Pooled => federation.epoch_alone(round, &progress)?,
+            };
+            if self
+                .experiment
+                .dice_every
+                .is_some_and(|every| round.is_multiple_of(every))
+            {
+                came.record.dice = Some(self.dice(&self.models(&federation))?);
+            }
+            came.epochs.iter().for_each(|epoch| time.add(epoch));
+            done.rounds.push(came.record);
+            done.entries.extend(came.entries);
+            done.seconds = time.seconds();
+            checkpoints.save(&done, &federation)?;
+        }
+        Ok((federation, done))
+    }
+
+    /// Whether clients keep a part of the network to themselves, so that each has its own.
+    fn personal(&self) -> bool {
+        self.experiment.setting == Setting::Federated && self.adapter.num_lora > 1
+    }
+
+    /// The networks to be judged: the federation's one; each client's where they differ.
+    fn models(&self, federation: &Federation) -> Vec<Model> {
+        let model = |site: Option<&str>, state: StateDict| {
+            let rank = federation.server.folded.values().next().map(|a| a.shape[0]);
+            Model {
+                site: site.map(str::to_owned),
+                adapter: Adapter {
+                    metadata: AdapterMetadata {
+                        method: self.experiment.method,
+                        sam: self.sam.clone(),
+                        adapter: AdapterConfig {
+                            rank: rank.unwrap_or(self.adapter.rank),
+                            ..self.adapter.clone()
+                        },
+                        classes: self.manifest.classes.clone(),
+                        preprocessing: self.experiment.preprocessing.clone(),
+                        base_sha256: self.base_sha256.clone(),
+                        seed: self.seed,
+                    },
+                    state,
+                },
+            }
+        };
+        let members = &federation.members;
+        match self.experiment.setting {
+            Setting::Federated if !self.personal() => vec![model(None, federation.model())],
+            Setting::Pooled => vec![model(None, members[0].client.trained())],
+            _ => {
+                let of_client = |member: &Member| model(Some(&member.client.site), member.client.trained());
+                members.iter().map(of_client).collect()
+            }
+        }
+    }
+
+    /// Mean Dice of the models by class.
+    fn dice(&self, models: &[Model]) -> Result<Vec<f64>> {
+        let evaluations = self.judge(models, None)?;
+        Ok(mean_dice(evaluations.iter().flatten()))
+    }
+
+    /// Dice of every test case, by model. A client's personal model is judged on the cases of its own site.
+    fn judge(&self, models: &[Model], masks: Option<&Path>) -> Result<Vec<Vec<CaseDice>>> {
+        let network = |model: &Model| {
+            let mut parameters = self.weights.clone();
+            parameters.load(&model.adapter.state, &self.device.device);
+            Ok(Sam::new(&self.sam, Some(&model.adapter.metadata.adapter), &parameters)?)
+        };
+        if !(self.personal() && models.len() > 1) {
+            let networks = models.iter().map(network).collect::<Result<Vec<_>>>()?;
+            return self.examination(self.test.iter().collect()).judge(&networks, masks);
+        }
+        let of_model = |model: &Model| {
+            let own = |case: &&Case| model.site.as_ref() == Some(&case.site);
+            let cases = self.test.iter().filter(own).collect();
+            Ok(self.examination(cases).judge(&[network(model)?], masks)?.remove(0))
+        };
+        models.iter().map(of_model).collect()
+    }
+
+    fn examination<'a>(&'a self, cases: Vec<&'a Case>) -> Examination<'a> {
+        Examination {
             folder: self.data_folder.clone(),
-            cases: self.test.iter().collect(),
+            cases,
             classes: self.manifest.classes.len(),
             preprocessing: &self.experiment.preprocessing,
             side: self.sam.image_size,
             device: &self.device.device,
-        };
-        examination.judge(&networks.collect::<Result<Vec<_>>>()?, masks)
-    }
-
-    /// Dice of the server's state after a round, if the experiment asks for it.
-    fn dice_after(&self, round: usize, client: &Client) -> Result<Option<Vec<f64>>> {
-        match self.experiment.dice_every {
-            Some(every) if round.is_multiple_of(every) => {
-                Ok(Some(mean_dice(self.judge(&[client], None)?.remove(0).iter())))
-            }
-            _ => Ok(None),
         }
     }
 
-    fn save_adapters(&self, models: &[&Client], out: &Path) -> Result<Vec<String>> {
-        let save = |client: &&Client| {
-            let adapter = Adapter {
-                metadata: AdapterMetadata {
-                    method: self.experiment.method,
-                    sam: self.sam.clone(),
-                    adapter: self.adapter.clone(),
-                    classes: self.manifest.classes.clone(),
-                    preprocessing: self.experiment.preprocessing.clone(),
-                    base_sha256: self.base_sha256.clone(),
-                    seed: self.seed,
-                },
-                state: client.trained(),
+    fn save_adapters(&self, models: &[Model], out: &Path) -> Result<Vec<String>> {
+        let save = |model: &Model| {
+            let name = match &model.site {
+                None => PathBuf::from("adapter.safetensors"),
+                Some(site) => PathBuf::from(format!("adapter-{site}.safetensors")),
             };
-            let name = match models.len() {
-                1 => PathBuf::from("adapter.safetensors"),
-                _ => PathBuf::from(format!("adapter-{}.safetensors", client.site)),
-            };
-            let bytes = adapter.to_bytes();
+            let bytes = model.adapter.to_bytes();
             write(&out.join(name), &bytes)?;
             Ok(sha256(&bytes))
         };
@@ -319,31 +390,35 @@ impl Run {
 
     fn record(
         &self,
-        rounds: Vec<RoundRecord>,
-        models: &[&Client],
+        training: Training,
+        models: &[Model],
         evaluations: &[Vec<CaseDice>],
-        untrained_dice: Vec<f64>,
         adapter_sha256: Vec<String>,
     ) -> Record {
-        let of_case = |index: usize| {
-            let all = evaluations.iter().map(|evaluation| &evaluation[index]);
-            CaseDice {
-                dice: mean_dice(all),
-                ..evaluations[0][index].clone()
+        let cases: Vec<CaseDice> = match self.personal() {
+            true => evaluations.concat(),
+            false => {
+                let of_case = |index: usize| {
+                    let all = evaluations.iter().map(|evaluation| &evaluation[index]);
+                    CaseDice {
+                        dice: mean_dice(all),
+                        ..evaluations[0][index].clone()
+                    }
+                };
+                (0..self.test.len()).map(of_case).collect()
             }
         };
-        let cases: Vec<CaseDice> = (0..self.test.len()).map(of_case).collect();
         let of_site = |site: &Site| {
             let own = cases.iter().filter(|case| case.site == site.name);
             (site.name.clone(), mean_dice(own))
         };
         let alone = match self.experiment.setting {
-            Setting::Federated => BTreeMap::new(),
+            Setting::Federated | Setting::Pooled => BTreeMap::new(),
             Setting::Alone => {
-                let of_client = |(client, evaluation): (&&Client, &Vec<CaseDice>)| {
-                    (client.site.clone(), mean_dice(evaluation.iter()))
+                let of_client = |(model, evaluation): (&Model, &Vec<CaseDice>)| {
+                    Some((model.site.clone()?, mean_dice(evaluation.iter())))
                 };
-                models.iter().zip(evaluations).map(of_client).collect()
+                models.iter().zip(evaluations).filter_map(of_client).collect()
             }
         };
         Record {
@@ -355,10 +430,10 @@ impl Run {
             partial: self.experiment.cases_per_site.is_some(),
             classes: self.manifest.classes.clone(),
             data_description: self.manifest.about.description.clone(),
-            trained_parameters: models[0].trained().values().map(|array| array.values.len()).sum(),
+            trained_parameters: training.trained_parameters,
             weights: self.sites.iter().map(|site| (site.name.clone(), site.weight)).collect(),
-            untrained_dice,
-            rounds,
+            untrained_dice: training.untrained_dice,
+            rounds: training.rounds,
             dice: mean_dice(cases.iter()),
             dice_by_site: self.sites.iter().map(of_site).collect(),
             cases,
@@ -375,14 +450,23 @@ impl Run {
             base_sha256: self.base_sha256.clone(),
             device: device.name.clone(),
             seed: self.seed,
+            fingerprint: self.fingerprint(),
         }
     }
-}
 
-/// What of a client's parameters travels.
-fn sent(mut trained: StateDict) -> StateDict {
-    trained.retain(|key, _| !is_personal(key));
-    trained
+    /// sha256 of all that decides the run's figures.
+    fn fingerprint(&self) -> String {
+        let parts = [
+            env!("CARGO_PKG_VERSION"),
+            option_env!("FLAPSAM_COMMIT").unwrap_or_default(),
+            &self.device.name,
+            &self.manifest.sha256,
+            &self.base_sha256,
+            &self.seed.to_string(),
+            &self.experiment.deciding_settings(),
+        ];
+        sha256(parts.join("\n").as_bytes())
+    }
 }
 
 /// All cases, or the first ones of each site and split.

@@ -23,6 +23,9 @@ pub struct LocalTraining {
     /// Augment the stacks.
     #[serde(default = "yes")]
     pub augment: bool,
+    /// FedProx: how strongly a client is pulled back to the state it started the round with; 0 is FedAvg.
+    #[serde(default)]
+    pub proximal: f64,
 }
 
 fn every_slice() -> usize {
@@ -95,6 +98,9 @@ impl Client {
         let count = batches.len().max(1);
         let (mut sum, mut waiting) = (0.0, Duration::ZERO);
         let learner = &mut self.learner;
+        if training.proximal > 0.0 {
+            learner.pull_back(training.proximal);
+        }
         // While a batch is trained on, the next ones are read and augmented.
         std::thread::scope(|scope| -> Result<()> {
             let (ready, loaded) = sync_channel(AHEAD);
@@ -119,18 +125,23 @@ impl Client {
         })
     }
 
-    /// The learner, for inference.
-    pub fn learner(&self) -> &Learner {
-        &self.learner
-    }
-
     /// All trained parameters, the personal ones included.
     pub fn trained(&self) -> StateDict {
         self.learner.trained()
     }
 
-    /// Takes over the server's parameters; personal ones and the optimizer stay.
-    pub fn receive(&mut self, global: &StateDict) {
-        self.learner.load(global);
+    /// Puts these parameters in place of its own of the same name; the optimizer stays.
+    pub fn receive(&mut self, parameters: &StateDict) {
+        self.learner.load(parameters);
+    }
+
+    /// The optimizer's steps and moments, to go on from later.
+    pub fn optimizer_state(&self) -> (usize, [StateDict; 2]) {
+        self.learner.optimizer_state()
+    }
+
+    /// Goes on from an earlier [`Client::optimizer_state`].
+    pub fn restore_optimizer(&mut self, steps: usize, moments: [StateDict; 2]) {
+        self.learner.restore_optimizer(steps, moments);
     }
 }

@@ -1,9 +1,15 @@
 //! The federation: clients train, the server averages, and what travels is counted.
 
 pub mod aggregation;
+mod checkpoint;
 mod client;
+pub mod ledger;
+mod rounds;
 mod server;
+pub mod wire;
 
 pub use aggregation::Aggregation;
+pub use checkpoint::{Checkpoint, Checkpoints};
 pub use client::{Client, Epoch, LocalTraining};
-pub use server::{Traffic, aggregate, lora_error, norm};
+pub use rounds::{Federation, Folding, Member, Round, RoundRecord, Rules, sent};
+pub use server::{Server, ServerAdam, aggregate, is_factor, lora_error, norm};

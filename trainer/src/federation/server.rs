@@ -1,26 +1,118 @@
-use flapsam_model::checkpoint::write_safetensors;
+//! What the server makes of the clients' updates.
+
 use flapsam_model::parameters::{Array, StateDict};
 use serde::{Deserialize, Serialize};
 
-use super::aggregation::{Aggregation, product_norm, product_svd, weighted_mean};
+use super::aggregation::{Aggregation, product_norm, product_svd, stack, weighted_mean};
 
-/// Bytes that really travelled: the length of the serialised updates.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Traffic {
-    /// From the clients to the server.
-    pub up: u64,
-    /// From the server to the clients.
-    pub down: u64,
+/// The server's own optimizer: it takes the way from its last state to the clients' mean as a gradient (FedAdam,
+/// arXiv 2003.00295, algorithm 2; defaults of its section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerAdam {
+    /// How far a round moves.
+    pub rate: f64,
+    /// How much of the last rounds' direction is kept.
+    #[serde(default = "beta_1")]
+    pub beta_1: f64,
+    /// How much of the last rounds' spread is kept.
+    #[serde(default = "beta_2")]
+    pub beta_2: f64,
+    /// Keeps small spreads from making large steps.
+    #[serde(default = "tau")]
+    pub tau: f64,
 }
 
-impl Traffic {
-    /// Counts a round in which every client sends its update and receives the new global state.
-    pub fn round(updates: &[StateDict], global: &StateDict) -> Self {
-        let bytes = |state: &StateDict| write_safetensors(state, None).len() as u64;
-        Self {
-            up: updates.iter().map(bytes).sum(),
-            down: bytes(global) * updates.len() as u64,
+fn beta_1() -> f64 {
+    0.9
+}
+
+fn beta_2() -> f64 {
+    0.99
+}
+
+fn tau() -> f64 {
+    1e-3
+}
+
+/// What the server keeps between rounds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Server {
+    /// What it sent last; at first what all clients start from.
+    pub state: StateDict,
+    /// FedAdam's mean direction; empty without it.
+    pub first: StateDict,
+    /// FedAdam's spread; empty without it.
+    pub second: StateDict,
+    /// With stacked pairs: those of all rounds so far as one, which clients have folded into their weights.
+    pub folded: StateDict,
+}
+
+impl Server {
+    /// Takes the clients' updates in, and returns what it sends back.
+    ///
+    /// # Panics
+    /// See [`aggregate`].
+    pub fn combine(
+        &mut self,
+        updates: &[StateDict],
+        weights: &[f64],
+        how: Aggregation,
+        adam: Option<&ServerAdam>,
+    ) -> &StateDict {
+        let mean = aggregate(updates, weights, how);
+        self.state = match adam {
+            Some(adam) => self.stepped(&mean, adam),
+            None => mean,
+        };
+        if how == Aggregation::Stacked {
+            self.fold();
         }
+        &self.state
+    }
+
+    fn stepped(&mut self, mean: &StateDict, adam: &ServerAdam) -> StateDict {
+        let mut next = StateDict::new();
+        for (key, mean) in mean {
+            let fresh = |value: f64| Array::new(mean.shape.clone(), vec![value as f32; mean.values.len()]);
+            let first = self.first.entry(key.clone()).or_insert_with(|| fresh(0.0));
+            let second = self
+                .second
+                .entry(key.clone())
+                .or_insert_with(|| fresh(adam.tau * adam.tau));
+            let mut state = self.state[key].clone();
+            for (place, value) in state.values.iter_mut().enumerate() {
+                let way = (mean.values[place] - *value) as f64;
+                let direction = adam.beta_1 * first.values[place] as f64 + (1.0 - adam.beta_1) * way;
+                let spread = adam.beta_2 * second.values[place] as f64 + (1.0 - adam.beta_2) * way * way;
+                first.values[place] = direction as f32;
+                second.values[place] = spread as f32;
+                *value += (adam.rate * direction / (spread.sqrt() + adam.tau)) as f32;
+            }
+            next.insert(key.clone(), state);
+        }
+        next
+    }
+
+    /// Adds the last round's stacked pairs to those of the rounds before, in as few ranks as hold them all.
+    fn fold(&mut self) {
+        let pairs = || self.state.keys().filter_map(|key| Some((key.clone(), partner(key)?)));
+        let before = |key: &String| self.folded.get(key).map_or(0, |array| array.shape[0]);
+        let together = |(a, _): &(String, String)| before(a) + self.state[a].shape[0];
+        let full = |(a, b): &(String, String)| self.state[a].shape[1].min(self.state[b].shape[0]);
+        // One rank for all pairs, as adapters have it; where a pair needs less, zeros fill it up.
+        let needed = pairs().map(|pair| together(&pair).min(full(&pair))).max().unwrap_or(0);
+        let mut folded = StateDict::new();
+        for (a, b) in pairs() {
+            let mut both = vec![(&self.state[&a], &self.state[&b])];
+            if let (Some(old_a), Some(old_b)) = (self.folded.get(&a), self.folded.get(&b)) {
+                both.insert(0, (old_a, old_b));
+            }
+            let (new_a, new_b) = product_svd(&both, &vec![1.0; both.len()], needed);
+            folded.insert(a, new_a);
+            folded.insert(b, new_b);
+        }
+        self.folded = folded;
     }
 }
 
@@ -32,15 +124,23 @@ pub fn aggregate(updates: &[StateDict], weights: &[f64], how: Aggregation) -> St
     let mut global = StateDict::new();
     for key in updates[0].keys() {
         let clients: Vec<&Array> = updates.iter().map(|update| &update[key]).collect();
-        match (how, partner(key)) {
-            (Aggregation::ProductSvd, Some(partner)) => {
-                let (a, b) = product_svd(&pairs(updates, key, &partner), weights);
+        let pair = match (how, partner(key)) {
+            (Aggregation::MeanOfFactors, _) => None,
+            // It comes with its A.
+            (_, None) if key.contains(LORA_B) => continue,
+            (_, partner) => partner,
+        };
+        match pair {
+            Some(partner) => {
+                let pairs = pairs(updates, key, &partner);
+                let (a, b) = match how {
+                    Aggregation::Stacked => stack(&pairs, weights),
+                    _ => product_svd(&pairs, weights, clients[0].shape[0]),
+                };
                 global.insert(key.clone(), a);
                 global.insert(partner, b);
             }
-            // It came with its A.
-            (Aggregation::ProductSvd, None) if key.contains(LORA_B) => {}
-            _ => {
+            None => {
                 global.insert(key.clone(), weighted_mean(&clients, weights));
             }
         }
@@ -73,6 +173,16 @@ pub fn norm(state: &StateDict) -> f64 {
         None => array.values.iter().map(|&value| (value as f64).powi(2)).sum(),
     };
     state.iter().map(square).sum::<f64>().sqrt()
+}
+
+/// Whether a parameter is one factor of a LoRA pair.
+pub fn is_factor(key: &str) -> bool {
+    key.contains(LORA_A) || key.contains(LORA_B)
+}
+
+/// Whether a parameter is the B of a LoRA pair.
+pub fn is_second_factor(key: &str) -> bool {
+    key.contains(LORA_B)
 }
 
 const LORA_A: &str = ".lora_w_a_";
@@ -172,17 +282,62 @@ mod tests {
         assert_eq!(norm(&plain), 2.0);
     }
 
+    const ADAM: ServerAdam = ServerAdam {
+        rate: 0.1,
+        beta_1: 0.9,
+        beta_2: 0.99,
+        tau: 1e-3,
+    };
+
+    /// Two rounds of FedAdam beside its own formula, written out for one value.
     #[test]
-    fn traffic_is_what_is_serialised() {
-        let updates = [update(0.0), update(1.0)];
-        let traffic = Traffic::round(&updates, &updates[0]);
-        let bytes = write_safetensors(&updates[0], None).len() as u64;
-        assert_eq!(
-            traffic,
-            Traffic {
-                up: 2 * bytes,
-                down: 2 * bytes
-            }
+    fn fed_adam_follows_its_formula() {
+        let one = |value: f32| StateDict::from([("mask_tokens.weight".to_owned(), Array::new([1], vec![value]))]);
+        let mut server = Server {
+            state: one(1.0),
+            ..Server::default()
+        };
+        let mut combine = |value: f32| {
+            let global = server.combine(&[one(value)], &[1.0], Aggregation::MeanOfFactors, Some(&ADAM));
+            global["mask_tokens.weight"].values[0] as f64
+        };
+        let (got_1, got_2) = (combine(1.5), combine(0.8));
+        let (m, v) = (0.1 * 0.5, 0.99 * 1e-6 + 0.01 * 0.25);
+        let want_1 = 1.0 + 0.1 * m / (f64::sqrt(v) + 1e-3);
+        let way = 0.8 - want_1;
+        let (m, v) = (0.9 * m + 0.1 * way, 0.99 * v + 0.01 * way * way);
+        let want_2 = want_1 + 0.1 * m / (f64::sqrt(v) + 1e-3);
+        assert!(
+            (got_1 - want_1).abs() < 1e-6 && (got_2 - want_2).abs() < 1e-6,
+            "{got_1} {want_1}, {got_2} {want_2}"
         );
+    }
+
+    /// The stacked pairs of three rounds as one pair: the sum of the rounds' mean products, in no more ranks than the
+    /// weight has.
+    #[test]
+    fn stacked_rounds_add_up() {
+        let mut server = Server::default();
+        let mut expected = vec![0.0; 20];
+        for round in 0..3 {
+            let updates = [update(round as f32), update(round as f32 + 0.5)];
+            for (place, sum) in expected.iter_mut().enumerate() {
+                *sum += 0.25 * product(&updates[0])[place] + 0.75 * product(&updates[1])[place];
+            }
+            let global = server.combine(&updates, &[0.25, 0.75], Aggregation::Stacked, None);
+            assert_eq!(global["attn.lora_w_a_q.0.weight"].shape, [4, 5]);
+        }
+        let (a, b) = (
+            &server.folded["attn.lora_w_a_q.0.weight"],
+            &server.folded["attn.lora_w_b_q.0.weight"],
+        );
+        assert_eq!((&a.shape[..], &b.shape[..]), (&[4, 5][..], &[4, 4][..]));
+        for (place, want) in expected.iter().enumerate() {
+            let (row, column) = (place / 5, place % 5);
+            let got: f64 = (0..4)
+                .map(|k| b.values[row * 4 + k] as f64 * a.values[k * 5 + column] as f64)
+                .sum();
+            assert!((got - want).abs() < 1e-5, "{got} {want}");
+        }
     }
 }

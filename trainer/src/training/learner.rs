@@ -100,6 +100,22 @@ impl Learner {
         self.parameters.state(&self.trained)
     }
 
+    /// From now on, pulls the trained parameters back to what they are at this moment (FedProx).
+    pub fn pull_back(&mut self, weight: f64) {
+        self.optimizer.pull_back(weight, &mut self.parameters);
+    }
+
+    /// The optimizer's steps and moments, to go on from later.
+    pub fn optimizer_state(&self) -> (usize, [StateDict; 2]) {
+        self.optimizer.state()
+    }
+
+    /// Goes on from an earlier [`Learner::optimizer_state`].
+    pub fn restore_optimizer(&mut self, steps: usize, moments: [StateDict; 2]) {
+        self.optimizer.restore(steps, moments, &self.device);
+        self.step = steps;
+    }
+
     /// Takes over the given parameters; the optimizer's state stays.
     pub fn load(&mut self, state: &StateDict) {
         self.parameters.load(state, &self.device);

@@ -591,7 +591,7 @@ fn compare_aggregate(path: &Path) -> Result<Vec<Comparison>> {
     let (a, b, plain) = (parts("lora_a")?, parts("lora_b")?, parts("plain")?);
 
     let pairs: Vec<(&Array, &Array)> = a.iter().zip(&b).collect();
-    let (new_a, new_b) = aggregation::product_svd(&pairs, &weights);
+    let (new_a, new_b) = aggregation::product_svd(&pairs, &weights, pairs[0].0.shape[0]);
     let results = [
         (
             "mean of plain tensors",

@@ -1,0 +1,289 @@
+use std::collections::BTreeMap;
+
+use flapsam_model::config::{AdapterConfig, SamConfig};
+use flapsam_model::merge::merge;
+use flapsam_model::method::is_personal;
+use flapsam_model::parameters::{Array, StateDict, initial};
+use flapsam_model::random::Random;
+use flapsam_model::sam::Sam;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::ledger::{Direction, Entry, Traffic, entries};
+use super::server::{is_factor, is_second_factor, lora_error, norm};
+use super::wire::{Link, Precision};
+use super::{Aggregation, Client, Epoch, LocalTraining, Server, ServerAdam};
+use crate::error::Result;
+use crate::progress::Progress;
+
+/// How a federation goes about its rounds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rules {
+    /// Of everything that is drawn.
+    pub seed: u64,
+    /// Rounds in all.
+    pub rounds: usize,
+    /// How a client goes through its data.
+    pub local: LocalTraining,
+    /// The share of clients that take part in a round.
+    pub participation: f64,
+    /// How the server makes one LoRA pair of the clients' pairs.
+    pub aggregation: Aggregation,
+    /// In how many bits parameters travel.
+    pub precision: Precision,
+    /// The server's own optimizer, if it has one.
+    pub server_adam: Option<ServerAdam>,
+}
+
+/// One round, as the record keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoundRecord {
+    /// From 1.
+    pub round: usize,
+    /// Each client's mean training loss.
+    pub loss: BTreeMap<String, f64>,
+    /// Bytes that travelled.
+    pub traffic: Traffic,
+    /// Norm of all averaged parameters as one vector; none for clients alone. LoRA pairs count by their products, since
+    /// the factors are free to turn.
+    pub global_norm: Option<f64>,
+    /// Dice by class on all test cases after this round, where the experiment asks for it.
+    pub dice: Option<Vec<f64>>,
+    /// How far the averaged LoRA pairs are from the mean of the clients' products, as a share of its norm.
+    pub lora_error: Option<f64>,
+}
+
+/// What a round came to.
+#[derive(Debug)]
+pub struct Round {
+    /// For the record.
+    pub record: RoundRecord,
+    /// What travelled, message by message.
+    pub entries: Vec<Entry>,
+    /// The clients' epochs.
+    pub epochs: Vec<Epoch>,
+}
+
+/// A client, and its place in the federation.
+#[derive(Debug)]
+pub struct Member {
+    /// Its share in the average.
+    pub weight: f64,
+    /// The hospital.
+    pub client: Client,
+    /// Its line to the server.
+    pub link: Link,
+}
+
+impl Member {
+    /// A client that nothing has been sent to.
+    pub fn new(weight: f64, client: Client, precision: Precision) -> Self {
+        let link = Link::new(precision, &sent(client.trained()));
+        Self { weight, client, link }
+    }
+}
+
+/// What clients need to fold stacked pairs into their weights.
+#[derive(Debug)]
+pub struct Folding {
+    /// The network's weights as they were before the first round.
+    pub weights: StateDict,
+    /// Its shape.
+    pub sam: SamConfig,
+    /// Its pairs, of one client's rank.
+    pub adapter: AdapterConfig,
+}
+
+impl Folding {
+    /// The attentions' weights with the folded pairs in them, and the pairs that the clients start the next round with:
+    /// A drawn anew, B zero.
+    fn after(&self, round: usize, folded: &StateDict, seed: u64) -> Result<(StateDict, StateDict)> {
+        let mut whole = self.weights.clone();
+        whole.extend(folded.clone());
+        let rank = folded.values().next().map_or(0, |a| a.shape[0]);
+        let adapter = AdapterConfig {
+            rank,
+            ..self.adapter.clone()
+        };
+        let mut weights = merge(whole, &self.sam, &adapter)?;
+        weights.retain(|key, weight| self.weights.get(key) != Some(weight));
+        let layout = Sam::layout(&self.sam, Some(&self.adapter))?;
+        let fresh = |(key, spec): (&String, _)| -> (String, Array) {
+            let mut array = initial(&format!("{key}/round {round}"), spec, seed);
+            if is_second_factor(key) {
+                array.values.fill(0.0);
+            }
+            (key.clone(), array)
+        };
+        let pairs = layout.iter().filter(|(key, _)| is_factor(key)).map(fresh).collect();
+        Ok((weights, pairs))
+    }
+}
+
+/// Clients and a server.
+#[derive(Debug)]
+pub struct Federation {
+    rules: Rules,
+    /// The clients, in the order of the data set's sites.
+    pub members: Vec<Member>,
+    /// The server.
+    pub server: Server,
+    folding: Option<Folding>,
+}
+
+impl Federation {
+    /// A federation before its first round.
+    pub fn new(rules: Rules, members: Vec<Member>, folding: Option<Folding>) -> Self {
+        let state = members.first().map(|member| sent(member.client.trained()));
+        let server = Server {
+            state: state.unwrap_or_default(),
+            ..Server::default()
+        };
+        Self {
+            rules,
+            members,
+            server,
+            folding,
+        }
+    }
+
+    /// Every client's epoch, and nothing travels.
+    ///
+    /// # Errors
+    /// A case cannot be read, or the loss is no number.
+    pub fn epoch_alone(&mut self, round: usize, progress: &Progress) -> Result<Round> {
+        let all: Vec<usize> = (0..self.members.len()).collect();
+        let epochs = self.local_epochs(&all, round, progress)?;
+        Ok(self.round_of(round, epochs, Vec::new()))
+    }
+
+    /// Local epochs from the common state, and averaging.
+    ///
+    /// # Errors
+    /// See [`Federation::epoch_alone`].
+    pub fn round(&mut self, round: usize, progress: &Progress) -> Result<Round> {
+        let chosen = self.participants(round);
+        let epochs = self.local_epochs(&chosen, round, progress)?;
+        let (precision, aggregation) = (self.rules.precision, self.rules.aggregation);
+        // A pair that the server turns has no coordinates in common with the one before.
+        let lasting = |key: &str| aggregation == Aggregation::MeanOfFactors || !is_factor(key);
+        let mut ledger = Vec::new();
+        let mut updates = Vec::with_capacity(chosen.len());
+        for &place in &chosen {
+            let member = &mut self.members[place];
+            let (message, update) = member.link.up(&sent(member.client.trained()), lasting);
+            let site = &member.client.site;
+            ledger.extend(entries(round, site, Direction::Up, &message, precision));
+            updates.push(update);
+        }
+        let total: f64 = chosen.iter().map(|&place| self.members[place].weight).sum();
+        let weights: Vec<f64> = chosen.iter().map(|&place| self.members[place].weight / total).collect();
+        let adam = self.rules.server_adam.as_ref();
+        let global = self.server.combine(&updates, &weights, aggregation, adam).clone();
+        let (global_norm, lora_error) = (norm(&global), lora_error(&updates, &weights, &global));
+        for (place, member) in self.members.iter_mut().enumerate() {
+            // Those that sat out get the state when they take part next; the messages are the same.
+            let (message, received) = member.link.down(&global, lasting);
+            if chosen.contains(&place) {
+                let site = &member.client.site;
+                ledger.extend(entries(round, site, Direction::Down, &message, precision));
+            }
+            member.client.receive(&match self.folding {
+                Some(_) => without_factors(received),
+                None => received,
+            });
+        }
+        self.fold(round)?;
+        let mut round = self.round_of(round, epochs, ledger);
+        round.record.global_norm = Some(global_norm);
+        round.record.lora_error = lora_error;
+        Ok(round)
+    }
+
+    /// With stacked pairs: brings all clients' weights and pairs to where the round ends.
+    ///
+    /// # Errors
+    /// The pairs do not fit the network (a programming error).
+    pub fn fold(&mut self, round: usize) -> Result<()> {
+        let Some(folding) = self.folding.as_ref().filter(|_| !self.server.folded.is_empty()) else {
+            return Ok(());
+        };
+        let (weights, pairs) = folding.after(round, &self.server.folded, self.rules.seed)?;
+        for member in &mut self.members {
+            member.client.receive(&weights);
+            member.client.receive(&pairs);
+            member.link.agree(&pairs);
+        }
+        Ok(())
+    }
+
+    /// The federation's model: what the server sent last, its stacked pairs of all rounds as one.
+    pub fn model(&self) -> StateDict {
+        let mut model = self.server.state.clone();
+        model.extend(self.server.folded.clone());
+        model
+    }
+
+    /// In how many bits parameters travel.
+    pub fn precision(&self) -> Precision {
+        self.rules.precision
+    }
+
+    /// The clients that take part in a round, drawn by the seed; all of them unless the rules say otherwise.
+    fn participants(&self, round: usize) -> Vec<usize> {
+        let clients = self.members.len();
+        let wanted = (self.rules.participation * clients as f64).ceil() as usize;
+        let mut all: Vec<usize> = (0..clients).collect();
+        Random::new(self.rules.seed, &format!("participants/round {round}")).shuffle(&mut all);
+        all.truncate(wanted.max(1));
+        all.sort_unstable();
+        all
+    }
+
+    /// Local epochs, side by side: clients do not know of each other, so the order does not matter.
+    fn local_epochs(&mut self, chosen: &[usize], round: usize, progress: &Progress) -> Result<BTreeMap<String, Epoch>> {
+        let members = self.members.iter_mut().enumerate();
+        let mut order: Vec<&mut Member> = members
+            .filter_map(|(place, member)| chosen.contains(&place).then_some(member))
+            .collect();
+        // The largest first: started last, it would keep everyone waiting.
+        order.sort_by(|one, other| other.weight.total_cmp(&one.weight));
+        let (local, rounds) = (self.rules.local, self.rules.rounds);
+        let epochs = order.into_par_iter().with_max_len(1).map(|member| {
+            let client = &mut member.client;
+            let epoch = client.local_epoch(round, &local)?;
+            progress.step(&format!(
+                "round {round}/{rounds}, client {}, loss {:.3}",
+                client.site, epoch.loss
+            ));
+            Ok((client.site.clone(), epoch))
+        });
+        epochs.collect()
+    }
+
+    fn round_of(&self, round: usize, epochs: BTreeMap<String, Epoch>, ledger: Vec<Entry>) -> Round {
+        Round {
+            record: RoundRecord {
+                round,
+                loss: epochs.iter().map(|(site, epoch)| (site.clone(), epoch.loss)).collect(),
+                traffic: Traffic::of(&ledger),
+                global_norm: None,
+                dice: None,
+                lora_error: None,
+            },
+            entries: ledger,
+            epochs: epochs.into_values().collect(),
+        }
+    }
+}
+
+/// What of a client's parameters travels.
+pub fn sent(mut trained: StateDict) -> StateDict {
+    trained.retain(|key, _| !is_personal(key));
+    trained
+}
+
+fn without_factors(mut state: StateDict) -> StateDict {
+    state.retain(|key, _| !is_factor(key));
+    state
+}

@@ -1,0 +1,327 @@
+//! How parameters travel: as 32-bit floats, or smaller as the difference from what both ends hold already.
+
+use flapsam_model::burn::tensor::f16;
+use flapsam_model::parameters::{Array, StateDict};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+
+/// In how many bits a parameter travels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit floats (the reference).
+    #[default]
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// 8-bit integers, and one 32-bit scale for each row.
+    Int8,
+}
+
+impl Precision {
+    /// Bytes of one parameter, scales left out.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Precision::F32 => 4,
+            Precision::F16 => 2,
+            Precision::Int8 => 1,
+        }
+    }
+}
+
+const SCALE: &str = "#scale";
+
+/// Whether a tensor of a message holds another one's scales.
+pub fn is_scale(key: &str) -> bool {
+    key.ends_with(SCALE)
+}
+
+/// A message: a safetensors file. With `Int8`, each tensor has its scales beside it, one for each index of the first
+/// axis (one in all for a vector).
+pub fn encode(state: &StateDict, precision: Precision) -> Vec<u8> {
+    let mut parts: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    for (key, array) in state {
+        let bytes = match precision {
+            Precision::F32 => array.values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Precision::F16 => array
+                .values
+                .iter()
+                .flat_map(|&value| f16::from_f32(value).to_le_bytes())
+                .collect(),
+            Precision::Int8 => {
+                let (bytes, scales) = quantised(array);
+                let scales_bytes = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+                parts.push((format!("{key}{SCALE}"), Dtype::F32, vec![scales.len()], scales_bytes));
+                bytes
+            }
+        };
+        let dtype = match precision {
+            Precision::F32 => Dtype::F32,
+            Precision::F16 => Dtype::F16,
+            Precision::Int8 => Dtype::I8,
+        };
+        parts.push((key.clone(), dtype, array.shape.clone(), bytes));
+    }
+    let views = parts.iter().map(|(key, dtype, shape, bytes)| {
+        let view = TensorView::new(*dtype, shape.clone(), bytes);
+        (key, view.expect("an array has as many values as its shape says"))
+    });
+    safetensors::serialize(views, None).expect("writing to memory cannot fail")
+}
+
+/// What the receiver makes of a message.
+///
+/// # Panics
+/// If [`encode`] did not write it (a programming error: messages do not leave the program).
+pub fn decode(message: &[u8]) -> StateDict {
+    let tensors = SafeTensors::deserialize(message).expect("it was encoded here");
+    let values = |view: &TensorView| -> Vec<f32> {
+        let bytes = view.data();
+        match view.dtype() {
+            Dtype::F32 => floats(bytes),
+            Dtype::F16 => bytes
+                .chunks_exact(2)
+                .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())
+                .collect(),
+            _ => bytes.iter().map(|&byte| byte as i8 as f32).collect(),
+        }
+    };
+    let plain = tensors.iter().filter(|(key, _)| !is_scale(key));
+    plain
+        .map(|(key, view)| {
+            let mut values = values(&view);
+            if let Ok(scales) = tensors.tensor(&format!("{key}{SCALE}")) {
+                let scales = floats(scales.data());
+                let row = values.len() / scales.len().max(1);
+                for (row, scale) in values.chunks_mut(row.max(1)).zip(scales) {
+                    row.iter_mut().for_each(|value| *value *= scale);
+                }
+            }
+            (key.to_owned(), Array::new(view.shape(), values))
+        })
+        .collect()
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect()
+}
+
+/// Each row in steps of a 127th of its largest value: the steps, and their sizes.
+fn quantised(array: &Array) -> (Vec<u8>, Vec<f32>) {
+    let rows = if array.shape.len() > 1 {
+        array.shape[0].max(1)
+    } else {
+        1
+    };
+    let row = (array.values.len() / rows).max(1);
+    let mut bytes = Vec::with_capacity(array.values.len());
+    let mut scales = Vec::with_capacity(rows);
+    for row in array.values.chunks(row) {
+        let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+        bytes.extend(row.iter().map(|value| (value / scale).round() as i8 as u8));
+        scales.push(scale);
+    }
+    (bytes, scales)
+}
+
+/// One client's line to the server.
+///
+/// Below 32 bits a client sends how its parameters differ from those it started the round with, which the server holds
+/// too; what the rounding took away is added to its next message (error feedback). The server sends differences as well,
+/// so that its next one carries what the last one lost. A LoRA pair that the server has turned (all but the mean of
+/// factors) has no coordinates in common with the one before: it comes whole, and nothing of it is carried on.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Link {
+    precision: Precision,
+    /// What both ends hold. Empty at 32 bits, where messages are whole.
+    held: StateDict,
+    /// What the client's messages have lost so far.
+    residual: StateDict,
+}
+
+impl Link {
+    /// A line over which nothing has travelled yet; both ends know the initial state by its seed.
+    pub fn new(precision: Precision, initial: &StateDict) -> Self {
+        let held = match precision {
+            Precision::F32 => StateDict::new(),
+            _ => initial.clone(),
+        };
+        Self {
+            precision,
+            held,
+            residual: StateDict::new(),
+        }
+    }
+
+    /// The client's message, and what the server reads. `lasting` says which parameters keep their coordinates from
+    /// round to round.
+    pub fn up(&mut self, update: &StateDict, lasting: impl Fn(&str) -> bool) -> (Vec<u8>, StateDict) {
+        if self.precision == Precision::F32 {
+            let message = encode(update, Precision::F32);
+            let received = decode(&message);
+            return (message, received);
+        }
+        let wanted = plus(&minus(update, &self.held), &self.residual);
+        let message = encode(&wanted, self.precision);
+        let got = decode(&message);
+        self.residual = minus(&wanted, &got);
+        self.residual.retain(|key, _| lasting(key));
+        let received = plus(&got, &self.held);
+        (message, received)
+    }
+
+    /// The server's message, and what the client reads.
+    pub fn down(&mut self, global: &StateDict, lasting: impl Fn(&str) -> bool) -> (Vec<u8>, StateDict) {
+        if self.precision == Precision::F32 {
+            let message = encode(global, Precision::F32);
+            let received = decode(&message);
+            return (message, received);
+        }
+        let mut known = self.held.clone();
+        known.retain(|key, _| lasting(key));
+        let message = encode(&minus(global, &known), self.precision);
+        self.held = plus(&decode(&message), &known);
+        (message, self.held.clone())
+    }
+
+    /// Both ends put these in place of what they hold of the same name.
+    pub fn agree(&mut self, state: &StateDict) {
+        if self.precision != Precision::F32 {
+            self.held.extend(state.clone());
+        }
+    }
+
+    /// What both ends hold, and what was lost.
+    pub fn parts(&self) -> (&StateDict, &StateDict) {
+        (&self.held, &self.residual)
+    }
+
+    /// The line with these parts.
+    pub fn with_parts(precision: Precision, held: StateDict, residual: StateDict) -> Self {
+        Self {
+            precision,
+            held,
+            residual,
+        }
+    }
+}
+
+/// Every value of `state`, less that of `other` where it has one.
+fn minus(state: &StateDict, other: &StateDict) -> StateDict {
+    combined(state, other, |x, y| x - y)
+}
+
+/// Every value of `state`, and that of `other` where it has one.
+fn plus(state: &StateDict, other: &StateDict) -> StateDict {
+    combined(state, other, |x, y| x + y)
+}
+
+fn combined(state: &StateDict, other: &StateDict, operation: impl Fn(f32, f32) -> f32) -> StateDict {
+    let combine = |(key, array): (&String, &Array)| {
+        let values = match other.get(key) {
+            Some(other) => {
+                let pairs = array.values.iter().zip(&other.values);
+                pairs.map(|(&x, &y)| operation(x, y)).collect()
+            }
+            None => array.values.clone(),
+        };
+        (key.clone(), Array::new(array.shape.clone(), values))
+    };
+    state.iter().map(combine).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use flapsam_model::checkpoint::write_safetensors;
+    use flapsam_model::random::Random;
+
+    use super::*;
+
+    fn noise(name: &str) -> StateDict {
+        let mut random = Random::new(1, name);
+        let mut values = |count| (0..count).map(|_| random.normal() as f32).collect();
+        StateDict::from([
+            ("matrix".to_owned(), Array::new([4, 8], values(32))),
+            ("vector".to_owned(), Array::new([5], values(5))),
+        ])
+    }
+
+    fn furthest(one: &StateDict, other: &StateDict) -> f32 {
+        let values = |state: &StateDict| {
+            state
+                .values()
+                .flat_map(|array| array.values.clone())
+                .collect::<Vec<_>>()
+        };
+        let pairs = values(one).into_iter().zip(values(other));
+        pairs.fold(0.0, |furthest, (x, y)| furthest.max((x - y).abs()))
+    }
+
+    #[test]
+    fn floats_of_32_bits_arrive_as_they_are() {
+        let state = noise("state");
+        let message = encode(&state, Precision::F32);
+        assert_eq!(message, write_safetensors(&state, None));
+        assert_eq!(decode(&message), state);
+    }
+
+    #[test]
+    fn integers_are_within_half_a_step_of_their_row() {
+        let state = noise("state");
+        let got = decode(&encode(&state, Precision::Int8));
+        for (row, got) in state["matrix"].values.chunks(8).zip(got["matrix"].values.chunks(8)) {
+            let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+            for (value, got) in row.iter().zip(got) {
+                assert!((value - got).abs() <= 0.5001 * largest / 127.0, "{value} {got}");
+            }
+        }
+        assert!(furthest(&state, &decode(&encode(&state, Precision::F16))) < 2e-3);
+    }
+
+    #[test]
+    fn a_row_of_zeros_stays_so() {
+        let zeros = StateDict::from([("matrix".to_owned(), Array::new([2, 3], vec![0.0; 6]))]);
+        assert_eq!(decode(&encode(&zeros, Precision::Int8)), zeros);
+    }
+
+    /// With error feedback the server's sum of messages stays within one step of what the client has; without, what each
+    /// message loses adds up.
+    #[test]
+    fn what_a_message_loses_comes_with_the_next() {
+        let (mut target, step) = (noise("start"), noise("step"));
+        let total = |lasting: bool| {
+            let mut link = Link::new(Precision::Int8, &target);
+            let mut sent = StateDict::new();
+            for _ in 0..50 {
+                // The client moves by the same step from what both hold, and they agree on what arrived.
+                let moved = plus(&step, &link.held);
+                let (_, received) = link.up(&moved, |_| lasting);
+                link.agree(&received);
+                sent = received;
+            }
+            sent
+        };
+        let (fed_back, lost) = (total(true), total(false));
+        for _ in 0..50 {
+            target = plus(&target, &step);
+        }
+        assert!(furthest(&fed_back, &target) < 0.02, "{}", furthest(&fed_back, &target));
+        assert!(furthest(&lost, &target) > 5.0 * furthest(&fed_back, &target));
+    }
+
+    #[test]
+    fn the_servers_differences_carry_what_was_lost() {
+        let (start, goal) = (noise("start"), noise("goal"));
+        let mut link = Link::new(Precision::Int8, &start);
+        let first = furthest(&link.down(&goal, |_| true).1, &goal);
+        let second = furthest(&link.down(&goal, |_| true).1, &goal);
+        assert!(first > 0.0 && second < first / 50.0, "{first} {second}");
+        // A turned pair comes whole: saying it twice makes it no better.
+        let whole = furthest(&link.down(&goal, |_| false).1, &goal);
+        assert!(whole > 10.0 * second, "{whole} {second}");
+    }
+}
