@@ -57,6 +57,10 @@ pub struct Experiment {
     /// Judge the server's state on all test cases after every so many rounds, for Dice over rounds; only after the last
     /// one without it.
     pub dice_every: Option<usize>,
+    /// How far apart surfaces may lie and still count as the same in surface Dice, mm: for a structure, as far as
+    /// experts differ on it (arXiv 1809.04430).
+    #[serde(default = "surface_tolerance")]
+    pub surface_tolerance_mm: f64,
     /// Keep the predicted masks of the test cases.
     #[serde(default)]
     pub save_predictions: bool,
@@ -104,6 +108,11 @@ fn all_of_them() -> f64 {
     1.0
 }
 
+/// The strictest that the evaluation of the FLARE challenges on abdominal CT takes for an organ (a kidney has 3 mm).
+pub(super) fn surface_tolerance() -> f64 {
+    2.0
+}
+
 /// With whom a client trains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -145,6 +154,11 @@ impl Experiment {
                 "'participation' is {}; it must be above 0 and at most 1",
                 experiment.participation
             );
+            return Err(Error::invalid(path, why));
+        }
+        let tolerance = experiment.surface_tolerance_mm;
+        if !(tolerance >= 0.0 && tolerance.is_finite()) {
+            let why = format!("'surface_tolerance_mm' is {tolerance}; it must be a number of millimetres, 0 or more");
             return Err(Error::invalid(path, why));
         }
         let decay = (experiment.schedule.max_iterations, experiment.schedule.max_epochs);

@@ -12,7 +12,7 @@ use flapsam_model::sam::Sam;
 use rayon::prelude::*;
 
 use super::config::{Experiment, Setting};
-use super::evaluation::{CaseDice, Examination, mean_dice};
+use super::evaluation::{CaseScores, Examination, MeanScores, mean_dice};
 use super::record::{Provenance, Record, RoundRecord, TrainingTime};
 use crate::data::batches::prepared::{Preparation, PreparedCase};
 use crate::data::cases::lock::ready;
@@ -37,7 +37,7 @@ pub fn run(experiment: &Experiment, seed: u64, data_root: &Path, device: &OpenDe
     write(&out.join("config.toml"), &read(&experiment.path)?)?;
     let started = Instant::now();
     let mut clients = run.clients();
-    let untrained = run.judge(&[&clients[0].1], None)?.remove(0);
+    let untrained = run.judge(&[&clients[0].1], None, None)?.remove(0);
     let progress = Progress::new(clients.len() * experiment.rounds);
     let (rounds, time) = match experiment.setting {
         Setting::Federated => run.federate(&mut clients, &progress)?,
@@ -51,7 +51,8 @@ pub fn run(experiment: &Experiment, seed: u64, data_root: &Path, device: &OpenDe
     };
     let masks = out.join("predictions");
     let keep = experiment.save_predictions && models.len() == 1;
-    let evaluations = run.judge(&models, keep.then_some(&masks))?;
+    let tolerance = Some(experiment.surface_tolerance_mm);
+    let evaluations = run.judge(&models, keep.then_some(&masks), tolerance)?;
     let adapters = run.save_adapters(&models, out)?;
     let record = run.record(rounds, &models, &evaluations, mean_dice(untrained.iter()), adapters);
     write_json(&out.join("metrics.json"), &record)?;
@@ -268,8 +269,13 @@ impl Run {
         Ok(epochs.into_iter().map(|(site, epoch)| (site, epoch.loss)).collect())
     }
 
-    /// Dice of every test case, by client.
-    fn judge(&self, clients: &[&Client], masks: Option<&Path>) -> Result<Vec<Vec<CaseDice>>> {
+    /// Scores of every test case, by client; those of surfaces only with a tolerance.
+    fn judge(
+        &self,
+        clients: &[&Client],
+        masks: Option<&Path>,
+        surface_tolerance_mm: Option<f64>,
+    ) -> Result<Vec<Vec<CaseScores>>> {
         let networks = clients.iter().map(|client| client.learner().network());
         let examination = Examination {
             folder: self.data_folder.clone(),
@@ -279,14 +285,14 @@ impl Run {
             side: self.sam.image_size,
             device: &self.device.device,
         };
-        examination.judge(&networks.collect::<Result<Vec<_>>>()?, masks)
+        examination.judge(&networks.collect::<Result<Vec<_>>>()?, masks, surface_tolerance_mm)
     }
 
     /// Dice of the server's state after a round, if the experiment asks for it.
     fn dice_after(&self, round: usize, client: &Client) -> Result<Option<Vec<f64>>> {
         match self.experiment.dice_every {
             Some(every) if round.is_multiple_of(every) => {
-                Ok(Some(mean_dice(self.judge(&[client], None)?.remove(0).iter())))
+                Ok(Some(mean_dice(self.judge(&[client], None, None)?.remove(0).iter())))
             }
             _ => Ok(None),
         }
@@ -321,18 +327,20 @@ impl Run {
         &self,
         rounds: Vec<RoundRecord>,
         models: &[&Client],
-        evaluations: &[Vec<CaseDice>],
+        evaluations: &[Vec<CaseScores>],
         untrained_dice: Vec<f64>,
         adapter_sha256: Vec<String>,
     ) -> Record {
         let of_case = |index: usize| {
-            let all = evaluations.iter().map(|evaluation| &evaluation[index]);
-            CaseDice {
-                dice: mean_dice(all),
+            let mean = MeanScores::of(evaluations.iter().map(|evaluation| &evaluation[index]));
+            CaseScores {
+                dice: mean.dice,
+                hausdorff_95_mm: mean.hausdorff_95_mm,
+                surface_dice: mean.surface_dice,
                 ..evaluations[0][index].clone()
             }
         };
-        let cases: Vec<CaseDice> = (0..self.test.len()).map(of_case).collect();
+        let cases: Vec<CaseScores> = (0..self.test.len()).map(of_case).collect();
         let of_site = |site: &Site| {
             let own = cases.iter().filter(|case| case.site == site.name);
             (site.name.clone(), mean_dice(own))
@@ -340,12 +348,13 @@ impl Run {
         let alone = match self.experiment.setting {
             Setting::Federated => BTreeMap::new(),
             Setting::Alone => {
-                let of_client = |(client, evaluation): (&&Client, &Vec<CaseDice>)| {
+                let of_client = |(client, evaluation): (&&Client, &Vec<CaseScores>)| {
                     (client.site.clone(), mean_dice(evaluation.iter()))
                 };
                 models.iter().zip(evaluations).map(of_client).collect()
             }
         };
+        let mean = MeanScores::of(cases.iter());
         Record {
             title: self.experiment.title.clone(),
             method: self.experiment.method,
@@ -359,7 +368,11 @@ impl Run {
             weights: self.sites.iter().map(|site| (site.name.clone(), site.weight)).collect(),
             untrained_dice,
             rounds,
-            dice: mean_dice(cases.iter()),
+            dice: mean.dice,
+            hausdorff_95_mm: mean.hausdorff_95_mm,
+            hausdorff_95_cases: mean.hausdorff_95_cases,
+            surface_dice: mean.surface_dice,
+            surface_tolerance_mm: self.experiment.surface_tolerance_mm,
             dice_by_site: self.sites.iter().map(of_site).collect(),
             cases,
             alone,

@@ -1,0 +1,186 @@
+//! The scores of masks: surface distances and surface Dice equal those of the package surface-distance.
+
+mod common;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::process::Command;
+
+use common::{python, root};
+use flapsam::experiment::metrics::{Grid, SurfaceDistances};
+use flapsam_model::random::Random;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Two masks on a grid.
+#[derive(Debug, Clone)]
+struct Pair {
+    grid: Grid,
+    got: Vec<u8>,
+    want: Vec<u8>,
+}
+
+impl Pair {
+    fn surfaces(&self) -> SurfaceDistances {
+        SurfaceDistances::new(&self.got, &self.want, 1, self.grid)
+    }
+}
+
+/// What a script of `tests/python` says to an input.
+fn ask(python: &OsStr, script: &str, input: &Value) -> Vec<Value> {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("input.json");
+    fs::write(&path, input.to_string()).unwrap();
+    let script = root().join("tests/python").join(script);
+    let output = Command::new(python)
+        .args(["-W", "ignore"])
+        .arg(script)
+        .arg(path)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A few ellipsoids that may reach over the volume's edge, with a share of their voxels turned over.
+fn blobs(random: &mut Random, dims: [usize; 3], noise: f64) -> Vec<u8> {
+    let blobs: Vec<[[f64; 2]; 3]> = (0..1 + random.below(3))
+        .map(|_| {
+            dims.map(|dim| {
+                [
+                    random.uniform(-1.0, dim as f64),
+                    random.uniform(0.7, 1.0 + dim as f64 / 2.0),
+                ]
+            })
+        })
+        .collect();
+    let [slices, rows, columns] = dims;
+    let inside = |place: [usize; 3]| {
+        blobs.iter().any(|blob| {
+            let parts = place
+                .iter()
+                .zip(blob)
+                .map(|(&at, [centre, radius])| ((at as f64 - centre) / radius).powi(2));
+            parts.sum::<f64>() <= 1.0
+        })
+    };
+    (0..slices * rows * columns)
+        .map(|index| inside([index / (rows * columns), index / columns % rows, index % columns]))
+        .map(|inside| u8::from(inside != random.chance(noise)))
+        .collect()
+}
+
+/// Blobs, noise, single voxels, whole volumes and empty masks, all against all, on several grids.
+fn pairs() -> Vec<Pair> {
+    let grids = [
+        ([9, 14, 11], [1.0, 1.0, 1.0]),
+        ([7, 13, 17], [3.0, 0.78125, 0.78125]),
+        ([12, 5, 8], [0.8, 2.5, 1.2999999523162842]),
+        ([1, 12, 9], [5.0, 0.7, 0.9]),
+        ([6, 1, 1], [0.5, 1.0, 1.0]),
+        ([2, 2, 2], [1.7, 0.6, 1.1]),
+    ];
+    let mut random = Random::new(3, "masks");
+    let mut pairs = Vec::new();
+    for (dims, spacing) in grids {
+        let count = dims.iter().product::<usize>();
+        let mut masks = vec![vec![0; count], vec![1; count]];
+        masks.extend((0..2).map(|_| {
+            let mut mask = vec![0; count];
+            mask[random.below(count)] = 1;
+            mask
+        }));
+        masks.extend([0.0, 0.0, 0.0, 0.02, 0.2, 0.5].map(|noise| blobs(&mut random, dims, noise)));
+        for got in &masks {
+            pairs.extend(masks.iter().map(|want| Pair {
+                grid: Grid { dims, spacing },
+                got: got.clone(),
+                want: want.clone(),
+            }));
+        }
+    }
+    pairs
+}
+
+#[test]
+fn surface_scores_equal_the_published_ones() {
+    let Some(python) = python() else {
+        return;
+    };
+    let tolerances = [0.0, 1.0, 2.0, 2.4];
+    let pairs = pairs();
+    let with_tolerance = || pairs.iter().zip(tolerances.into_iter().cycle());
+    let cases: Vec<Value> = with_tolerance()
+        .map(|(pair, tolerance)| {
+            json!({
+                "dims": pair.grid.dims,
+                "spacing": pair.grid.spacing,
+                "tolerance": tolerance,
+                "got": pair.got,
+                "want": pair.want,
+            })
+        })
+        .collect();
+    let theirs = ask(&python, "surface.py", &cases.into());
+    assert_eq!(theirs.len(), pairs.len());
+    let (mut furthest, mut defined) = (0.0f64, 0);
+    for ((pair, tolerance), theirs) in with_tolerance().zip(&theirs) {
+        let surfaces = pair.surfaces();
+        let hausdorff = surfaces.hausdorff_95();
+        assert_eq!(
+            hausdorff.is_some(),
+            theirs["hausdorff_95"].is_f64(),
+            "{pair:?} {theirs}"
+        );
+        if let Some(hausdorff) = hausdorff {
+            defined += 1;
+            furthest = furthest.max((hausdorff - theirs["hausdorff_95"].as_f64().unwrap()).abs());
+        }
+        // Theirs of two empty masks is no number.
+        let dice = theirs["surface_dice"].as_f64().unwrap_or(1.0);
+        furthest = furthest.max((surfaces.dice(tolerance) - dice).abs());
+        assert!(
+            furthest < 1e-9,
+            "{furthest}: {pair:?} {tolerance} {theirs} {surfaces:?}"
+        );
+    }
+    assert!(defined > 400, "{defined}");
+    println!(
+        "{} pairs, {defined} with distances, furthest apart {furthest:e}",
+        pairs.len()
+    );
+}
+
+fn arbitrary_pair() -> impl Strategy<Value = Pair> {
+    let dims = [1..7usize, 1..7usize, 1..7usize];
+    let spacing = proptest::array::uniform3(0.2..5.0f64);
+    (dims, spacing).prop_flat_map(|(dims, spacing)| {
+        let mask = || proptest::collection::vec(0..2u8, dims.iter().product::<usize>());
+        (mask(), mask()).prop_map(move |(got, want)| Pair {
+            grid: Grid { dims, spacing },
+            got,
+            want,
+        })
+    })
+}
+
+proptest! {
+    #[test]
+    fn surface_scores_are_symmetric_and_grow_with_the_tolerance(pair in arbitrary_pair(), tolerance in 0.0..4.0f64) {
+        let surfaces = pair.surfaces();
+        let turned = SurfaceDistances::new(&pair.want, &pair.got, 1, pair.grid);
+        prop_assert_eq!(surfaces.hausdorff_95(), turned.hausdorff_95());
+        let dice = surfaces.dice(tolerance);
+        prop_assert_eq!(dice, turned.dice(tolerance));
+        prop_assert!((0.0..=1.0).contains(&dice), "{}", dice);
+        prop_assert!(dice <= surfaces.dice(tolerance + 1.0));
+    }
+
+    #[test]
+    fn equal_masks_have_distance_zero_and_surface_dice_one(pair in arbitrary_pair()) {
+        let surfaces = SurfaceDistances::new(&pair.got, &pair.got, 1, pair.grid);
+        prop_assert_eq!(surfaces.dice(0.0), 1.0);
+        prop_assert_eq!(surfaces.hausdorff_95(), pair.got.contains(&1).then_some(0.0));
+    }
+}
