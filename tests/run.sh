@@ -48,8 +48,8 @@ packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "${missing[@]}"
 }
 
-# A Python with what the tests compare with: nibabel for scans, scipy and Pillow for augmentation, surface-distance
-# for distances between masks, and the validator of manifests.
+# A Python with what the tests compare with: nibabel for scans, scipy and Pillow for augmentation, scipy for intervals,
+# surface-distance for distances between masks, and the validator of manifests.
 python_packages() {
     local venv="$cache/python" python=python3
     local wanted=(mlcroissant nibabel numpy pillow safetensors scipy surface-distance==0.1)

@@ -1,4 +1,5 @@
-//! The scores of masks: surface distances and surface Dice equal those of the package surface-distance.
+//! The scores of masks, and what is made of them: surface distances and surface Dice equal those of the package
+//! surface-distance, bootstrap intervals scipy's.
 
 mod common;
 
@@ -8,6 +9,7 @@ use std::process::Command;
 
 use common::{python, root};
 use flapsam::experiment::metrics::{Grid, SurfaceDistances};
+use flapsam::verification::statistics::bootstrap_interval;
 use flapsam_model::random::Random;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -182,5 +184,31 @@ proptest! {
         let surfaces = SurfaceDistances::new(&pair.got, &pair.got, 1, pair.grid);
         prop_assert_eq!(surfaces.dice(0.0), 1.0);
         prop_assert_eq!(surfaces.hausdorff_95(), pair.got.contains(&1).then_some(0.0));
+    }
+}
+
+#[test]
+fn bootstrap_intervals_are_scipys() {
+    let Some(python) = python() else {
+        return;
+    };
+    let mut random = Random::new(4, "samples");
+    let mut sample = |count: usize, draw: &dyn Fn(&mut Random) -> f64| -> Vec<f64> {
+        (0..count).map(|_| draw(&mut random)).collect()
+    };
+    let samples = [
+        sample(22, &|random| 0.02 + 0.1 * random.normal()),
+        sample(22, &|random| random.uniform(-0.3, 0.1)),
+        // Differences of Dice are often zero, and seldom far from it.
+        sample(60, &|random| if random.chance(0.7) { 0.0 } else { random.unit() }),
+        sample(400, &|random| random.normal().exp()),
+    ];
+    let theirs = ask(&python, "bootstrap.py", &json!(samples));
+    for (sample, theirs) in samples.iter().zip(theirs) {
+        let ours = bootstrap_interval(sample).unwrap();
+        let [low, high] = [0, 1].map(|end| theirs[end].as_f64().unwrap());
+        let furthest = (ours.low - low).abs().max((ours.high - high).abs());
+        // Both draw at random: an end is the mean of a few hundred resamples that happen to lie there.
+        assert!(furthest < 0.04 * (high - low), "{ours:?}, scipy {theirs}");
     }
 }

@@ -1,9 +1,12 @@
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::{Outcome, print_json};
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::Result;
 use crate::experiment::{Experiment, Record, Setting, run as run_experiment};
+use crate::verification::statistics::{OverSeeds, over_seeds};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -18,7 +21,7 @@ pub struct Args {
     /// Where to compute, if not where the experiment file says.
     #[arg(long, value_enum)]
     device: Option<DeviceChoice>,
-    /// Print the records as JSON.
+    /// Print the records, and Dice over the seeds, as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -41,8 +44,11 @@ pub fn run(args: Args) -> Result<Outcome> {
         }
         records.push(record);
     }
+    let over_seeds = over_seeds(&records);
     if args.json {
-        print_json(&records)?;
+        print_json(&json!({"runs": records, "over_seeds": over_seeds}))?;
+    } else if records.len() > 1 {
+        print_over_seeds(&over_seeds);
     }
     Ok(Outcome::Passed)
 }
@@ -90,4 +96,14 @@ fn print_hausdorff(record: &Record) {
         cases.join(", "),
         record.cases.len()
     );
+}
+
+fn print_over_seeds(rows: &[OverSeeds]) {
+    println!("\nDice over the seeds: mean and standard deviation");
+    for row in rows {
+        let deviation = row
+            .standard_deviation
+            .map_or(String::new(), |deviation| format!("{deviation:>10.4}"));
+        println!("{:<28}{:<16}{:>10.4}{deviation}", row.row, row.class, row.mean);
+    }
 }
