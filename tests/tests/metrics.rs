@@ -1,16 +1,20 @@
 //! The scores of masks, and what is made of them: surface distances and surface Dice equal those of the package
-//! surface-distance, bootstrap intervals scipy's.
+//! surface-distance, bootstrap intervals scipy's, and `flapsam diff` says what moved.
 
 mod common;
+mod micro;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use common::{python, root};
+use common::{flapsam, python, root};
 use flapsam::experiment::metrics::{Grid, SurfaceDistances};
+use flapsam::verification::golden::{figures, to_text};
 use flapsam::verification::statistics::bootstrap_interval;
 use flapsam_model::random::Random;
+use micro::{data, experiment};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -210,5 +214,133 @@ fn bootstrap_intervals_are_scipys() {
         let furthest = (ours.low - low).abs().max((ours.high - high).abs());
         // Both draw at random: an end is the mean of a few hundred resamples that happen to lie there.
         assert!(furthest < 0.04 * (high - low), "{ours:?}, scipy {theirs}");
+    }
+}
+
+#[test]
+fn a_run_of_two_seeds_says_mean_and_standard_deviation() {
+    let folder = TempDir::new().unwrap();
+    let config = experiment(folder.path(), |text| text.replace("seeds = [1]", "seeds = [1, 2]"));
+    let mut command = flapsam();
+    command.arg("run").arg(config).arg("--json");
+    command.arg("--out").arg(folder.path()).arg("--data").arg(data());
+    let output = command.assert().success();
+    let report: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    let [one, other] = [0, 1].map(|run| report["runs"][run]["dice"][0].as_f64().unwrap());
+    assert_ne!(one, other);
+    let rows = report["over_seeds"].as_array().unwrap();
+    let row = rows
+        .iter()
+        .find(|row| row["row"] == "all test cases" && row["class"] == "kidney")
+        .unwrap();
+    assert_eq!(row["seeds"], 2);
+    let near = |name: &str, want: f64| assert!((row[name].as_f64().unwrap() - want).abs() < 1e-12, "{row} {want}");
+    near("mean", (one + other) / 2.0);
+    near("standard_deviation", (one - other).abs() / 2f64.sqrt());
+}
+
+/// `flapsam diff`: exit code and output.
+fn diff(first: &Path, second: &Path, options: &[&str]) -> (i32, String) {
+    let output = flapsam()
+        .arg("diff")
+        .arg(first)
+        .arg(second)
+        .args(options)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn diff_says_what_moved_between_two_runs() {
+    let folder = TempDir::new().unwrap();
+    let out = |name: &str| folder.path().join(name);
+    let config = experiment(folder.path(), |text| text);
+    let run = micro::run(&config, &out("one"), "2");
+    let config = experiment(folder.path(), |text| text.replace("rounds = 2", "rounds = 3"));
+    let longer = micro::run(&config, &out("longer"), "2");
+
+    let (code, text) = diff(&run, &run, &[]);
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains("figures did not move") && text.contains("no case moved"),
+        "{text}"
+    );
+    assert!(!text.contains("trained_parameters"), "{text}");
+    let (code, text) = diff(&run, &run, &["--all"]);
+    assert!(code == 0 && text.contains("trained_parameters"), "{text}");
+
+    // A third round sends more, and moves cases; the first round's loss stays.
+    let (code, text) = diff(&run, &longer, &[]);
+    let failed = |name: &str| text.lines().any(|line| line.contains(name) && line.contains("FAILED"));
+    assert!(code == 1 && failed("bytes_up"), "{text}");
+    assert!(
+        !text.contains("round_1.loss.A") && text.contains("Cases that moved most"),
+        "{text}"
+    );
+    let (code, text) = diff(&run, &longer, &["--json"]);
+    assert_eq!(code, 1, "{text}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["passed"], false);
+    // All cases and the six sites, by two classes.
+    let paired = report["dice"]["paired"].as_array().unwrap();
+    assert_eq!(paired.len(), 14);
+    let kidney = &paired[0];
+    let number = |value: &Value| value.as_f64().unwrap();
+    let [low, high] = ["low", "high"].map(|end| number(&kidney["interval"][end]));
+    let dice = |run: &Path| {
+        let metrics: Value = serde_json::from_slice(&fs::read(run.join("metrics.json")).unwrap()).unwrap();
+        number(&metrics["dice"][0])
+    };
+    assert!(
+        (number(&kidney["difference"]) - (dice(&longer) - dice(&run))).abs() < 1e-12,
+        "{kidney}"
+    );
+    assert!(
+        low <= number(&kidney["difference"]) && number(&kidney["difference"]) <= high,
+        "{kidney}"
+    );
+    let moved: Vec<f64> = report["dice"]["moved_most"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|case| number(&case["difference"]).abs())
+        .collect();
+    assert!(
+        !moved.is_empty() && moved.is_sorted_by(|one, other| one >= other),
+        "{moved:?}"
+    );
+
+    // Other cases cannot be paired.
+    let config = experiment(folder.path(), |text| text.replace("[1, 1]", "[1, 2]"));
+    let (code, text) = diff(&run, &micro::run(&config, &out("more"), "2"), &[]);
+    assert!(code == 1 && text.contains("not over the same cases"), "{text}");
+}
+
+#[test]
+fn diff_compares_a_run_with_golden_figures() {
+    let folder = TempDir::new().unwrap();
+    let run = micro::run(&experiment(folder.path(), |text| text), folder.path(), "2");
+    let read = |name: &str| fs::read(run.join(name)).unwrap();
+    let record = serde_json::from_slice(&read("metrics.json")).unwrap();
+    let provenance = serde_json::from_slice(&read("provenance.json")).unwrap();
+    let golden = to_text(&figures(&record, &provenance));
+    let snapshot = folder.path().join("micro.snap");
+    fs::write(&snapshot, &golden).unwrap();
+    let (code, text) = diff(&snapshot, &run, &[]);
+    assert!(code == 0 && !text.contains("Dice case by case"), "{text}");
+
+    let line = golden.lines().find(|line| line.starts_with("bytes_up")).unwrap();
+    fs::write(&snapshot, golden.replace(line, "bytes_up = 7")).unwrap();
+    for (first, second) in [(&snapshot, &run), (&run, &snapshot)] {
+        let (code, text) = diff(first, second, &[]);
+        assert!(code == 1 && text.contains("1 figures of B"), "{text}");
+    }
+
+    // Neither a run folder nor a snapshot.
+    for wrong in ["nowhere", ""] {
+        let (code, text) = diff(&run, &folder.path().join(wrong), &[]);
+        assert!(code == 2 && text.contains("check the path"), "{text}");
     }
 }
