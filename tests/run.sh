@@ -48,12 +48,13 @@ packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "${missing[@]}"
 }
 
-# A Python with what the tests compare with: nibabel for scans, scipy and Pillow for augmentation, and the validator of
-# manifests.
+# A Python with what the tests compare with: nibabel for scans, scipy and Pillow for augmentation, scipy for intervals,
+# surface-distance for distances between masks, and the validator of manifests.
 python_packages() {
     local venv="$cache/python" python=python3
+    local wanted=(mlcroissant nibabel numpy pillow safetensors scipy surface-distance==0.1)
     export FLAPSAM_PYTHON="$venv/bin/python"
-    if "$FLAPSAM_PYTHON" -c 'import PIL, mlcroissant, nibabel, numpy, safetensors, scipy' 2>/dev/null; then
+    if "$FLAPSAM_PYTHON" -c 'import PIL, mlcroissant, nibabel, numpy, safetensors, scipy, surface_distance' 2>/dev/null; then
         echo "Python packages that are there: $venv"
         return
     fi
@@ -62,9 +63,9 @@ python_packages() {
         packages python3-venv
         python=/usr/bin/python3
     fi
-    echo "Installing Python packages into $venv: mlcroissant nibabel numpy pillow safetensors scipy"
+    echo "Installing Python packages into $venv: ${wanted[*]}"
     "$python" -m venv --clear "$venv"
-    "$FLAPSAM_PYTHON" -m pip install --quiet --disable-pip-version-check mlcroissant nibabel numpy pillow safetensors scipy
+    "$FLAPSAM_PYTHON" -m pip install --quiet --disable-pip-version-check "${wanted[@]}"
 }
 
 set_up() {

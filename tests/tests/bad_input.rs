@@ -212,6 +212,21 @@ fn an_unknown_key_is_answered_with_the_nearest() {
 }
 
 #[test]
+fn a_surface_tolerance_that_is_no_length() {
+    for tolerance in ["-1.0", "nan", "inf"] {
+        let folder = TempDir::new().unwrap();
+        let key = format!("rank = 4\nsurface_tolerance_mm = {tolerance}");
+        let config = experiment(folder.path(), |text| text.replace("rank = 4", &key));
+        let assert = flapsam().arg("run").arg(config).assert().code(2);
+        let said = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+        assert!(
+            said.contains("'surface_tolerance_mm'") && said.contains("0 or more"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn an_output_folder_that_cannot_be_written() {
     // Root may write anywhere, so the obstacle is a file where a folder should be.
     let folder = TempDir::new().unwrap();

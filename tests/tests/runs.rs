@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use common::{flapsam, flapsam_on_haswell, gunzip, root};
+use flapsam::experiment::metrics::{Grid, SurfaceDistances, dice};
 use flapsam_model::random::Random;
+use flapsam_model::volume::Volume;
 use micro::{data, experiment, run, run_on};
 use tempfile::TempDir;
 
@@ -128,9 +130,32 @@ fn a_run_leaves_its_record() {
     let site = metrics["cases"][0]["site"].as_str().unwrap();
     let mask = fs::read(run.join(format!("predictions/{site}/{case}.nii.gz"))).unwrap();
     let scan = fs::read(data().join(format!("phantom/{case}/imaging.nii.gz"))).unwrap();
-    let volume = |bytes: &[u8]| flapsam_model::volume::Volume::from_nifti(bytes, None).unwrap();
+    let volume = |bytes: &[u8]| Volume::from_nifti(bytes, None).unwrap();
     let (mask, scan) = (volume(&mask), volume(&scan));
     assert_eq!((mask.dims, mask.affine), (scan.dims, scan.affine));
+
+    // Its scores are those of the files.
+    let want = volume(&fs::read(data().join(format!("phantom/{case}/segmentation.nii.gz"))).unwrap());
+    let labels = |volume: &Volume| {
+        volume
+            .to_slices()
+            .values
+            .iter()
+            .map(|&label| label as u8)
+            .collect::<Vec<_>>()
+    };
+    let (got, want) = (labels(&mask), labels(&want));
+    for class in 0..2 {
+        let surfaces = SurfaceDistances::new(&got, &want, class as u8 + 1, Grid::axial(&mask));
+        let score = |name: &str| metrics["cases"][0][name][class].clone();
+        assert_eq!(score("dice"), dice(&got, &want, class as u8 + 1));
+        assert_eq!(score("surface_dice"), surfaces.dice(2.0));
+        assert_eq!(score("hausdorff_95_mm"), serde_json::json!(surfaces.hausdorff_95()));
+    }
+    let defined = |case: &&serde_json::Value| case["hausdorff_95_mm"][0].is_number();
+    let kidneys = metrics["cases"].as_array().unwrap().iter().filter(defined).count();
+    assert_eq!(metrics["hausdorff_95_cases"][0], kidneys);
+    assert!(kidneys > 0 && metrics["hausdorff_95_mm"][0].as_f64().unwrap() > 0.0);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The program's surface: one file a subcommand.
 
 mod data;
+mod diff;
+mod figures;
 mod labels_to_ct;
 mod params;
 mod parity;
@@ -53,6 +55,8 @@ enum Command {
     Segment(segment::Args),
     /// Run a suite and compare every figure with the golden one.
     Verify(verify::Args),
+    /// Compare two runs, or a run and its golden figures: what moved, and by how much.
+    Diff(diff::Args),
     /// Count what each method trains and sends, without any weights.
     Params(params::Args),
 }
@@ -72,6 +76,7 @@ impl Flapsam {
             Command::LabelsToCt(args) => labels_to_ct::run(args),
             Command::Segment(args) => segment::run(args),
             Command::Verify(args) => verify::run(args),
+            Command::Diff(args) => diff::run(args),
             Command::Params(args) => params::run(args),
         }
     }

@@ -1,9 +1,12 @@
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::{Outcome, print_json};
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::Result;
 use crate::experiment::{Experiment, Record, Setting, run as run_experiment};
+use crate::verification::statistics::{OverSeeds, over_seeds};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -18,7 +21,7 @@ pub struct Args {
     /// Where to compute, if not where the experiment file says.
     #[arg(long, value_enum)]
     device: Option<DeviceChoice>,
-    /// Print the records as JSON.
+    /// Print the records, and Dice over the seeds, as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -37,17 +40,20 @@ pub fn run(args: Args) -> Result<Outcome> {
                 device.name,
                 out.display()
             );
-            print_record(&record, experiment.setting);
+            print_record(&record);
         }
         records.push(record);
     }
+    let over_seeds = over_seeds(&records);
     if args.json {
-        print_json(&records)?;
+        print_json(&json!({"runs": records, "over_seeds": over_seeds}))?;
+    } else if records.len() > 1 {
+        print_over_seeds(&over_seeds);
     }
     Ok(Outcome::Passed)
 }
 
-fn print_record(record: &Record, setting: Setting) {
+fn print_record(record: &Record) {
     println!("{}", record.data_description);
     let row = |name: &str, dice: &[f64]| {
         let values: Vec<String> = dice.iter().map(|dice| format!("{dice:>10.4}")).collect();
@@ -56,21 +62,48 @@ fn print_record(record: &Record, setting: Setting) {
     let classes: Vec<String> = record.classes[1..].iter().map(|class| format!("{class:>10}")).collect();
     println!("{:<28}{}", "Dice", classes.join(""));
     row("untrained adapter", &record.untrained_dice);
-    for (site, dice) in &record.alone {
-        row(&format!("client {site} alone, all cases"), dice);
+    for (name, dice) in record.dice_rows() {
+        row(&name, dice);
     }
-    for (site, dice) in &record.dice_by_site {
-        row(&format!("test cases of {site}"), dice);
-    }
-    let last = match setting {
-        Setting::Federated | Setting::Pooled => "all test cases",
-        Setting::Alone => "mean client alone",
-    };
-    row(last, &record.dice);
-    if let Some(first) = record.rounds.first().filter(|_| setting == Setting::Federated) {
+    row(
+        &format!("surface, within {} mm", record.surface_tolerance_mm),
+        &record.surface_dice,
+    );
+    print_hausdorff(record);
+    if let Some(first) = record.rounds.first().filter(|_| record.setting == Setting::Federated) {
         println!(
             "{} parameters trained; {} bytes up and {} down a round",
             record.trained_parameters, first.traffic.up, first.traffic.down
         );
+    }
+}
+
+fn print_hausdorff(record: &Record) {
+    if record.cases.is_empty() {
+        return;
+    }
+    let mut distances = String::new();
+    let mut cases = Vec::new();
+    let by_class = record.hausdorff_95_mm.iter().zip(&record.hausdorff_95_cases);
+    for (class, (distance, count)) in record.classes[1..].iter().zip(by_class) {
+        let distance = distance.map_or_else(|| "none".to_owned(), |distance| format!("{distance:.2}"));
+        distances += &format!("{distance:>10}");
+        cases.push(format!("{count} for {class}"));
+    }
+    println!("{:<28}{distances}", "95 % Hausdorff distance, mm");
+    println!(
+        "Distances are of the test cases with the class in both mask and labels: {}, of {}",
+        cases.join(", "),
+        record.cases.len()
+    );
+}
+
+fn print_over_seeds(rows: &[OverSeeds]) {
+    println!("\nDice over the seeds: mean and standard deviation");
+    for row in rows {
+        let deviation = row
+            .standard_deviation
+            .map_or(String::new(), |deviation| format!("{deviation:>10.4}"));
+        println!("{:<28}{:<16}{:>10.4}{deviation}", row.row, row.class, row.mean);
     }
 }

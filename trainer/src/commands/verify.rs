@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::figures::print_rows;
 use super::{Outcome, phantom, print_json};
 use crate::data::cases::lock::ready;
 use crate::data::files::check::{Checked, State, check};
@@ -176,36 +177,9 @@ fn experiment_section(experiment: &Experiment, args: &Args, device: &OpenDevice)
 }
 
 fn print_report(report: &Report) {
-    let show = |figure: &Option<Figure>| match figure {
-        None => "none".to_owned(),
-        Some(Figure::Exact(text)) if text.len() > 16 => format!("{}..", &text[..14]),
-        Some(Figure::Exact(text)) => text.clone(),
-        Some(Figure::Measured { value, .. }) => format!("{value:.6}"),
-    };
     for section in &report.sections {
         println!("\n{}", section.name);
-        println!(
-            "  {:<42}{:>17}{:>17}{:>12}{:>11}  verdict",
-            "figure", "golden", "got", "difference", "tolerance"
-        );
-        for row in &section.rows {
-            let difference = row
-                .difference
-                .map_or_else(String::new, |difference| format!("{difference:+.6}"));
-            let tolerance = match &row.golden {
-                Some(Figure::Measured { within, .. }) => within.to_string(),
-                _ => "exact".into(),
-            };
-            println!(
-                "  {:<42}{:>17}{:>17}{:>12}{:>11}  {}",
-                row.figure,
-                show(&row.golden),
-                show(&row.got),
-                difference,
-                tolerance,
-                if row.passed { "ok" } else { "FAILED" }
-            );
-        }
+        print_rows(&section.rows, ["golden", "got"]);
     }
     let failed = report
         .sections

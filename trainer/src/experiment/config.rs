@@ -72,6 +72,10 @@ pub struct Experiment {
     /// Judge the server's state on all test cases after every so many rounds, for Dice over rounds; only after the last
     /// one without it.
     pub dice_every: Option<usize>,
+    /// How far apart surfaces may lie and still count as the same in surface Dice, mm: for a structure, as far as
+    /// experts differ on it (arXiv 1809.04430).
+    #[serde(default = "surface_tolerance")]
+    pub surface_tolerance_mm: f64,
     /// Keep the predicted masks of the test cases.
     #[serde(default)]
     pub save_predictions: bool,
@@ -121,6 +125,11 @@ fn one() -> usize {
 
 fn all_of_them() -> f64 {
     1.0
+}
+
+/// The strictest that the evaluation of the FLARE challenges on abdominal CT takes for an organ (a kidney has 3 mm).
+pub(super) fn surface_tolerance() -> f64 {
+    2.0
 }
 
 /// With whom a client trains.
@@ -178,6 +187,12 @@ impl Experiment {
         }
         if !(proximal >= 0.0 && proximal.is_finite()) {
             return Some(format!("'local.proximal' is {proximal}; it must be 0 or more"));
+        }
+        let tolerance = self.surface_tolerance_mm;
+        if !(tolerance >= 0.0 && tolerance.is_finite()) {
+            return Some(format!(
+                "'surface_tolerance_mm' is {tolerance}; it must be a number of millimetres, 0 or more"
+            ));
         }
         if self.schedule.max_iterations.is_some() == self.schedule.max_epochs.is_some() {
             return Some("[schedule] must have either 'max_iterations' or 'max_epochs'".into());

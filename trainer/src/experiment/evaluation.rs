@@ -6,34 +6,30 @@ use flapsam_model::sam::Sam;
 use flapsam_model::segment::segment;
 use serde::{Deserialize, Serialize};
 
+use super::metrics::{Grid, SurfaceDistances, dice};
 use crate::data::cases::dataset::{LabelledCase, read_case};
 use crate::data::cases::memory::read_all;
 use crate::data::manifest::Case;
 use crate::error::Result;
 use crate::files::write;
 
-/// Dice of one test case, by foreground class.
+/// How well one test case was segmented, by foreground class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CaseDice {
+pub struct CaseScores {
     /// Its site.
     pub site: String,
     /// Its name.
     pub case: String,
-    /// One value for each foreground class.
+    /// Dice of the voxels.
     pub dice: Vec<f64>,
-}
-
-/// Dice of a class: twice the overlap over the sum of the sizes; both empty is 1, one empty 0.
-pub fn dice(got: &[u8], want: &[u8], class: u8) -> f64 {
-    let (mut overlap, mut sizes) = (0u64, 0u64);
-    for (&got, &want) in got.iter().zip(want) {
-        overlap += u64::from(got == class && want == class);
-        sizes += u64::from(got == class) + u64::from(want == class);
-    }
-    match sizes {
-        0 => 1.0,
-        _ => 2.0 * overlap as f64 / sizes as f64,
-    }
+    /// Distance, mm, within which 95 % of either surface lie from the other one; none where the mask or the labels are
+    /// empty. No entries where surfaces were not measured.
+    #[serde(default)]
+    pub hausdorff_95_mm: Vec<Option<f64>>,
+    /// Share of both surfaces that lies within the experiment's tolerance of the other one; both empty is 1, one empty
+    /// 0. No entries where surfaces were not measured.
+    #[serde(default)]
+    pub surface_dice: Vec<f64>,
 }
 
 /// The test cases, and how they are judged. They are read when they are judged, not kept.
@@ -54,12 +50,17 @@ pub struct Examination<'a> {
 }
 
 impl Examination<'_> {
-    /// Segments every test case with every network; Dice by network, in the order of the cases. The first network's
-    /// masks go into the folder `masks`, if one is given.
+    /// Segments every test case with every network; scores by network, in the order of the cases. The first network's
+    /// masks go into the folder `masks`, if one is given. Surfaces are measured if a tolerance, mm, is given.
     ///
     /// # Errors
     /// A case cannot be read, or a mask not written.
-    pub fn judge(&self, networks: &[Sam], masks: Option<&Path>) -> Result<Vec<Vec<CaseDice>>> {
+    pub fn judge(
+        &self,
+        networks: &[Sam],
+        masks: Option<&Path>,
+        surface_tolerance_mm: Option<f64>,
+    ) -> Result<Vec<Vec<CaseScores>>> {
         let judge = |case: &Case| {
             let data = read_case(&self.folder, case, self.classes, self.preprocessing)?;
             let mut all = Vec::with_capacity(networks.len());
@@ -69,18 +70,36 @@ impl Examination<'_> {
                     let mask = data.grid.mask_to_nifti(&data.grid.axial().restore(&labels));
                     write(&masks.join(&case.site).join(format!("{}.nii.gz", case.id)), &mask)?;
                 }
-                let dice = (1..self.classes).map(|class| dice(&labels, &data.labels, class as u8));
-                all.push(CaseDice {
-                    site: case.site.clone(),
-                    case: case.id.clone(),
-                    dice: dice.collect(),
-                });
+                all.push(self.scores(case, &labels, &data, surface_tolerance_mm));
             }
             Ok(all)
         };
-        let by_case: Vec<Vec<CaseDice>> = read_all(&self.cases, judge)?;
+        let by_case: Vec<Vec<CaseScores>> = read_all(&self.cases, judge)?;
         let of_network = |place: usize| by_case.iter().map(|all| all[place].clone()).collect();
         Ok((0..networks.len()).map(of_network).collect())
+    }
+
+    fn scores(&self, case: &Case, labels: &[u8], data: &LabelledCase, surface_tolerance_mm: Option<f64>) -> CaseScores {
+        let foreground = (1..self.classes).map(|class| class as u8);
+        let mut scores = CaseScores {
+            site: case.site.clone(),
+            case: case.id.clone(),
+            dice: foreground
+                .clone()
+                .map(|class| dice(labels, &data.labels, class))
+                .collect(),
+            hausdorff_95_mm: Vec::new(),
+            surface_dice: Vec::new(),
+        };
+        if let Some(tolerance) = surface_tolerance_mm {
+            let grid = Grid::axial(&data.grid);
+            for class in foreground {
+                let surfaces = SurfaceDistances::new(labels, &data.labels, class, grid);
+                scores.hausdorff_95_mm.push(surfaces.hausdorff_95());
+                scores.surface_dice.push(surfaces.dice(tolerance));
+            }
+        }
+        scores
     }
 
     fn segment(&self, network: &Sam, data: &LabelledCase) -> Vec<u8> {
@@ -90,13 +109,49 @@ impl Examination<'_> {
     }
 }
 
-/// The mean over cases, by class.
-pub fn mean_dice<'a>(cases: impl Iterator<Item = &'a CaseDice>) -> Vec<f64> {
+/// Means over cases, by foreground class.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeanScores {
+    /// Of Dice.
+    pub dice: Vec<f64>,
+    /// Of the Hausdorff distances, mm, that are there; none where no case has one.
+    pub hausdorff_95_mm: Vec<Option<f64>>,
+    /// Of how many cases that is the mean.
+    pub hausdorff_95_cases: Vec<usize>,
+    /// Of surface Dice.
+    pub surface_dice: Vec<f64>,
+}
+
+impl MeanScores {
+    /// The means over cases of the same classes.
+    pub fn of<'a>(cases: impl Iterator<Item = &'a CaseScores> + Clone) -> Self {
+        let mut hausdorff: Vec<Vec<f64>> = Vec::new();
+        for case in cases.clone() {
+            hausdorff.resize(case.hausdorff_95_mm.len(), Vec::new());
+            let defined = hausdorff.iter_mut().zip(&case.hausdorff_95_mm);
+            defined.for_each(|(all, distance)| all.extend(distance));
+        }
+        let mean = |all: &Vec<f64>| (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64);
+        Self {
+            dice: mean_dice(cases.clone()),
+            hausdorff_95_mm: hausdorff.iter().map(mean).collect(),
+            hausdorff_95_cases: hausdorff.iter().map(Vec::len).collect(),
+            surface_dice: mean_by_class(cases.map(|case| &case.surface_dice[..])),
+        }
+    }
+}
+
+/// The mean Dice over cases, by class.
+pub fn mean_dice<'a>(cases: impl Iterator<Item = &'a CaseScores>) -> Vec<f64> {
+    mean_by_class(cases.map(|case| &case.dice[..]))
+}
+
+fn mean_by_class<'a>(cases: impl Iterator<Item = &'a [f64]>) -> Vec<f64> {
     let mut count = 0.0;
     let mut sums: Vec<f64> = Vec::new();
-    for case in cases {
-        sums.resize(case.dice.len(), 0.0);
-        sums.iter_mut().zip(&case.dice).for_each(|(sum, dice)| *sum += dice);
+    for values in cases {
+        sums.resize(values.len(), 0.0);
+        sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
         count += 1.0;
     }
     sums.into_iter().map(|sum| sum / count).collect()
@@ -107,20 +162,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dice_of_empty_and_full() {
-        assert_eq!(dice(&[0, 0], &[0, 0], 1), 1.0);
-        assert_eq!(dice(&[1, 0], &[0, 0], 1), 0.0);
-        assert_eq!(dice(&[0, 0], &[1, 0], 1), 0.0);
-        assert_eq!(dice(&[1, 1, 2], &[1, 0, 2], 1), 2.0 / 3.0);
-    }
-
-    #[test]
-    fn means_are_by_class() {
-        let case = |dice: [f64; 2]| CaseDice {
+    fn means_are_by_class_and_of_what_is_there() {
+        let case = |dice: [f64; 2], hausdorff: [Option<f64>; 3], surface: [f64; 2]| CaseScores {
             site: "A".into(),
             case: "c".into(),
             dice: dice.into(),
+            hausdorff_95_mm: hausdorff.into(),
+            surface_dice: surface.into(),
         };
-        assert_eq!(mean_dice([case([1.0, 0.0]), case([0.5, 0.25])].iter()), [0.75, 0.125]);
+        let cases = [
+            case([1.0, 0.0], [Some(2.0), None, None], [1.0, 0.0]),
+            case([0.5, 0.25], [Some(5.0), Some(7.0), None], [0.5, 0.0]),
+        ];
+        let means = MeanScores {
+            dice: vec![0.75, 0.125],
+            hausdorff_95_mm: vec![Some(3.5), Some(7.0), None],
+            hausdorff_95_cases: vec![2, 1, 0],
+            surface_dice: vec![0.75, 0.0],
+        };
+        assert_eq!(MeanScores::of(cases.iter()), means);
     }
 }

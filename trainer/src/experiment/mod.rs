@@ -2,10 +2,11 @@
 
 mod config;
 mod evaluation;
+pub mod metrics;
 mod record;
 mod runner;
 
 pub use config::{Experiment, Setting};
-pub use evaluation::{CaseDice, dice};
+pub use evaluation::{CaseScores, MeanScores};
 pub use record::{Provenance, Record, Timing};
 pub use runner::run;

@@ -4,8 +4,8 @@ use std::time::Duration;
 use flapsam_model::method::Method;
 use serde::{Deserialize, Serialize};
 
-use super::config::Setting;
-use super::evaluation::CaseDice;
+use super::config::{Setting, surface_tolerance};
+use super::evaluation::CaseScores;
 use crate::federation::{Epoch, RoundRecord};
 use crate::files::system_bytes;
 
@@ -37,15 +37,42 @@ pub struct Record {
     /// One entry a round.
     pub rounds: Vec<RoundRecord>,
     /// Every test case after the last round. For clients alone: the mean over the clients' models.
-    pub cases: Vec<CaseDice>,
+    pub cases: Vec<CaseScores>,
     /// Dice by class after the last round, mean over the test cases.
     pub dice: Vec<f64>,
+    /// 95 % Hausdorff distance by class after the last round, mm, mean over the test cases that have one.
+    #[serde(default)]
+    pub hausdorff_95_mm: Vec<Option<f64>>,
+    /// How many test cases those are: the ones with the class in both the mask and the labels.
+    #[serde(default)]
+    pub hausdorff_95_cases: Vec<usize>,
+    /// Surface Dice by class after the last round, mean over the test cases.
+    #[serde(default)]
+    pub surface_dice: Vec<f64>,
+    /// The tolerance of surface Dice, mm.
+    #[serde(default = "surface_tolerance")]
+    pub surface_tolerance_mm: f64,
     /// The same by site of the test case.
     pub dice_by_site: BTreeMap<String, Vec<f64>>,
     /// For clients alone: each client's model on all test cases, by class.
     pub alone: BTreeMap<String, Vec<f64>>,
     /// sha256 of the adapter (the clients' adapters, one by one, when alone).
     pub adapter_sha256: Vec<String>,
+}
+
+impl Record {
+    /// Dice of the trained models by class, with what each row is of: clients alone, sites' test cases, all test cases.
+    pub fn dice_rows(&self) -> Vec<(String, &[f64])> {
+        let alone = self.alone.iter();
+        let alone = alone.map(|(site, dice)| (format!("client {site} alone, all cases"), &dice[..]));
+        let sites = self.dice_by_site.iter();
+        let sites = sites.map(|(site, dice)| (format!("test cases of {site}"), &dice[..]));
+        let all = match self.setting {
+            Setting::Federated | Setting::Pooled => "all test cases",
+            Setting::Alone => "mean client alone",
+        };
+        alone.chain(sites).chain([(all.to_owned(), &self.dice[..])]).collect()
+    }
 }
 
 /// Where a run's figures come from, as `provenance.json`.

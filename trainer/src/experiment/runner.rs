@@ -9,7 +9,7 @@ use flapsam_model::parameters::{Parameters, StateDict};
 use flapsam_model::sam::Sam;
 
 use super::config::{Experiment, Setting};
-use super::evaluation::{CaseDice, Examination, mean_dice};
+use super::evaluation::{CaseScores, Examination, MeanScores, mean_dice};
 use super::record::{Provenance, Record, TrainingTime};
 use crate::data::batches::prepared::{Preparation, PreparedCase};
 use crate::data::cases::lock::ready;
@@ -57,7 +57,7 @@ pub fn run(
     let models = run.models(&federation);
     let masks = out.join("predictions");
     let keep = experiment.save_predictions && (models.len() == 1 || run.personal());
-    let evaluations = run.judge(&models, keep.then_some(&masks))?;
+    let evaluations = run.judge(&models, keep.then_some(&masks), Some(experiment.surface_tolerance_mm))?;
     let adapters = run.save_adapters(&models, out)?;
     let trained = federation.members[0].client.trained();
     let trained_parameters = trained.values().map(|array| array.values.len()).sum();
@@ -341,12 +341,17 @@ impl Run {
 
     /// Mean Dice of the models by class.
     fn dice(&self, models: &[Model]) -> Result<Vec<f64>> {
-        let evaluations = self.judge(models, None)?;
+        let evaluations = self.judge(models, None, None)?;
         Ok(mean_dice(evaluations.iter().flatten()))
     }
 
-    /// Dice of every test case, by model. A client's personal model is judged on the cases of its own site.
-    fn judge(&self, models: &[Model], masks: Option<&Path>) -> Result<Vec<Vec<CaseDice>>> {
+    /// Scores of every test case, by model; those of surfaces only with a tolerance. A client's personal model is judged on the cases of its own site.
+    fn judge(
+        &self,
+        models: &[Model],
+        masks: Option<&Path>,
+        surface_tolerance_mm: Option<f64>,
+    ) -> Result<Vec<Vec<CaseScores>>> {
         let network = |model: &Model| {
             let mut parameters = self.weights.clone();
             parameters.load(&model.adapter.state, &self.device.device);
@@ -354,12 +359,17 @@ impl Run {
         };
         if !(self.personal() && models.len() > 1) {
             let networks = models.iter().map(network).collect::<Result<Vec<_>>>()?;
-            return self.examination(self.test.iter().collect()).judge(&networks, masks);
+            return self
+                .examination(self.test.iter().collect())
+                .judge(&networks, masks, surface_tolerance_mm);
         }
         let of_model = |model: &Model| {
             let own = |case: &&Case| model.site.as_ref() == Some(&case.site);
             let cases = self.test.iter().filter(own).collect();
-            Ok(self.examination(cases).judge(&[network(model)?], masks)?.remove(0))
+            Ok(self
+                .examination(cases)
+                .judge(&[network(model)?], masks, surface_tolerance_mm)?
+                .remove(0))
         };
         models.iter().map(of_model).collect()
     }
@@ -392,16 +402,19 @@ impl Run {
         &self,
         training: Training,
         models: &[Model],
-        evaluations: &[Vec<CaseDice>],
+        evaluations: &[Vec<CaseScores>],
         adapter_sha256: Vec<String>,
     ) -> Record {
-        let cases: Vec<CaseDice> = match self.personal() {
+        let cases: Vec<CaseScores> = match self.personal() {
             true => evaluations.concat(),
             false => {
                 let of_case = |index: usize| {
                     let all = evaluations.iter().map(|evaluation| &evaluation[index]);
-                    CaseDice {
-                        dice: mean_dice(all),
+                    let mean = MeanScores::of(all);
+                    CaseScores {
+                        dice: mean.dice,
+                        hausdorff_95_mm: mean.hausdorff_95_mm,
+                        surface_dice: mean.surface_dice,
                         ..evaluations[0][index].clone()
                     }
                 };
@@ -415,12 +428,13 @@ impl Run {
         let alone = match self.experiment.setting {
             Setting::Federated | Setting::Pooled => BTreeMap::new(),
             Setting::Alone => {
-                let of_client = |(model, evaluation): (&Model, &Vec<CaseDice>)| {
+                let of_client = |(model, evaluation): (&Model, &Vec<CaseScores>)| {
                     Some((model.site.clone()?, mean_dice(evaluation.iter())))
                 };
                 models.iter().zip(evaluations).filter_map(of_client).collect()
             }
         };
+        let mean = MeanScores::of(cases.iter());
         Record {
             title: self.experiment.title.clone(),
             method: self.experiment.method,
@@ -434,7 +448,11 @@ impl Run {
             weights: self.sites.iter().map(|site| (site.name.clone(), site.weight)).collect(),
             untrained_dice: training.untrained_dice,
             rounds: training.rounds,
-            dice: mean_dice(cases.iter()),
+            dice: mean.dice,
+            hausdorff_95_mm: mean.hausdorff_95_mm,
+            hausdorff_95_cases: mean.hausdorff_95_cases,
+            surface_dice: mean.surface_dice,
+            surface_tolerance_mm: self.experiment.surface_tolerance_mm,
             dice_by_site: self.sites.iter().map(of_site).collect(),
             cases,
             alone,

@@ -29,6 +29,9 @@ const FIRST_ROUND_TOLERANCE: f64 = 0.0004;
 /// How far the first round's LoRA pairs are from the exact mean: moved by 0.0000033.
 const LORA_ERROR_TOLERANCE: f64 = 0.00001;
 
+/// Half of the last digit that a snapshot shows.
+const HALF_DIGIT: f64 = 5e-7;
+
 /// One figure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -150,6 +153,13 @@ pub struct Row {
     pub passed: bool,
 }
 
+impl Row {
+    /// Whether the two sides differ at all, as far as a snapshot can show it.
+    pub fn moved(&self) -> bool {
+        !self.passed || self.difference.is_some_and(|difference| difference.abs() > HALF_DIGIT)
+    }
+}
+
 /// Compares figure by figure. One that only one side has does not hold. Tolerances are the golden side's.
 pub fn compare(golden: &Figures, got: &Figures) -> Vec<Row> {
     let mut names: Vec<&String> = golden.keys().chain(got.keys()).collect();
@@ -161,8 +171,7 @@ pub fn compare(golden: &Figures, got: &Figures) -> Vec<Row> {
             (Some(Figure::Exact(golden)), Some(Figure::Exact(got))) => (None, golden == got),
             (Some(Figure::Measured { value: golden, within }), Some(Figure::Measured { value: got, .. })) => {
                 let difference = got - golden;
-                // Half of the last printed digit.
-                (Some(difference), difference.abs() <= within + 5e-7)
+                (Some(difference), difference.abs() <= within + HALF_DIGIT)
             }
             _ => (None, false),
         };

@@ -1,4 +1,5 @@
-//! Checks against what is known: reference outputs and golden figures.
+//! Checks against what is known, reference outputs and golden figures; and how far figures can be told apart.
 
 pub mod golden;
 pub mod parity;
+pub mod statistics;

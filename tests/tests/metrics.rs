@@ -1,0 +1,346 @@
+//! The scores of masks, and what is made of them: surface distances and surface Dice equal those of the package
+//! surface-distance, bootstrap intervals scipy's, and `flapsam diff` says what moved.
+
+mod common;
+mod micro;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::{flapsam, python, root};
+use flapsam::experiment::metrics::{Grid, SurfaceDistances};
+use flapsam::verification::golden::{figures, to_text};
+use flapsam::verification::statistics::bootstrap_interval;
+use flapsam_model::random::Random;
+use micro::{data, experiment};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Two masks on a grid.
+#[derive(Debug, Clone)]
+struct Pair {
+    grid: Grid,
+    got: Vec<u8>,
+    want: Vec<u8>,
+}
+
+impl Pair {
+    fn surfaces(&self) -> SurfaceDistances {
+        SurfaceDistances::new(&self.got, &self.want, 1, self.grid)
+    }
+}
+
+/// What a script of `tests/python` says to an input.
+fn ask(python: &OsStr, script: &str, input: &Value) -> Vec<Value> {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("input.json");
+    fs::write(&path, input.to_string()).unwrap();
+    let script = root().join("tests/python").join(script);
+    let output = Command::new(python)
+        .args(["-W", "ignore"])
+        .arg(script)
+        .arg(path)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A few ellipsoids that may reach over the volume's edge, with a share of their voxels turned over.
+fn blobs(random: &mut Random, dims: [usize; 3], noise: f64) -> Vec<u8> {
+    let blobs: Vec<[[f64; 2]; 3]> = (0..1 + random.below(3))
+        .map(|_| {
+            dims.map(|dim| {
+                [
+                    random.uniform(-1.0, dim as f64),
+                    random.uniform(0.7, 1.0 + dim as f64 / 2.0),
+                ]
+            })
+        })
+        .collect();
+    let [slices, rows, columns] = dims;
+    let inside = |place: [usize; 3]| {
+        blobs.iter().any(|blob| {
+            let parts = place
+                .iter()
+                .zip(blob)
+                .map(|(&at, [centre, radius])| ((at as f64 - centre) / radius).powi(2));
+            parts.sum::<f64>() <= 1.0
+        })
+    };
+    (0..slices * rows * columns)
+        .map(|index| inside([index / (rows * columns), index / columns % rows, index % columns]))
+        .map(|inside| u8::from(inside != random.chance(noise)))
+        .collect()
+}
+
+/// Blobs, noise, single voxels, whole volumes and empty masks, all against all, on several grids.
+fn pairs() -> Vec<Pair> {
+    let grids = [
+        ([9, 14, 11], [1.0, 1.0, 1.0]),
+        ([7, 13, 17], [3.0, 0.78125, 0.78125]),
+        ([12, 5, 8], [0.8, 2.5, 1.2999999523162842]),
+        ([1, 12, 9], [5.0, 0.7, 0.9]),
+        ([6, 1, 1], [0.5, 1.0, 1.0]),
+        ([2, 2, 2], [1.7, 0.6, 1.1]),
+    ];
+    let mut random = Random::new(3, "masks");
+    let mut pairs = Vec::new();
+    for (dims, spacing) in grids {
+        let count = dims.iter().product::<usize>();
+        let mut masks = vec![vec![0; count], vec![1; count]];
+        masks.extend((0..2).map(|_| {
+            let mut mask = vec![0; count];
+            mask[random.below(count)] = 1;
+            mask
+        }));
+        masks.extend([0.0, 0.0, 0.0, 0.02, 0.2, 0.5].map(|noise| blobs(&mut random, dims, noise)));
+        for got in &masks {
+            pairs.extend(masks.iter().map(|want| Pair {
+                grid: Grid { dims, spacing },
+                got: got.clone(),
+                want: want.clone(),
+            }));
+        }
+    }
+    pairs
+}
+
+#[test]
+fn surface_scores_equal_the_published_ones() {
+    let Some(python) = python() else {
+        return;
+    };
+    let tolerances = [0.0, 1.0, 2.0, 2.4];
+    let pairs = pairs();
+    let with_tolerance = || pairs.iter().zip(tolerances.into_iter().cycle());
+    let cases: Vec<Value> = with_tolerance()
+        .map(|(pair, tolerance)| {
+            json!({
+                "dims": pair.grid.dims,
+                "spacing": pair.grid.spacing,
+                "tolerance": tolerance,
+                "got": pair.got,
+                "want": pair.want,
+            })
+        })
+        .collect();
+    let theirs = ask(&python, "surface.py", &cases.into());
+    assert_eq!(theirs.len(), pairs.len());
+    let (mut furthest, mut defined) = (0.0f64, 0);
+    for ((pair, tolerance), theirs) in with_tolerance().zip(&theirs) {
+        let surfaces = pair.surfaces();
+        let hausdorff = surfaces.hausdorff_95();
+        assert_eq!(
+            hausdorff.is_some(),
+            theirs["hausdorff_95"].is_f64(),
+            "{pair:?} {theirs}"
+        );
+        if let Some(hausdorff) = hausdorff {
+            defined += 1;
+            furthest = furthest.max((hausdorff - theirs["hausdorff_95"].as_f64().unwrap()).abs());
+        }
+        // Theirs of two empty masks is no number.
+        let dice = theirs["surface_dice"].as_f64().unwrap_or(1.0);
+        furthest = furthest.max((surfaces.dice(tolerance) - dice).abs());
+        assert!(
+            furthest < 1e-9,
+            "{furthest}: {pair:?} {tolerance} {theirs} {surfaces:?}"
+        );
+    }
+    assert!(defined > 400, "{defined}");
+    println!(
+        "{} pairs, {defined} with distances, furthest apart {furthest:e}",
+        pairs.len()
+    );
+}
+
+fn arbitrary_pair() -> impl Strategy<Value = Pair> {
+    let dims = [1..7usize, 1..7usize, 1..7usize];
+    let spacing = proptest::array::uniform3(0.2..5.0f64);
+    (dims, spacing).prop_flat_map(|(dims, spacing)| {
+        let mask = || proptest::collection::vec(0..2u8, dims.iter().product::<usize>());
+        (mask(), mask()).prop_map(move |(got, want)| Pair {
+            grid: Grid { dims, spacing },
+            got,
+            want,
+        })
+    })
+}
+
+proptest! {
+    #[test]
+    fn surface_scores_are_symmetric_and_grow_with_the_tolerance(pair in arbitrary_pair(), tolerance in 0.0..4.0f64) {
+        let surfaces = pair.surfaces();
+        let turned = SurfaceDistances::new(&pair.want, &pair.got, 1, pair.grid);
+        prop_assert_eq!(surfaces.hausdorff_95(), turned.hausdorff_95());
+        let dice = surfaces.dice(tolerance);
+        prop_assert_eq!(dice, turned.dice(tolerance));
+        prop_assert!((0.0..=1.0).contains(&dice), "{}", dice);
+        prop_assert!(dice <= surfaces.dice(tolerance + 1.0));
+    }
+
+    #[test]
+    fn equal_masks_have_distance_zero_and_surface_dice_one(pair in arbitrary_pair()) {
+        let surfaces = SurfaceDistances::new(&pair.got, &pair.got, 1, pair.grid);
+        prop_assert_eq!(surfaces.dice(0.0), 1.0);
+        prop_assert_eq!(surfaces.hausdorff_95(), pair.got.contains(&1).then_some(0.0));
+    }
+}
+
+#[test]
+fn bootstrap_intervals_are_scipys() {
+    let Some(python) = python() else {
+        return;
+    };
+    let mut random = Random::new(4, "samples");
+    let mut sample = |count: usize, draw: &dyn Fn(&mut Random) -> f64| -> Vec<f64> {
+        (0..count).map(|_| draw(&mut random)).collect()
+    };
+    let samples = [
+        sample(22, &|random| 0.02 + 0.1 * random.normal()),
+        sample(22, &|random| random.uniform(-0.3, 0.1)),
+        // Differences of Dice are often zero, and seldom far from it.
+        sample(60, &|random| if random.chance(0.7) { 0.0 } else { random.unit() }),
+        sample(400, &|random| random.normal().exp()),
+    ];
+    let theirs = ask(&python, "bootstrap.py", &json!(samples));
+    for (sample, theirs) in samples.iter().zip(theirs) {
+        let ours = bootstrap_interval(sample).unwrap();
+        let [low, high] = [0, 1].map(|end| theirs[end].as_f64().unwrap());
+        let furthest = (ours.low - low).abs().max((ours.high - high).abs());
+        // Both draw at random: an end is the mean of a few hundred resamples that happen to lie there.
+        assert!(furthest < 0.04 * (high - low), "{ours:?}, scipy {theirs}");
+    }
+}
+
+#[test]
+fn a_run_of_two_seeds_says_mean_and_standard_deviation() {
+    let folder = TempDir::new().unwrap();
+    let config = experiment(folder.path(), |text| text.replace("seeds = [1]", "seeds = [1, 2]"));
+    let mut command = flapsam();
+    command.arg("run").arg(config).arg("--json");
+    command.arg("--out").arg(folder.path()).arg("--data").arg(data());
+    let output = command.assert().success();
+    let report: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    let [one, other] = [0, 1].map(|run| report["runs"][run]["dice"][0].as_f64().unwrap());
+    assert_ne!(one, other);
+    let rows = report["over_seeds"].as_array().unwrap();
+    let row = rows
+        .iter()
+        .find(|row| row["row"] == "all test cases" && row["class"] == "kidney")
+        .unwrap();
+    assert_eq!(row["seeds"], 2);
+    let near = |name: &str, want: f64| assert!((row[name].as_f64().unwrap() - want).abs() < 1e-12, "{row} {want}");
+    near("mean", (one + other) / 2.0);
+    near("standard_deviation", (one - other).abs() / 2f64.sqrt());
+}
+
+/// `flapsam diff`: exit code and output.
+fn diff(first: &Path, second: &Path, options: &[&str]) -> (i32, String) {
+    let output = flapsam()
+        .arg("diff")
+        .arg(first)
+        .arg(second)
+        .args(options)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn diff_says_what_moved_between_two_runs() {
+    let folder = TempDir::new().unwrap();
+    let out = |name: &str| folder.path().join(name);
+    let config = experiment(folder.path(), |text| text);
+    let run = micro::run(&config, &out("one"), "2");
+    let config = experiment(folder.path(), |text| text.replace("rounds = 2", "rounds = 3"));
+    let longer = micro::run(&config, &out("longer"), "2");
+
+    let (code, text) = diff(&run, &run, &[]);
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains("figures did not move") && text.contains("no case moved"),
+        "{text}"
+    );
+    assert!(!text.contains("trained_parameters"), "{text}");
+    let (code, text) = diff(&run, &run, &["--all"]);
+    assert!(code == 0 && text.contains("trained_parameters"), "{text}");
+
+    // A third round sends more, and moves cases; the first round's loss stays.
+    let (code, text) = diff(&run, &longer, &[]);
+    let failed = |name: &str| text.lines().any(|line| line.contains(name) && line.contains("FAILED"));
+    assert!(code == 1 && failed("bytes_up"), "{text}");
+    assert!(
+        !text.contains("round_1.loss.A") && text.contains("Cases that moved most"),
+        "{text}"
+    );
+    let (code, text) = diff(&run, &longer, &["--json"]);
+    assert_eq!(code, 1, "{text}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["passed"], false);
+    // All cases and the six sites, by two classes.
+    let paired = report["dice"]["paired"].as_array().unwrap();
+    assert_eq!(paired.len(), 14);
+    let kidney = &paired[0];
+    let number = |value: &Value| value.as_f64().unwrap();
+    let [low, high] = ["low", "high"].map(|end| number(&kidney["interval"][end]));
+    let dice = |run: &Path| {
+        let metrics: Value = serde_json::from_slice(&fs::read(run.join("metrics.json")).unwrap()).unwrap();
+        number(&metrics["dice"][0])
+    };
+    assert!(
+        (number(&kidney["difference"]) - (dice(&longer) - dice(&run))).abs() < 1e-12,
+        "{kidney}"
+    );
+    assert!(
+        low <= number(&kidney["difference"]) && number(&kidney["difference"]) <= high,
+        "{kidney}"
+    );
+    let moved: Vec<f64> = report["dice"]["moved_most"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|case| number(&case["difference"]).abs())
+        .collect();
+    assert!(
+        !moved.is_empty() && moved.is_sorted_by(|one, other| one >= other),
+        "{moved:?}"
+    );
+
+    // Other cases cannot be paired.
+    let config = experiment(folder.path(), |text| text.replace("[1, 1]", "[1, 2]"));
+    let (code, text) = diff(&run, &micro::run(&config, &out("more"), "2"), &[]);
+    assert!(code == 1 && text.contains("not over the same cases"), "{text}");
+}
+
+#[test]
+fn diff_compares_a_run_with_golden_figures() {
+    let folder = TempDir::new().unwrap();
+    let run = micro::run(&experiment(folder.path(), |text| text), folder.path(), "2");
+    let read = |name: &str| fs::read(run.join(name)).unwrap();
+    let record = serde_json::from_slice(&read("metrics.json")).unwrap();
+    let provenance = serde_json::from_slice(&read("provenance.json")).unwrap();
+    let golden = to_text(&figures(&record, &provenance));
+    let snapshot = folder.path().join("micro.snap");
+    fs::write(&snapshot, &golden).unwrap();
+    let (code, text) = diff(&snapshot, &run, &[]);
+    assert!(code == 0 && !text.contains("Dice case by case"), "{text}");
+
+    let line = golden.lines().find(|line| line.starts_with("bytes_up")).unwrap();
+    fs::write(&snapshot, golden.replace(line, "bytes_up = 7")).unwrap();
+    for (first, second) in [(&snapshot, &run), (&run, &snapshot)] {
+        let (code, text) = diff(first, second, &[]);
+        assert!(code == 1 && text.contains("1 figures of B"), "{text}");
+    }
+
+    // Neither a run folder nor a snapshot.
+    for wrong in ["nowhere", ""] {
+        let (code, text) = diff(&run, &folder.path().join(wrong), &[]);
+        assert!(code == 2 && text.contains("check the path"), "{text}");
+    }
+}

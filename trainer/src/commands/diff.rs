@@ -1,0 +1,161 @@
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::figures::print_rows;
+use super::{Outcome, print_json};
+use crate::error::Result;
+use crate::experiment::{Provenance, Record};
+use crate::files::read_json;
+use crate::verification::golden::{Figures, Row, compare, figures, read_snapshot};
+use crate::verification::statistics::{CaseDifference, Paired, case_differences, paired};
+
+/// How many of the cases that moved most are shown.
+const CASES_SHOWN: usize = 10;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A run folder, or golden figures (.snap); the tolerances are its.
+    #[arg(value_name = "A")]
+    first: PathBuf,
+    /// A run folder, or golden figures (.snap).
+    #[arg(value_name = "B")]
+    second: PathBuf,
+    /// Show the figures that did not move, too.
+    #[arg(long)]
+    all: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is compared: figures, and the record that they come from if there is one.
+struct Side {
+    figures: Figures,
+    record: Option<Record>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    first: PathBuf,
+    second: PathBuf,
+    rows: Vec<Row>,
+    unmoved: usize,
+    /// None unless both are runs.
+    dice: Option<DiceReport>,
+    passed: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum DiceReport {
+    OfTheSameCases {
+        paired: Vec<Paired>,
+        moved_most: Vec<CaseDifference>,
+    },
+    Unlike {
+        why: &'static str,
+    },
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let (first, second) = (read(&args.first)?, read(&args.second)?);
+    let mut rows = compare(&first.figures, &second.figures);
+    let passed = rows.iter().all(|row| row.passed);
+    let unmoved = rows.iter().filter(|row| !row.moved()).count();
+    rows.retain(|row| args.all || row.moved());
+    let report = Report {
+        dice: first
+            .record
+            .zip(second.record)
+            .map(|(first, second)| dice(&first, &second)),
+        first: args.first,
+        second: args.second,
+        rows,
+        unmoved,
+        passed,
+    };
+    match args.json {
+        true => print_json(&report)?,
+        false => print_report(&report),
+    }
+    Ok(match passed {
+        true => Outcome::Passed,
+        false => Outcome::CheckFailed,
+    })
+}
+
+fn read(path: &Path) -> Result<Side> {
+    if !path.is_dir() {
+        let figures = read_snapshot(path)?;
+        return Ok(Side { figures, record: None });
+    }
+    let record: Record = read_json(&path.join("metrics.json"))?;
+    let provenance: Provenance = read_json(&path.join("provenance.json"))?;
+    Ok(Side {
+        figures: figures(&record, &provenance),
+        record: Some(record),
+    })
+}
+
+fn dice(first: &Record, second: &Record) -> DiceReport {
+    let Some(differences) = case_differences(first, second) else {
+        let why = "the runs are not over the same cases and classes";
+        return DiceReport::Unlike { why };
+    };
+    let paired = paired(&differences);
+    let mut moved_most = differences;
+    moved_most.retain(|case| case.difference != 0.0);
+    moved_most.sort_by(|one, other| other.difference.abs().total_cmp(&one.difference.abs()));
+    moved_most.truncate(CASES_SHOWN);
+    DiceReport::OfTheSameCases { paired, moved_most }
+}
+
+fn print_report(report: &Report) {
+    println!("A is {}, B is {}", report.first.display(), report.second.display());
+    if !report.rows.is_empty() {
+        println!();
+        print_rows(&report.rows, ["A", "B"]);
+    }
+    println!("\n{} figures did not move", report.unmoved);
+    match &report.dice {
+        None => {}
+        Some(DiceReport::Unlike { why }) => println!("\nDice is not compared case by case: {why}"),
+        Some(DiceReport::OfTheSameCases { paired, moved_most }) => print_dice(paired, moved_most),
+    }
+    let failed = report.rows.iter().filter(|row| !row.passed).count();
+    match report.passed {
+        true => println!("\nevery figure of B is within A's tolerance"),
+        false => println!("\n{failed} figures of B are not within A's tolerance"),
+    }
+}
+
+fn print_dice(paired: &[Paired], moved_most: &[CaseDifference]) {
+    println!("\nDice case by case, B less A, with the 95 % bootstrap interval of its mean");
+    println!(
+        "  {:<30}{:<16}{:>8}{:>8}{:>12}  interval",
+        "cases", "class", "A", "B", "difference"
+    );
+    for row in paired {
+        let cases = match &row.site {
+            None => format!("all {}", row.cases),
+            Some(site) => format!("{} of {site}", row.cases),
+        };
+        println!(
+            "  {cases:<30}{:<16}{:>8.4}{:>8.4}{:>+12.4}  {:+.4} to {:+.4}",
+            row.class, row.first, row.second, row.difference, row.interval.low, row.interval.high
+        );
+    }
+    if moved_most.is_empty() {
+        println!("no case moved");
+        return;
+    }
+    println!("\nCases that moved most");
+    for row in moved_most {
+        let case = format!("{} of {}", row.case, row.site);
+        println!(
+            "  {case:<30}{:<16}{:>8.4}{:>8.4}{:>+12.4}",
+            row.class, row.first, row.second, row.difference
+        );
+    }
+}
