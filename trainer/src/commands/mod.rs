@@ -1,6 +1,7 @@
 //! The program's surface: one file a subcommand.
 
 mod data;
+mod export;
 mod labels_to_ct;
 mod params;
 mod parity;
@@ -51,6 +52,8 @@ enum Command {
     Run(run::Args),
     /// Segment a scan with a run's adapter.
     Segment(segment::Args),
+    /// Write a run's network for other programs: the reference's, one without LoRA, or a browser's.
+    Export(export::Args),
     /// Run a suite and compare every figure with the golden one.
     Verify(verify::Args),
     /// Count what each method trains and sends, without any weights.
@@ -71,6 +74,7 @@ impl Flapsam {
             Command::Run(args) => run::run(args),
             Command::LabelsToCt(args) => labels_to_ct::run(args),
             Command::Segment(args) => segment::run(args),
+            Command::Export(args) => export::run(args),
             Command::Verify(args) => verify::run(args),
             Command::Params(args) => params::run(args),
         }
