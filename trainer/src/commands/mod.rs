@@ -1,5 +1,6 @@
 //! The program's surface: one file a subcommand.
 
+mod claims;
 mod data;
 mod export;
 mod labels_to_ct;
