@@ -67,9 +67,20 @@ pub fn write_safetensors(state: &StateDict, metadata: Option<(&str, String)>) ->
     serialize(state, Dtype::F32, |value| value.to_le_bytes(), metadata)
 }
 
-/// Writes a safetensors file of `f16`, half as large, for a base checkpoint.
-pub fn write_safetensors_f16(state: &StateDict, metadata: Option<(&str, String)>) -> Vec<u8> {
-    serialize(state, Dtype::F16, |value| f16::from_f32(value).to_le_bytes(), metadata)
+/// Writes a safetensors file of `f16`, half as large, for a base checkpoint. Each value is rounded to the nearest.
+///
+/// # Errors
+/// A value is beyond what `f16` holds, or not finite.
+pub fn write_safetensors_f16(state: &StateDict, metadata: Option<(&str, String)>) -> Result<Vec<u8>, Error> {
+    for (key, array) in state {
+        let beyond = array.values.iter().find(|&&value| !f16::from_f32(value).is_finite());
+        if let Some(&value) = beyond {
+            let key = key.clone();
+            return Err(Error::BeyondF16 { key, value });
+        }
+    }
+    let encode = |value| f16::from_f32(value).to_le_bytes();
+    Ok(serialize(state, Dtype::F16, encode, metadata))
 }
 
 fn serialize<const N: usize>(

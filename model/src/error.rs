@@ -19,6 +19,9 @@ pub enum Error {
     /// A parameter that the network does not have.
     #[error("the parameter '{key}' has no place in this network; check classes, rank and method")]
     UnknownParameter { key: String },
+    /// A value that half precision does not hold.
+    #[error("the parameter '{key}' holds {value}, beyond the 65504 of f16; use this checkpoint in f32")]
+    BeyondF16 { key: String, value: f32 },
     /// The adapter was trained on another base checkpoint.
     #[error(
         "the adapter was made for the base checkpoint with sha256 {adapter}, not for {base}; pass the base that its run names"

@@ -78,6 +78,11 @@ impl Method {
         trained.map(|(key, _)| key.clone()).collect()
     }
 
+    /// How many numbers the method trains in a network of this layout.
+    pub fn count(self, layout: &Layout) -> usize {
+        self.trained(layout).iter().map(|key| layout[key].count()).sum()
+    }
+
     /// The adapter that the method needs: the given one, without its LoRA pairs if the method has none.
     pub fn adapter(self, adapter: &AdapterConfig) -> AdapterConfig {
         match self.uses_lora() {

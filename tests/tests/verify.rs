@@ -11,8 +11,10 @@ use std::path::Path;
 
 use common::{flapsam, root};
 use flapsam::experiment::{Provenance, Record};
+use flapsam::verification::claims::Claims;
 use flapsam::verification::golden::{compare, figures, read_snapshot, to_text};
 use micro::{data, experiment};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 fn figures_of(run: &Path) -> flapsam::verification::golden::Figures {
@@ -192,5 +194,258 @@ fn copy_folder(from: &Path, to: &Path) {
         } else {
             fs::copy(&path, &target).unwrap();
         }
+    }
+}
+
+/// What numbers of parameters say of the paper's claims, as accepted.
+#[test]
+fn the_claims_that_counts_decide_hold() {
+    let claims = Claims::read(&root().join("golden/claims.toml")).unwrap();
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("../../golden");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("claims", to_text(&claims.figures().unwrap())));
+}
+
+#[test]
+fn a_changed_golden_claim_fails() {
+    let folder = TempDir::new().unwrap();
+    experiment(folder.path(), |text| text);
+    let golden = |name: &str| root().join("golden").join(name);
+    fs::create_dir(folder.path().join("golden")).unwrap();
+    let copy = |name: &str| folder.path().join("golden").join(name);
+    fs::copy(golden("claims.toml"), copy("claims.toml")).unwrap();
+    let snapshot = fs::read_to_string(golden("claims.snap")).unwrap();
+    fs::write(copy("claims.snap"), snapshot.replace("= 49.0", "= 48.0")).unwrap();
+    let mut command = flapsam();
+    command
+        .current_dir(root())
+        .arg("verify")
+        .arg("--suite")
+        .arg(folder.path());
+    command.arg("--data").arg(data()).arg("--out").arg(folder.path());
+    command.arg("--claims-file").arg(copy("claims.toml"));
+    let ended = command.assert().code(1);
+    let text = String::from_utf8_lossy(&ended.get_output().stdout).into_owned();
+    let line = text.lines().find(|line| line.trim_start().starts_with("C1 ")).unwrap();
+    assert!(line.contains("48.0") && line.contains("FAILED"), "{text}");
+}
+
+/// Runs that were never run: the record of a real one, changed.
+struct MadeUp {
+    folder: TempDir,
+    record: Value,
+    provenance: Value,
+}
+
+impl MadeUp {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let run = micro::run(&experiment(folder.path(), |text| text), folder.path(), "2");
+        let read = |name: &str| serde_json::from_slice::<Value>(&fs::read(run.join(name)).unwrap()).unwrap();
+        let (mut record, provenance) = (read("metrics.json"), read("provenance.json"));
+        record["data"] = "fed-kits19".into();
+        record["partial"] = false.into();
+        record["rounds"] = vec![record["rounds"][0].clone(); 25].into();
+        let folder = TempDir::new().unwrap();
+        Self {
+            folder,
+            record,
+            provenance,
+        }
+    }
+
+    /// Writes a federated run of the paper's network with that mean Dice.
+    fn run(&self, method: &str, seed: u64, dice: f64, change: impl FnOnce(&mut Value, &mut Value)) {
+        let (mut record, mut provenance) = (self.record.clone(), self.provenance.clone());
+        let parameters = match method {
+            "flap_sam" => 1_846_384,
+            "full_ft" => 90_532_927,
+            "decoder_ft" => 3_902_195,
+            _ => 5_270_259,
+        };
+        record["method"] = method.into();
+        record["seed"] = seed.into();
+        record["trained_parameters"] = parameters.into();
+        // Two classes: their mean counts.
+        record["dice"] = json!([dice + 0.2, dice - 0.2]);
+        change(&mut record, &mut provenance);
+        let setting = record["setting"].as_str().unwrap();
+        let run = self.folder.path().join(format!("some/{method}-{setting}-{seed}"));
+        fs::create_dir_all(&run).unwrap();
+        fs::write(run.join("metrics.json"), record.to_string()).unwrap();
+        fs::write(run.join("provenance.json"), provenance.to_string()).unwrap();
+    }
+
+    /// What `verify --claims` says of a claim.
+    fn judged(&self, id: &str) -> Value {
+        let mut command = self.command();
+        let output = command.arg("--json").assert().code(0);
+        let report: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+        let mut claims = report["claims"].as_array().unwrap().iter();
+        claims.find(|claim| claim["id"] == id).unwrap().clone()
+    }
+
+    fn command(&self) -> assert_cmd::Command {
+        let mut command = flapsam();
+        command.current_dir(root()).args(["verify", "--claims", "--runs"]);
+        command.arg(self.folder.path());
+        command
+    }
+}
+
+fn as_it_is(_: &mut Value, _: &mut Value) {}
+
+#[test]
+fn moving_a_figure_moves_the_verdict() {
+    let runs = MadeUp::new();
+    runs.run("flap_sam", 1, 0.54, as_it_is);
+    let waiting = runs.judged("C2");
+    assert_eq!(
+        (&waiting["verdict"], &waiting["ours"]),
+        (&json!("not_run"), &Value::Null)
+    );
+    let missing = waiting["missing"].as_array().unwrap();
+    assert_eq!(missing.len(), 1, "{missing:?}");
+    assert_eq!(missing[0]["runs"], "fed-kits19, full_ft, federated");
+    assert!(
+        missing[0]["remedy"].as_str().unwrap().contains("golden/fed-kits19/"),
+        "{missing:?}"
+    );
+
+    // The mean over seeds: 56 per cent.
+    runs.run("flap_sam", 2, 0.58, as_it_is);
+    for (full_ft, ours, verdict) in [
+        (0.50, 6.0, "reproduced"),
+        (0.525, 3.5, "differs"),
+        (0.46, 10.0, "differs"),
+        (0.57, -1.0, "not_reproduced"),
+    ] {
+        runs.run("full_ft", 1, full_ft, as_it_is);
+        let judged = runs.judged("C2");
+        assert_eq!(judged["verdict"], verdict, "{judged}");
+        assert!((judged["ours"].as_f64().unwrap() - ours).abs() < 1e-9, "{judged}");
+    }
+
+    // Training alone is a setting of its own, and other data sets have their own runs.
+    assert_eq!(runs.judged("C6")["verdict"], "not_run");
+    runs.run("flap_sam", 1, 0.46, |record, _| record["setting"] = "alone".into());
+    assert_eq!(runs.judged("C6")["verdict"], "reproduced");
+    assert_eq!(runs.judged("C7.prostate-mri.C6")["verdict"], "not_run");
+
+    let table = runs.command().assert().code(0);
+    let table = String::from_utf8(table.get_output().stdout.clone()).unwrap();
+    let (verdicts, missing) = table.split_once("\nmissing\n").unwrap();
+    assert_eq!(verdicts.matches("\ncounts\n").count(), 1, "{table}");
+    for verdict in ["reproduced", "differs", "not reproduced", "not run"] {
+        assert!(
+            verdicts.lines().any(|line| line.ends_with(&format!("  {verdict}"))),
+            "{table}"
+        );
+    }
+    let widest = verdicts.lines().map(|line| line.chars().count()).max().unwrap();
+    assert!(widest <= 100, "{widest} columns:\n{table}");
+    assert!(missing.contains("fed-ixi, flap_sam, alone"), "{table}");
+}
+
+/// By sign alone: above zero, a little below, and farther below.
+#[test]
+fn a_direction_is_judged_too() {
+    let runs = MadeUp::new();
+    let on_prostate = |record: &mut Value, parameters: u64| {
+        record["data"] = "prostate-mri".into();
+        record["classes"] = json!(["background", "prostate"]);
+        record["dice"] = json!([record["dice"][0]]);
+        record["trained_parameters"] = parameters.into();
+    };
+    let counts = |method: &str| {
+        let mut command = flapsam();
+        command.args(["params", "--classes", "1", "--json"]);
+        let report: Value = serde_json::from_slice(&command.assert().success().get_output().stdout).unwrap();
+        report["trainable"][method].as_u64().unwrap()
+    };
+    let (flap_sam, full_ft) = (counts("flap_sam"), counts("full_ft"));
+    runs.run("full_ft", 1, 0.5, |record, _| on_prostate(record, full_ft));
+    for (dice, verdict) in [(0.51, "reproduced"), (0.49, "differs"), (0.4, "not_reproduced")] {
+        runs.run("flap_sam", 1, dice, |record, _| on_prostate(record, flap_sam));
+        assert_eq!(runs.judged("C7.prostate-mri.C2")["verdict"], verdict, "{dice}");
+    }
+}
+
+#[test]
+fn runs_on_other_data_and_parts_of_runs_do_not_count() {
+    type Change = fn(&mut Value, &mut Value);
+    let changes: [(&str, Change); 6] = [
+        ("no claim is about phantom", |record, _| {
+            record["data"] = "phantom".into()
+        }),
+        ("no claim is about labels-to-ct", |record, _| {
+            record["data"] = "labels-to-ct".into()
+        }),
+        ("a part of the cases", |record, _| record["partial"] = true.into()),
+        ("24 rounds", |record, _| {
+            drop(record["rounds"].as_array_mut().unwrap().pop())
+        }),
+        ("54460 parameters", |record, _| {
+            record["trained_parameters"] = 54_460.into()
+        }),
+        ("metrics.json", |record, _| {
+            drop(record.as_object_mut().unwrap().remove("method"))
+        }),
+    ];
+    let runs = MadeUp::new();
+    runs.run("full_ft", 1, 0.5, as_it_is);
+    for (why, change) in changes {
+        runs.run("flap_sam", 1, 0.56, change);
+        assert_eq!(runs.judged("C2")["verdict"], "not_run", "{why}");
+        let table = runs.command().assert().code(0);
+        let table = String::from_utf8(table.get_output().stdout.clone()).unwrap();
+        let (_, not_counted) = table.split_once("\nnot counted\n").unwrap();
+        assert!(
+            not_counted.contains(why) && not_counted.contains("some/flap_sam-federated-1"),
+            "{table}"
+        );
+    }
+    // Another state of the data is not compared with this one; with a whole pair on each, neither is chosen.
+    runs.run("flap_sam", 1, 0.56, |_, provenance| {
+        provenance["data_sha256"] = "other".into()
+    });
+    assert_eq!(runs.judged("C2")["verdict"], "not_run");
+    runs.run("full_ft", 2, 0.5, |_, provenance| {
+        provenance["data_sha256"] = "other".into()
+    });
+    assert_eq!(runs.judged("C2")["verdict"], "reproduced");
+    runs.run("flap_sam", 3, 0.56, as_it_is);
+    let judged = runs.judged("C2");
+    assert_eq!(judged["verdict"], "not_run");
+    assert!(
+        judged["missing"][0]["runs"].as_str().unwrap().contains("there are 2"),
+        "{judged}"
+    );
+}
+
+#[test]
+fn a_mistake_among_the_claims_is_refused_by_name() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("claims.toml");
+    let text = fs::read_to_string(root().join("golden/claims.toml")).unwrap();
+    for (from, to, word) in [
+        ("\nwithin = 2.4", "\nwithin = 2.4\nwhithin = 3", "whithin"),
+        ("parameter_ratio = { of", "parameter_ratio = { off", "off"),
+        ("id = \"C2\"", "id = \"C1\"", "two claims are called 'C1'"),
+        ("data = \"counts\"", "data = \"fed-kits19\"", "C1"),
+        ("model = \"vit_b\"", "model = \"vit_x\"", "vit_x"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        fs::write(&file, text.replacen(from, to, 1)).unwrap();
+        let mut command = flapsam();
+        command.args(["verify", "--claims", "--claims-file"]).arg(&file);
+        let ended = command.assert().code(2);
+        let message = String::from_utf8(ended.get_output().stderr.clone()).unwrap();
+        assert!(
+            message.contains("claims.toml") && message.contains(word),
+            "no '{word}' in: {message}"
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! The program's surface: one file a subcommand.
 
+mod claims;
 mod data;
 mod diff;
+mod export;
 mod figures;
 mod labels_to_ct;
 mod params;
@@ -53,6 +55,8 @@ enum Command {
     Run(run::Args),
     /// Segment a scan with a run's adapter.
     Segment(segment::Args),
+    /// Write a run's network for other programs: the reference's, one without LoRA, or a browser's.
+    Export(export::Args),
     /// Run a suite and compare every figure with the golden one.
     Verify(verify::Args),
     /// Compare two runs, or a run and its golden figures: what moved, and by how much.
@@ -75,6 +79,7 @@ impl Flapsam {
             Command::Run(args) => run::run(args),
             Command::LabelsToCt(args) => labels_to_ct::run(args),
             Command::Segment(args) => segment::run(args),
+            Command::Export(args) => export::run(args),
             Command::Verify(args) => verify::run(args),
             Command::Diff(args) => diff::run(args),
             Command::Params(args) => params::run(args),

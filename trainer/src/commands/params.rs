@@ -52,10 +52,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let config = named_config(&args.model)?.with_image_size(args.image_size);
     let adapter = AdapterConfig::lora(args.classes, args.rank);
     let layout = Sam::layout(&config, Some(&adapter))?;
-    let count = |method: Method| -> usize {
-        let trained = method.trained(&layout);
-        trained.iter().map(|key| layout[key].count()).sum()
-    };
+    let count = |method: Method| method.count(&layout);
     let full = count(Method::FullFt);
     let row = |method: Method| {
         let trainable = count(method);

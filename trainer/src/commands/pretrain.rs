@@ -53,7 +53,7 @@ pub fn run(args: Args) -> Result<Outcome> {
             (loss, iou) = (0.0, 0.0);
         }
     }
-    let bytes = write_safetensors_f16(&pretraining.state(), None);
+    let bytes = write_safetensors_f16(&pretraining.state(), None)?;
     write(&args.out, &bytes)?;
     let sha256 = sha256(&bytes);
     match args.json {

@@ -11,6 +11,7 @@ use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Provenance, run as run_experiment};
 use crate::files::read_json;
+use crate::verification::claims::Claims;
 use crate::verification::golden::{Figure, Row, compare, figures, read_snapshot, to_text};
 use crate::verification::parity;
 
@@ -31,6 +32,15 @@ pub struct Args {
     /// Where to compute. The golden figures are the CPU's.
     #[arg(long, value_enum, default_value = "cpu")]
     device: DeviceChoice,
+    /// Judge the paper's claims instead, by numbers of parameters and by the runs that there are.
+    #[arg(long)]
+    claims: bool,
+    /// The claims.
+    #[arg(long, default_value = "golden/claims.toml")]
+    claims_file: PathBuf,
+    /// Judge claims by the runs below this folder ("runs" without it).
+    #[arg(long, requires = "claims")]
+    runs: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -50,11 +60,15 @@ struct Section {
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
+    if args.claims {
+        return super::claims::run(&args.claims_file, args.runs.as_deref(), args.json);
+    }
     let experiments = experiments(&args.suite)?;
     let device = OpenDevice::open(args.device)?;
     let mut sections = vec![
         data_section(&experiments, &args.data)?,
         parity_section(&args.parity, &device)?,
+        communication_section(&args.claims_file)?,
     ];
     // Figures of a run on changed data would only say the same again, later.
     if passed(&sections) {
@@ -155,6 +169,15 @@ fn parity_section(folder: &Path, device: &OpenDevice) -> Result<Section> {
             &[(name.clone(), Figure::Exact("0".into()))].into(),
             &[(name, Figure::Exact(failed.to_string()))].into(),
         ),
+    })
+}
+
+/// The paper's claims that numbers of parameters decide, with the snapshot beside them.
+fn communication_section(claims: &Path) -> Result<Section> {
+    let golden = read_snapshot(&claims.with_extension("snap"))?;
+    Ok(Section {
+        name: "communication".into(),
+        rows: compare(&golden, &Claims::read(claims)?.figures()?),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Checks against what is known, reference outputs and golden figures; and how far figures can be told apart.
 
+pub mod claims;
 pub mod golden;
 pub mod parity;
 pub mod statistics;

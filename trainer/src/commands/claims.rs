@@ -1,0 +1,83 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Outcome, print_json};
+use crate::error::Result;
+use crate::verification::claims::{Claims, Judged, Missing, NotCounted, Paper, Runs, Sign};
+
+/// Where runs are looked for if the command line does not say.
+const RUNS: &str = "runs";
+
+#[derive(Debug, Serialize)]
+struct Report {
+    claims: Vec<Judged>,
+    not_counted: Vec<NotCounted>,
+}
+
+/// Judges the claims in a file by the runs below a folder. A claim that is not reproduced is a finding, not a failure.
+pub fn run(file: &Path, runs: Option<&Path>, json: bool) -> Result<Outcome> {
+    let claims = Claims::read(file)?;
+    let runs = match runs {
+        Some(folder) => Runs::find(folder, &claims)?,
+        None if Path::new(RUNS).is_dir() => Runs::find(Path::new(RUNS), &claims)?,
+        None => Runs::default(),
+    };
+    let report = Report {
+        claims: claims.judge(&runs)?,
+        not_counted: runs.not_counted,
+    };
+    match json {
+        true => print_json(&report)?,
+        false => print_report(&report),
+    }
+    Ok(Outcome::Passed)
+}
+
+fn print_report(report: &Report) {
+    let mut data: Vec<&str> = Vec::new();
+    for judged in &report.claims {
+        if !data.contains(&&*judged.claim.data) {
+            data.push(&judged.claim.data);
+        }
+    }
+    for data in data {
+        print_table(data, report.claims.iter().filter(|judged| judged.claim.data == data));
+    }
+    let missing: BTreeSet<&Missing> = report.claims.iter().flat_map(|judged| &judged.missing).collect();
+    if !missing.is_empty() {
+        println!("\nmissing");
+    }
+    for missing in missing {
+        println!("  {}:\n    {}", missing.runs, missing.remedy);
+    }
+    if !report.not_counted.is_empty() {
+        println!("\nnot counted");
+    }
+    for run in &report.not_counted {
+        println!("  {}: {}", run.folder.display(), run.why);
+    }
+}
+
+fn print_table<'a>(data: &str, rows: impl Iterator<Item = &'a Judged>) {
+    println!("\n{data}");
+    println!(
+        "  {:<24} {:<40}{:>8}{:>8}  verdict",
+        "claim", "measure", "paper", "ours"
+    );
+    for judged in rows {
+        let claim = &judged.claim;
+        let paper = match claim.paper {
+            Paper::Value(value) => format!("{value:.2}"),
+            Paper::Sign(Sign::Above) => "above 0".into(),
+        };
+        let ours = judged.ours.map_or_else(String::new, |ours| format!("{ours:.2}"));
+        println!(
+            "  {:<24} {:<40}{paper:>8}{ours:>8}  {}",
+            claim.id,
+            claim.measure.describe(),
+            judged.verdict.name()
+        );
+    }
+}

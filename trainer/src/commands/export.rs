@@ -1,0 +1,144 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use flapsam_model::adapter::{Adapter, AdapterMetadata};
+use flapsam_model::checkpoint::{sha256, write_safetensors, write_safetensors_f16};
+use flapsam_model::merge::merge;
+use serde::Serialize;
+
+use super::{Outcome, print_json};
+use crate::error::{Error, Result};
+use crate::files::{read, read_state_dict, write};
+
+/// The one metadata entry of an exported file, as JSON.
+const METADATA_KEY: &str = "flapsam_export";
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A run's folder, or one of its adapters. For base-f16 it may be left out.
+    #[arg(required_if_eq_any([("format", "flap-sam"), ("format", "merged")]))]
+    run: Option<PathBuf>,
+    /// What to write.
+    #[arg(long, value_enum)]
+    format: Format,
+    /// The base checkpoint that the adapter was made for.
+    #[arg(long, default_value = "golden/nano.safetensors")]
+    base: PathBuf,
+    /// Where the safetensors file goes.
+    #[arg(long, short)]
+    out: PathBuf,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What an exported file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+enum Format {
+    /// The adapted network as the reference code saves it: every parameter under its name there, in f32.
+    FlapSam,
+    /// The adapted network with LoRA folded into the weights, in f32.
+    Merged,
+    /// The base checkpoint in f16.
+    BaseF16,
+}
+
+/// What an exported file says of itself.
+#[derive(Debug, Serialize)]
+struct About<'a> {
+    format: Format,
+    /// This program's version.
+    flapsam: &'static str,
+    /// sha256 of the base checkpoint's file.
+    base_sha256: &'a str,
+    /// The adapter's own metadata: method, network with its image size, LoRA, classes, preprocessing.
+    adapter: Option<&'a AdapterMetadata>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    file: PathBuf,
+    format: Format,
+    tensors: usize,
+    bytes: usize,
+    sha256: String,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let run = args.run.as_deref().map(adapter_file).transpose()?;
+    let adapter = run.as_deref().map(read_adapter).transpose()?;
+    let (base, base_sha256) = read_state_dict(&args.base)?;
+    let state = match (&adapter, &run) {
+        (Some(adapter), Some(path)) => {
+            let metadata = &adapter.metadata;
+            let adapted = adapter.on_base(&base, &base_sha256).map_err(Error::content(path))?;
+            match args.format {
+                Format::FlapSam => adapted,
+                Format::Merged => merge(adapted, &metadata.sam, &metadata.adapter)?,
+                Format::BaseF16 => base,
+            }
+        }
+        _ => base,
+    };
+    let about = About {
+        format: args.format,
+        flapsam: env!("CARGO_PKG_VERSION"),
+        base_sha256: &base_sha256,
+        adapter: adapter.as_ref().map(|adapter| &adapter.metadata),
+    };
+    let about = serde_json::to_string(&about).map_err(|why| Error::invalid(&args.out, why))?;
+    let metadata = Some((METADATA_KEY, about));
+    let bytes = match args.format {
+        Format::FlapSam | Format::Merged => write_safetensors(&state, metadata),
+        Format::BaseF16 => write_safetensors_f16(&state, metadata).map_err(Error::content(&args.base))?,
+    };
+    write(&args.out, &bytes)?;
+    let report = Report {
+        file: args.out,
+        format: args.format,
+        tensors: state.len(),
+        bytes: bytes.len(),
+        sha256: sha256(&bytes),
+    };
+    match args.json {
+        true => print_json(&report)?,
+        false => println!(
+            "{} tensors, {} bytes, sha256 {}: {}",
+            report.tensors,
+            report.bytes,
+            report.sha256,
+            report.file.display()
+        ),
+    }
+    Ok(Outcome::Passed)
+}
+
+fn read_adapter(path: &Path) -> Result<Adapter> {
+    Adapter::from_bytes(&read(path)?).map_err(Error::content(path))
+}
+
+/// The adapter of a run's folder, or the file itself. A run of clients alone has several: then one must be named.
+fn adapter_file(run: &Path) -> Result<PathBuf> {
+    if !run.is_dir() {
+        return Ok(run.to_owned());
+    }
+    let single = run.join("adapter.safetensors");
+    if single.is_file() {
+        return Ok(single);
+    }
+    let entries = fs::read_dir(run).map_err(Error::file("read the folder", run))?;
+    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
+    let mut adapters: Vec<String> = names
+        .filter(|name| name.starts_with("adapter-") && name.ends_with(".safetensors"))
+        .collect();
+    adapters.sort();
+    let why = match adapters.is_empty() {
+        true => "it holds no adapter.safetensors; pass the folder of a finished run, or an adapter".to_owned(),
+        false => format!(
+            "each of its clients has an adapter of its own; pass one of {}",
+            adapters.join(", ")
+        ),
+    };
+    Err(Error::invalid(run, why))
+}
