@@ -19,6 +19,8 @@ pub enum DeviceChoice {
     Auto,
 }
 
+const CPU: &str = "cpu";
+
 /// An open device.
 #[derive(Debug, Clone)]
 pub struct OpenDevice {
@@ -33,8 +35,13 @@ impl OpenDevice {
     pub fn cpu() -> Self {
         Self {
             device: Device::flex(),
-            name: "cpu".into(),
+            name: CPU.into(),
         }
+    }
+
+    /// Whether it is the CPU.
+    pub fn is_cpu(&self) -> bool {
+        self.name == CPU
     }
 
     /// Opens what was asked for.

@@ -10,24 +10,17 @@ use crate::verification::claims::{Claims, Judged, Missing, NotCounted, Paper, Ru
 /// Where runs are looked for if the command line does not say.
 const RUNS: &str = "runs";
 
+/// Claims and their verdicts.
 #[derive(Debug, Serialize)]
-struct Report {
+pub struct Report {
     claims: Vec<Judged>,
     not_counted: Vec<NotCounted>,
 }
 
-/// Judges the claims in a file by the runs below a folder. A claim that is not reproduced is a finding, not a failure.
+/// Judges the claims in a file by the runs below a folder, and prints the verdicts. A claim that is not reproduced is a
+/// finding, not a failure.
 pub fn run(file: &Path, runs: Option<&Path>, json: bool) -> Result<Outcome> {
-    let claims = Claims::read(file)?;
-    let runs = match runs {
-        Some(folder) => Runs::find(folder, &claims)?,
-        None if Path::new(RUNS).is_dir() => Runs::find(Path::new(RUNS), &claims)?,
-        None => Runs::default(),
-    };
-    let report = Report {
-        claims: claims.judge(&runs)?,
-        not_counted: runs.not_counted,
-    };
+    let report = report(file, runs)?;
     match json {
         true => print_json(&report)?,
         false => print_report(&report),
@@ -35,7 +28,22 @@ pub fn run(file: &Path, runs: Option<&Path>, json: bool) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn print_report(report: &Report) {
+/// Judges the claims in a file by the runs below a folder.
+pub fn report(file: &Path, runs: Option<&Path>) -> Result<Report> {
+    let claims = Claims::read(file)?;
+    let runs = match runs {
+        Some(folder) => Runs::find(folder, &claims)?,
+        None if Path::new(RUNS).is_dir() => Runs::find(Path::new(RUNS), &claims)?,
+        None => Runs::default(),
+    };
+    Ok(Report {
+        claims: claims.judge(&runs)?,
+        not_counted: runs.not_counted,
+    })
+}
+
+/// The verdicts as tables, one for each data set, then what is missing.
+pub fn print_report(report: &Report) {
     let mut data: Vec<&str> = Vec::new();
     for judged in &report.claims {
         if !data.contains(&&*judged.claim.data) {

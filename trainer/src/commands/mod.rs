@@ -3,6 +3,7 @@
 mod claims;
 mod data;
 mod diff;
+mod estimate;
 mod export;
 mod figures;
 mod labels_to_ct;

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Outcome, print_json};
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::Result;
-use crate::experiment::{Experiment, Record, Setting, run as run_experiment};
+use crate::experiment::{Experiment, Record, Setting, Start, run as run_experiment};
 use crate::verification::statistics::{OverSeeds, over_seeds};
 
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let mut records = Vec::new();
     for &seed in &experiment.seeds {
         let out = args.out.join(format!("{}-{seed}", experiment.name()));
-        let record = run_experiment(&experiment, seed, &args.data, &device, &out, true)?;
+        let record = run_experiment(&experiment, seed, &args.data, &device, &out, Start::GoOn)?;
         if !args.json {
             println!(
                 "{}, seed {seed}, on {}: {}",

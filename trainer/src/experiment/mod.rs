@@ -1,6 +1,7 @@
 //! A run: the experiment file, the runner, the record it leaves.
 
 mod config;
+pub mod estimate;
 mod evaluation;
 pub mod metrics;
 mod record;
@@ -9,4 +10,4 @@ mod runner;
 pub use config::{Experiment, Setting};
 pub use evaluation::{CaseScores, MeanScores};
 pub use record::{Provenance, Record, Timing};
-pub use runner::run;
+pub use runner::{Start, run};

@@ -20,14 +20,15 @@ use crate::federation::ledger::Entry;
 use crate::federation::{
     Aggregation, Checkpoint, Checkpoints, Client, Federation, Folding, Member, RoundRecord, Rules,
 };
-use crate::files::{create_folder, read_state_dict, remove_half_written, remove_if_there, write, write_json};
+use crate::files::{
+    create_folder, read_json, read_state_dict, remove_half_written, remove_if_there, write, write_json,
+};
 use crate::progress::Progress;
 use crate::training::{AdamW, Learner};
 
 /// Runs an experiment for one seed and writes its record into a folder.
 ///
-/// `data_root` holds one folder a data set, named as its manifest. With `resume`, a run that was cut off goes on after
-/// its last whole round, to the same results.
+/// `data_root` holds one folder a data set, named as its manifest.
 ///
 /// # Errors
 /// A file is missing or does not fit, or the folder cannot be written.
@@ -37,7 +38,7 @@ pub fn run(
     data_root: &Path,
     device: &OpenDevice,
     out: &Path,
-    resume: bool,
+    start: Start,
 ) -> Result<Record> {
     let started = Instant::now();
     let run = Run::prepare(experiment, seed, data_root, device)?;
@@ -46,8 +47,11 @@ pub fn run(
     remove_half_written(out)?;
     let checkpoints = Checkpoints::open(out)?;
     // The record is written last: without one, the run was cut off.
-    let unfinished = !out.join(RECORD).exists();
-    if !(resume && unfinished) {
+    let finished = out.join(RECORD).exists();
+    if finished && start == Start::Keep && run.made(out) {
+        return read_json(&out.join(RECORD));
+    }
+    if finished || start == Start::Anew {
         checkpoints.clear()?;
         remove_if_there(&out.join(RECORD))?;
     }
@@ -74,6 +78,17 @@ pub fn run(
     write_json(&out.join("timing.json"), &time.finish(started.elapsed()))?;
     write_json(&out.join(RECORD), &record)?;
     Ok(record)
+}
+
+/// What to do about an earlier run in the same folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing of it counts.
+    Anew,
+    /// One that was cut off goes on after its last whole round, to the same results; a finished one is made again.
+    GoOn,
+    /// The same, and a finished one of the same settings, data, base, device and program stays as it is.
+    Keep,
 }
 
 /// The file that says that a run is done, and what it came to.
@@ -130,22 +145,7 @@ impl Run {
         let base_path = experiment.base_checkpoint(data_root);
         let (base, base_sha256) = read_state_dict(&base_path)?;
 
-        let named = SamConfig::named(&experiment.model).ok_or_else(|| {
-            let known = SamConfig::NAMES.join(", ");
-            Error::invalid(
-                &experiment.path,
-                format!("there is no model '{}'; choose one of {known}", experiment.model),
-            )
-        })?;
-        let sam = named.with_image_size(experiment.image_size);
-        let classes = manifest.classes.len();
-        let adapter = AdapterConfig {
-            lora_init: experiment.lora_init,
-            num_lora: experiment.num_lora,
-            dora: experiment.dora,
-            ..AdapterConfig::lora(classes - 1, experiment.rank)
-        };
-        let adapter = experiment.method.adapter(&adapter);
+        let (sam, adapter) = network(experiment, manifest.classes.len())?;
         let state = adapt(&base, &sam, Some(&adapter), seed).map_err(Error::content(&base_path))?;
 
         let chosen = chosen_cases(&manifest, experiment.cases_per_site);
@@ -223,6 +223,7 @@ impl Run {
             aggregation: experiment.aggregation,
             precision: experiment.precision,
             server_adam: experiment.server_adam,
+            side_by_side: self.device.is_cpu(),
         };
         let stacked = experiment.aggregation == Aggregation::Stacked && experiment.method.uses_lora();
         let folding = (stacked && experiment.setting == Setting::Federated).then(|| Folding {
@@ -472,6 +473,12 @@ impl Run {
         }
     }
 
+    /// Whether a finished run's folder is of this run.
+    fn made(&self, out: &Path) -> bool {
+        let provenance: Result<Provenance> = read_json(&out.join("provenance.json"));
+        provenance.is_ok_and(|provenance| provenance.fingerprint == self.fingerprint())
+    }
+
     /// sha256 of all that decides the run's figures.
     fn fingerprint(&self) -> String {
         let parts = [
@@ -487,8 +494,30 @@ impl Run {
     }
 }
 
+/// The network of an experiment, and how it is adapted to so many classes, the background included.
+///
+/// # Errors
+/// There is no network of that name.
+pub(super) fn network(experiment: &Experiment, classes: usize) -> Result<(SamConfig, AdapterConfig)> {
+    let named = SamConfig::named(&experiment.model).ok_or_else(|| {
+        let known = SamConfig::NAMES.join(", ");
+        let why = format!("there is no model '{}'; choose one of {known}", experiment.model);
+        Error::invalid(&experiment.path, why)
+    })?;
+    let adapter = AdapterConfig {
+        lora_init: experiment.lora_init,
+        num_lora: experiment.num_lora,
+        dora: experiment.dora,
+        ..AdapterConfig::lora(classes - 1, experiment.rank)
+    };
+    Ok((
+        named.with_image_size(experiment.image_size),
+        experiment.method.adapter(&adapter),
+    ))
+}
+
 /// All cases, or the first ones of each site and split.
-fn chosen_cases(manifest: &Manifest, limit: Option<[usize; 2]>) -> Vec<&Case> {
+pub(super) fn chosen_cases(manifest: &Manifest, limit: Option<[usize; 2]>) -> Vec<&Case> {
     let mut taken: BTreeMap<(String, bool), usize> = BTreeMap::new();
     let keep = |case: &&Case| {
         let count = taken.entry((case.site.clone(), case.train)).or_default();

@@ -33,6 +33,9 @@ pub struct Rules {
     pub precision: Precision,
     /// The server's own optimizer, if it has one.
     pub server_adam: Option<ServerAdam>,
+    /// Clients train at the same time: on a CPU, whose cores would wait otherwise. A graphics adapter is busy with one,
+    /// and its memory is not enough for all.
+    pub side_by_side: bool,
 }
 
 /// One round, as the record keeps it.
@@ -249,7 +252,7 @@ impl Federation {
         // The largest first: started last, it would keep everyone waiting.
         order.sort_by(|one, other| other.weight.total_cmp(&one.weight));
         let (local, rounds) = (self.rules.local, self.rules.rounds);
-        let epochs = order.into_par_iter().with_max_len(1).map(|member| {
+        let epoch = |member: &mut Member| {
             let client = &mut member.client;
             let epoch = client.local_epoch(round, &local)?;
             progress.step(&format!(
@@ -257,8 +260,11 @@ impl Federation {
                 client.site, epoch.loss
             ));
             Ok((client.site.clone(), epoch))
-        });
-        epochs.collect()
+        };
+        match self.rules.side_by_side {
+            true => order.into_par_iter().with_max_len(1).map(epoch).collect(),
+            false => order.into_iter().map(epoch).collect(),
+        }
     }
 
     fn round_of(&self, round: usize, epochs: BTreeMap<String, Epoch>, ledger: Vec<Entry>) -> Round {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::experiment::{Provenance, Record};
 use crate::files::read;
+use crate::verification::statistics::{mean, standard_deviation};
 
 // Training carries a difference of rounding, as between processors of two kinds, into the Dice. To see how far, the quick
 // suite's flap_sam was run, on the first base, with a base learning rate larger by one part in ten million (again on the
@@ -91,6 +92,36 @@ pub fn figures(record: &Record, provenance: &Provenance) -> Figures {
         }
     }
     figures
+}
+
+/// The figures of runs that differ in their seed: all of the first one's, the others' Dice, and how far the seeds lie
+/// apart.
+pub fn figures_of_seeds(runs: &[(Record, Provenance)]) -> Figures {
+    let mut all = Figures::new();
+    let Some(((first, provenance), others)) = runs.split_first() else {
+        return all;
+    };
+    all.extend(figures(first, provenance));
+    if others.is_empty() {
+        return all;
+    }
+    let foreground = &first.classes[1.min(first.classes.len())..];
+    for (place, class) in foreground.iter().enumerate() {
+        let measured = |value: f64| Figure::Measured {
+            value,
+            within: DICE_TOLERANCE,
+        };
+        for (record, _) in others {
+            let name = format!("seed_{}.dice.{class}", record.seed);
+            all.insert(name, measured(record.dice[place]));
+        }
+        let values: Vec<f64> = runs.iter().map(|(record, _)| record.dice[place]).collect();
+        if let (Some(mean), Some(deviation)) = (mean(&values), standard_deviation(&values)) {
+            all.insert(format!("seeds.dice.{class}.mean"), measured(mean));
+            all.insert(format!("seeds.dice.{class}.sd"), measured(deviation));
+        }
+    }
+    all
 }
 
 /// The figures as a snapshot's content.

@@ -4,3 +4,4 @@ pub mod claims;
 pub mod golden;
 pub mod parity;
 pub mod statistics;
+pub mod suite;

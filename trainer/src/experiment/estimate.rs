@@ -1,0 +1,180 @@
+//! What an experiment will take, before it starts: counts from the manifest, and the time and memory of one step.
+
+use std::time::Instant;
+
+use flapsam_model::parameters::{Parameters, initialise, to_vec};
+use flapsam_model::random::Random;
+use flapsam_model::sam::Sam;
+use flapsam_model::segment::{STACK, Scaling, to_input};
+use serde::Serialize;
+
+use super::config::{Experiment, Setting};
+use super::runner::{chosen_cases, network};
+use crate::data::batches::stacks::Batch;
+use crate::data::manifest::Manifest;
+use crate::device::OpenDevice;
+use crate::error::Result;
+use crate::files::system_bytes;
+use crate::training::{AdamW, Learner};
+
+/// What all of an experiment's runs will take.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Estimate {
+    /// Stacks that clients train on, over all rounds and seeds.
+    pub stacks: u64,
+    /// Slices that go through the network when it is judged.
+    pub judged_slices: u64,
+    /// Time, seconds.
+    pub seconds: f64,
+    /// Memory for weights, optimizers and the batches in work, bytes; `None` where the system does not say what a step
+    /// takes.
+    pub memory_bytes: Option<u64>,
+}
+
+/// Time and memory of one step with the network of an experiment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// To train on one stack, seconds.
+    training_seconds: f64,
+    /// To segment one slice, seconds.
+    judging_seconds: f64,
+    /// A stack's share of a training step's memory, bytes.
+    stack_bytes: Option<u64>,
+    /// Parameters of the network, and those that are trained.
+    parameters: [u64; 2],
+}
+
+impl Pace {
+    /// Runs a few steps on noise, on the device; what a step takes in memory is measured on the CPU.
+    ///
+    /// # Errors
+    /// The experiment names no network.
+    pub fn measure(experiment: &Experiment, classes: usize, device: &OpenDevice) -> Result<Self> {
+        let (sam, adapter) = network(experiment, classes)?;
+        let layout = Sam::layout(&sam, Some(&adapter))?;
+        let trained = experiment.method.trained(&layout);
+        let weights = initialise(&layout, 0);
+        let learner = |device: &OpenDevice| {
+            Learner::new(
+                &sam,
+                &adapter,
+                Parameters::new(&weights, &device.device),
+                trained.clone(),
+                AdamW::new(0.0),
+                experiment.schedule.of_client(1),
+                &device.device,
+            )
+        };
+        let side = sam.image_size;
+        let mut timed = learner(device);
+        // The first step compiles and tunes.
+        timed.step(&noise(1, side, classes))?;
+        let start = Instant::now();
+        timed.step(&noise(1, side, classes))?;
+        let training_seconds = start.elapsed().as_secs_f64();
+
+        let judge = || -> Result<f64> {
+            let start = Instant::now();
+            let slices = noise(1, side, classes).slices;
+            let logits = timed.network()?.logits(to_input(slices, side, &device.device));
+            to_vec(logits);
+            Ok(start.elapsed().as_secs_f64() / STACK as f64)
+        };
+        judge()?;
+        let judging_seconds = judge()?;
+
+        let mut measured = learner(&OpenDevice::cpu());
+        measured.step(&noise(1, side, classes))?;
+        let before = peak();
+        measured.step(&noise(MEASURED_STACKS, side, classes))?;
+        let more = |before: u64, after: u64| (after - before) / (MEASURED_STACKS as u64 - 1);
+        Ok(Self {
+            training_seconds,
+            judging_seconds,
+            stack_bytes: before.zip(peak()).map(|(before, after)| more(before, after)),
+            parameters: [
+                layout.values().map(|spec| spec.count() as u64).sum(),
+                trained.iter().map(|key| layout[key].count() as u64).sum(),
+            ],
+        })
+    }
+}
+
+/// Stacks in the step whose memory is measured.
+const MEASURED_STACKS: usize = 3;
+
+/// The most memory that the program held at any time, bytes.
+fn peak() -> Option<u64> {
+    system_bytes("/proc/self/status", "VmHWM")
+}
+
+/// A batch of noise with a label in every class.
+fn noise(stacks: usize, side: usize, classes: usize) -> Batch {
+    let mut random = Random::new(0, "noise");
+    let voxels = stacks * STACK * side * side;
+    Batch {
+        slices: (0..voxels).map(|_| random.unit() as f32).collect(),
+        labels: (0..voxels).map(|place| (place % classes) as i32).collect(),
+    }
+}
+
+/// What the experiment will take on a data set, at the pace of its network.
+pub fn estimate(experiment: &Experiment, manifest: &Manifest, pace: &Pace, device: &OpenDevice) -> Estimate {
+    let cases = chosen_cases(manifest, experiment.cases_per_site);
+    let (train, test): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.train);
+    let stride = experiment.local.stack_stride;
+    let epoch: usize = train.iter().map(|case| case.slices.div_ceil(stride)).sum();
+    let mut sites: Vec<&str> = train.iter().map(|case| case.site.as_str()).collect();
+    sites.sort_unstable();
+    sites.dedup();
+    let (rounds, seeds) = (experiment.rounds as u64, experiment.seeds.len() as u64);
+    let models = match experiment.setting {
+        Setting::Alone => sites.len() as u64,
+        Setting::Federated | Setting::Pooled => 1,
+    };
+    let windows = match experiment.preprocessing.scaling {
+        Scaling::Stack => STACK as u64,
+        Scaling::Volume => 1,
+    };
+    // Once untrained, after the last round by every model, and between as asked.
+    let between = experiment.dice_every.map_or(0, |every| rounds / every as u64);
+    let judgements = 1 + models * (1 + between);
+    let slices: usize = test.iter().map(|case| case.slices).sum();
+    let taking_part = experiment.participation;
+    let stacks = (epoch as f64 * taking_part) as u64 * rounds * seeds;
+    let judged_slices = slices as u64 * windows * judgements * seeds;
+
+    let side_by_side = match device.is_cpu() {
+        true => sites.len().min(rayon::current_num_threads()),
+        false => 1,
+    };
+    let [all, trained] = pace.parameters;
+    // Weights as they come and as they are resized; of each client its own trained ones and two moments.
+    let held = 4 * (2 * all + 3 * trained * sites.len() as u64);
+    let in_work = |stack: u64| stack * (experiment.local.batch_stacks * side_by_side) as u64;
+    Estimate {
+        stacks,
+        judged_slices,
+        seconds: stacks as f64 * pace.training_seconds + judged_slices as f64 * pace.judging_seconds,
+        memory_bytes: pace.stack_bytes.map(|stack| held + in_work(stack)),
+    }
+}
+
+impl Experiment {
+    /// The experiment at about a hundredth of its size, through all its parts: one case of each site for training and
+    /// one for judging, one round, and of each case hardly more stacks than of the shortest one.
+    pub fn rehearsal(&self, manifest: &Manifest) -> Self {
+        let mut small = self.clone();
+        small.cases_per_site = Some([1, 1]);
+        let shortest = chosen_cases(manifest, small.cases_per_site)
+            .iter()
+            .filter(|case| case.train)
+            .map(|case| case.slices)
+            .min();
+        small.local.stack_stride = shortest.unwrap_or(1).max(self.local.stack_stride).max(1);
+        small.local.batch_stacks = 1;
+        small.rounds = 1;
+        small.seeds.truncate(1);
+        small
+    }
+}
