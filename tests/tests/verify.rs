@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{flapsam, root};
-use flapsam::experiment::{Provenance, Record};
+use flapsam::experiment::{Experiment, Provenance, Record};
 use flapsam::verification::claims::Claims;
 use flapsam::verification::golden::{compare, figures, read_snapshot, to_text};
 use micro::{data, experiment};
@@ -276,6 +276,8 @@ impl MadeUp {
         fs::create_dir_all(&run).unwrap();
         fs::write(run.join("metrics.json"), record.to_string()).unwrap();
         fs::write(run.join("provenance.json"), provenance.to_string()).unwrap();
+        let paper = Experiment::read(&root().join("golden/fed-kits19/methods/flap_sam.toml")).unwrap();
+        fs::write(run.join("config.toml"), paper.resolved).unwrap();
     }
 
     /// What `verify --claims` says of a claim.
@@ -407,6 +409,21 @@ fn runs_on_other_data_and_parts_of_runs_do_not_count() {
             "{table}"
         );
     }
+    // What the figures do not show, the settings do.
+    runs.run("flap_sam", 1, 0.56, as_it_is);
+    assert_eq!(runs.judged("C2")["verdict"], "reproduced");
+    let config = runs.folder.path().join("some/flap_sam-federated-1/config.toml");
+    let plain = fs::read_to_string(&config).unwrap();
+    for departure in [
+        "participation = 0.5",
+        "aggregation = \"mean_of_factors\"",
+        "precision = \"int8\"",
+        "dora = true",
+    ] {
+        fs::write(&config, format!("{departure}\n{plain}")).unwrap();
+        assert_eq!(runs.judged("C2")["verdict"], "not_run", "{departure}");
+    }
+
     // Another state of the data is not compared with this one; with a whole pair on each, neither is chosen.
     runs.run("flap_sam", 1, 0.56, |_, provenance| {
         provenance["data_sha256"] = "other".into()

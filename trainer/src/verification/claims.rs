@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::golden::{Figure, Figures};
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Provenance, Setting};
+use crate::federation::Aggregation;
+use crate::federation::wire::Precision;
 use crate::files::{read, read_json};
 
 /// The data of a claim that numbers of parameters alone decide.
@@ -355,7 +357,7 @@ impl Claims {
     /// A run that is missing, and how it is made: by the experiment file beside the claims that needs the least change.
     fn missing(&self, data: &str, (method, setting): (Method, Setting)) -> Result<Missing> {
         let folder = self.path.parent().unwrap_or(Path::new("")).join(data);
-        let experiments = files(&folder, "*.toml")?;
+        let experiments = files(&folder, "*/*.toml")?;
         let experiments: Vec<Experiment> = experiments
             .iter()
             .map(|path| Experiment::read(path))
@@ -366,7 +368,9 @@ impl Claims {
             let setting = (experiment.setting != setting).then(|| format!("setting = \"{setting_name}\""));
             [method, setting].into_iter().flatten().collect::<Vec<_>>()
         };
-        let whole = |experiment: &&Experiment| experiment.cases_per_site.is_none() && experiment.rounds == self.rounds;
+        let whole = |experiment: &&Experiment| {
+            experiment.cases_per_site.is_none() && experiment.rounds == self.rounds && departure(experiment).is_none()
+        };
         let candidates = experiments
             .iter()
             .filter(whole)
@@ -416,6 +420,7 @@ pub struct NotCounted {
 struct Run {
     facts: Facts,
     state: State,
+    departure: Option<&'static str>,
 }
 
 /// sha256 of the data's table and of the base checkpoint: runs on different ones are not compared.
@@ -447,7 +452,7 @@ impl Runs {
             let folder = metrics.parent().unwrap_or(folder).to_owned();
             match read_run(&folder) {
                 Err(why) => runs.leave_out(folder, why.to_string()),
-                Ok(run) => match runs.why_not(&run.facts, &run.state, claims)? {
+                Ok(run) => match runs.why_not(&run, claims)? {
                     Some(why) => runs.leave_out(folder, why),
                     None => runs.counted.push(run),
                 },
@@ -461,12 +466,20 @@ impl Runs {
     }
 
     /// Why a run does not count.
-    fn why_not(&self, facts: &Facts, state: &State, claims: &Claims) -> Result<Option<String>> {
+    fn why_not(&self, run: &Run, claims: &Claims) -> Result<Option<String>> {
+        let Run {
+            facts,
+            state,
+            departure,
+        } = run;
         if claims.claims.iter().all(|claim| claim.data != facts.data) {
             return Ok(Some(format!("no claim is about {}", facts.data)));
         }
         if facts.partial {
             return Ok(Some("it used only a part of the cases".into()));
+        }
+        if let Some(departure) = departure {
+            return Ok(Some(format!("it {departure}, unlike the paper's")));
         }
         if facts.dice.is_empty() {
             return Ok(Some("it has no Dice of any class".into()));
@@ -508,10 +521,34 @@ impl Runs {
 
 fn read_run(folder: &Path) -> Result<Run> {
     let provenance: Provenance = read_json(&folder.join("provenance.json"))?;
+    let experiment = Experiment::read(&folder.join("config.toml"))?;
     Ok(Run {
+        departure: departure(&experiment),
         facts: read_json(&folder.join("metrics.json"))?,
         state: (provenance.data_sha256, provenance.base_sha256),
     })
+}
+
+/// What an experiment does otherwise than the paper's, where numbers of parameters and of rounds do not show it.
+fn departure(experiment: &Experiment) -> Option<&'static str> {
+    let departures = [
+        (experiment.participation != 1.0, "lets clients sit out rounds"),
+        (
+            experiment.aggregation != Aggregation::default(),
+            "aggregates pairs in another way",
+        ),
+        (experiment.precision != Precision::default(), "sends fewer bits"),
+        (experiment.server_adam.is_some(), "has an optimizer at the server"),
+        (experiment.dora, "uses DoRA"),
+        (experiment.num_lora != 1, "mixes several LoRA pairs"),
+        (
+            experiment.local.proximal != 0.0,
+            "holds clients near the server's state",
+        ),
+        (experiment.local.stack_stride != 1, "trains on a part of the slices"),
+        (!experiment.local.augment, "trains without augmentation"),
+    ];
+    departures.iter().find(|(departs, _)| *departs).map(|(_, what)| *what)
 }
 
 /// The files below a folder that a pattern names, in order.
