@@ -6,6 +6,7 @@ mod params;
 mod parity;
 mod phantom;
 mod pretrain;
+mod report;
 mod run;
 mod segment;
 mod verify;
@@ -49,6 +50,8 @@ enum Command {
     Pretrain(pretrain::Args),
     /// Run an experiment file.
     Run(run::Args),
+    /// Make one HTML page of a run or of several, and describe each run's folder as an RO-Crate.
+    Report(report::Args),
     /// Segment a scan with a run's adapter.
     Segment(segment::Args),
     /// Run a suite and compare every figure with the golden one.
@@ -69,6 +72,7 @@ impl Flapsam {
             Command::Phantom(args) => phantom::run(args),
             Command::Pretrain(args) => pretrain::run(args),
             Command::Run(args) => run::run(args),
+            Command::Report(args) => report::run(args),
             Command::LabelsToCt(args) => labels_to_ct::run(args),
             Command::Segment(args) => segment::run(args),
             Command::Verify(args) => verify::run(args),
