@@ -48,12 +48,14 @@ packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "${missing[@]}"
 }
 
-# A Python with what the tests compare with: nibabel for scans, scipy and Pillow for augmentation, and the validator of
-# manifests.
+# A Python with what the tests compare with: nibabel for scans, scipy and Pillow for augmentation, and the validators of
+# manifests and of RO-Crates. rocrate 0.14.0 carries the context of RO-Crate 1.1, which the validator needs and which
+# later releases lack.
 python_packages() {
     local venv="$cache/python" python=python3
+    local wanted=(mlcroissant nibabel numpy pillow roc-validator==0.13.0 rocrate==0.14.0 safetensors scipy)
     export FLAPSAM_PYTHON="$venv/bin/python"
-    if "$FLAPSAM_PYTHON" -c 'import PIL, mlcroissant, nibabel, numpy, safetensors, scipy' 2>/dev/null; then
+    if "$FLAPSAM_PYTHON" -c 'import PIL, mlcroissant, nibabel, numpy, rocrate, rocrate_validator, safetensors, scipy' 2>/dev/null; then
         echo "Python packages that are there: $venv"
         return
     fi
@@ -62,9 +64,9 @@ python_packages() {
         packages python3-venv
         python=/usr/bin/python3
     fi
-    echo "Installing Python packages into $venv: mlcroissant nibabel numpy pillow safetensors scipy"
+    echo "Installing Python packages into $venv: ${wanted[*]}"
     "$python" -m venv --clear "$venv"
-    "$FLAPSAM_PYTHON" -m pip install --quiet --disable-pip-version-check mlcroissant nibabel numpy pillow safetensors scipy
+    "$FLAPSAM_PYTHON" -m pip install --quiet --disable-pip-version-check "${wanted[@]}"
 }
 
 set_up() {
