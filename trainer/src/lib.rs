@@ -2,7 +2,8 @@
 //!
 //! Data flows one way, and each module knows only those before it: [`data`] (manifest, volumes, batches),
 //! [`training`] (a client's local epoch), [`federation`] (rounds, aggregation, ledger), [`experiment`] (a run and its
-//! record), [`verification`] (golden figures). [`commands`] is the program's surface, one file a subcommand.
+//! record), [`report`] (pages of runs), [`verification`] (golden figures). [`commands`] is the program's surface, one
+//! file a subcommand.
 
 pub mod commands;
 pub mod data;
@@ -12,6 +13,7 @@ pub mod experiment;
 pub mod federation;
 pub mod files;
 pub mod progress;
+pub mod report;
 pub mod training;
 pub mod verification;
 

@@ -11,6 +11,7 @@ mod params;
 mod parity;
 mod phantom;
 mod pretrain;
+mod report;
 mod run;
 mod segment;
 mod verify;
@@ -54,6 +55,8 @@ enum Command {
     Pretrain(pretrain::Args),
     /// Run an experiment file.
     Run(run::Args),
+    /// Make one HTML page of a run or of several, and describe each run's folder as an RO-Crate.
+    Report(report::Args),
     /// Segment a scan with a run's adapter.
     Segment(segment::Args),
     /// Write a run's network for other programs: the reference's, one without LoRA, or a browser's.
@@ -78,6 +81,7 @@ impl Flapsam {
             Command::Phantom(args) => phantom::run(args),
             Command::Pretrain(args) => pretrain::run(args),
             Command::Run(args) => run::run(args),
+            Command::Report(args) => report::run(args),
             Command::LabelsToCt(args) => labels_to_ct::run(args),
             Command::Segment(args) => segment::run(args),
             Command::Export(args) => export::run(args),

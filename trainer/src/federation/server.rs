@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn stacked_rounds_add_up() {
         let mut server = Server::default();
-        let mut expected = vec![0.0; 20];
+        let mut expected = [0.0; 20];
         for round in 0..3 {
             let updates = [update(round as f32), update(round as f32 + 0.5)];
             for (place, sum) in expected.iter_mut().enumerate() {

@@ -1,0 +1,424 @@
+//! Reports: what the page says is what the runs' records hold, and each run's folder is described as an RO-Crate.
+
+mod common;
+mod micro;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use common::{flapsam, python, root};
+use flapsam::report::{ClaimRow, Report, Source, Verdict, page};
+use micro::{data, experiment, run};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+/// A title that would be a script if it were not escaped.
+const TITLE: &str = "micro <script>alert(1)</script> & \\\"quotes\\\"";
+
+/// Four runs: FLAP-SAM with two seeds, judged after every round, its clients alone, and full fine-tuning. Made once;
+/// tests work on copies.
+fn runs() -> &'static Path {
+    static RUNS: OnceLock<PathBuf> = OnceLock::new();
+    RUNS.get_or_init(|| {
+        // Beside the data, where later test programs clear it away.
+        let runs = data().with_file_name(format!("runs-{}", std::process::id()));
+        let make = |name: &str, change: &dyn Fn(String) -> String| {
+            let folder = TempDir::new().unwrap();
+            let config = experiment(folder.path(), |text| {
+                change(text.replace("title = \"micro\"", &format!("title = \"{TITLE}\"")))
+            });
+            run(&config, &runs.join(name), "2");
+        };
+        make("flap_sam", &|text| {
+            text.replace("seeds = [1]", "seeds = [1, 2]\ndice_every = 1")
+        });
+        make("full_ft", &|text| text.replace("flap_sam", "full_ft"));
+        make("alone", &|text| {
+            text.replace("rank = 4", "rank = 4\nsetting = \"alone\"")
+        });
+        runs
+    })
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+/// A copy of some of the runs.
+fn copied(name: &str) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    copy(&runs().join(name), folder.path());
+    folder
+}
+
+/// `report` on a folder, with the data or without.
+fn report(folder: &Path, data: &Path) -> assert_cmd::Command {
+    let mut command = flapsam();
+    command.arg("report").arg(folder).arg("--data").arg(data);
+    command.arg("--manifests").arg(root().join("data-manifests"));
+    command
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&text(path)).unwrap()
+}
+
+/// The row of the page's first table that begins with this name, without tags.
+fn row(page: &str, name: &str) -> String {
+    let table = page.split("<table").nth(1).unwrap().split("</table>").next().unwrap();
+    let row = table.split("<tr").find(|row| row.contains(&format!(">{name}<")));
+    let row = row.unwrap_or_else(|| panic!("no row '{name}' in {table}"));
+    let words = row
+        .split('<')
+        .filter_map(|part| part.split_once('>'))
+        .map(|(_, text)| text.trim());
+    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" | ")
+}
+
+#[test]
+fn the_table_holds_the_records_figures() {
+    let folder = copied("");
+    let out = folder.path().join("elsewhere/page.html");
+    let printed = report(folder.path(), data())
+        .arg("--json")
+        .arg("-o")
+        .arg(&out)
+        .assert()
+        .success();
+    let facts: Value = serde_json::from_slice(&printed.get_output().stdout).unwrap();
+    let page = text(&out);
+    let metrics = |run: &str| json(&folder.path().join(run).join("metrics.json"));
+    let (one, two) = (metrics("flap_sam/micro-1"), metrics("flap_sam/micro-2"));
+    let (full, alone) = (metrics("full_ft/micro-1"), metrics("alone/micro-1"));
+    let up = |metrics: &Value| {
+        let rounds = metrics["rounds"].as_array().unwrap().iter();
+        rounds
+            .map(|round| round["traffic"]["up"].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    let times = up(&full) as f64 / up(&one) as f64;
+
+    let experiments = facts["comparisons"][0]["experiments"].as_array().unwrap();
+    let names: Vec<&str> = experiments
+        .iter()
+        .map(|experiment| experiment["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["Full fine-tuning", "FLAP-SAM", "FLAP-SAM, alone"]);
+    assert_eq!(experiments[1]["seeds"], serde_json::json!([1, 2]));
+    assert_eq!(experiments[1]["fewer"]["times"].as_f64(), Some(times));
+    assert_eq!(experiments[1]["curve"].as_array().unwrap().len(), 2);
+
+    let flap_sam = row(&page, "FLAP-SAM");
+    for class in 0..2 {
+        let dice = |metrics: &Value| metrics["dice"][class].as_f64().unwrap();
+        let mean = (dice(&one) + dice(&two)) / 2.0;
+        // Of two values: their distance over the square root of two.
+        let sd = (dice(&one) - dice(&two)).abs() / 2f64.sqrt();
+        let gain = format!("{:+.3}", mean - dice(&alone)).replace('-', "\u{2212}");
+        let expected = format!("{mean:.3} | ± {sd:.3} | {gain} vs alone");
+        assert!(flap_sam.contains(&expected), "{expected}: {flap_sam}");
+        let expected = format!("{:.3}", dice(&full));
+        assert!(row(&page, "Full fine-tuning").contains(&expected), "{expected}");
+    }
+    assert!(flap_sam.contains(&format!("| {times:.1} |")), "{flap_sam}");
+    assert!(
+        row(&page, "FLAP-SAM, alone").contains("| 0\u{a0}B | – |"),
+        "{}",
+        row(&page, "FLAP-SAM, alone")
+    );
+    let parameters = one["trained_parameters"].as_u64().unwrap();
+    assert!(
+        flap_sam.replace(',', "").contains(&parameters.to_string()),
+        "{flap_sam}"
+    );
+    // A client's row: its weight, its one test case, Dice of both classes; of clients alone, also of its own model.
+    let client = |metrics: &Value| {
+        let dice = |list: &str| metrics[list]["F"].as_array().cloned().unwrap_or_default();
+        let values = [metrics["weights"]["F"].clone(), 1.into()].into_iter();
+        let values = values.chain(dice("dice_by_site")).chain(dice("alone"));
+        let cells = values.map(|value| match value.as_u64() {
+            Some(count) => format!("<td class=\"number\">{count}</td>"),
+            None => format!("<td class=\"number\">{:.3}</td>", value.as_f64().unwrap()),
+        });
+        format!("<th scope=\"row\">F</th>{}", cells.collect::<String>())
+    };
+    for metrics in [&full, &alone] {
+        assert!(page.contains(&client(metrics)), "{}", client(metrics));
+    }
+    // What must not be missing from a page on synthetic data of one case a site.
+    assert!(
+        page.contains("Synthetic data")
+            && page.contains(one["data_description"].as_str().unwrap().split('\'').next().unwrap())
+    );
+    assert!(page.contains("Only a part of the cases was used"));
+    assert_eq!(
+        page.matches("data:image/png;base64,").count(),
+        8,
+        "two experiments kept masks"
+    );
+    assert!(page.contains("Training loss over rounds") && page.contains("Dice over rounds"));
+}
+
+/// Elements that have no end tag in HTML.
+const VOID: [&str; 2] = ["meta", "br"];
+
+/// Refuses a page whose tags do not close in order, as a reader of XML would.
+fn check_well_formed(page: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    // In a page that escapes its texts, each '<' begins a tag.
+    for part in page.split('<').skip(1) {
+        let (tag, _) = part.split_once('>').unwrap_or_else(|| panic!("no '>' after '<{part}'"));
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name), "</{name}> closes another element");
+        } else if !tag.starts_with('!') {
+            let name = tag.split([' ', '\n']).next().unwrap();
+            assert_eq!(tag.matches('"').count() % 2, 0, "<{tag}>");
+            if !VOID.contains(&name) {
+                open.push(name);
+            }
+        }
+    }
+    assert!(open.is_empty(), "never closed: {open:?}");
+}
+
+#[test]
+fn the_page_is_well_formed_by_itself_and_escapes_what_it_shows() {
+    let folder = copied("");
+    report(folder.path(), data()).assert().success();
+    let page = text(&folder.path().join("report.html"));
+    check_well_formed(&page);
+    assert!(
+        page.contains("&lt;script&gt;alert(1)&lt;/script&gt; &amp;"),
+        "the title is shown as it was written"
+    );
+    assert!(!page.contains("<script"));
+    for reference in ["http:", "https:", "src=", "url(", "@import", "<link"] {
+        assert!(!page.contains(reference), "{reference} reaches beyond the page");
+    }
+    let targets: Vec<&str> = page.split("href=\"").skip(1).collect();
+    assert!(
+        targets
+            .iter()
+            .all(|target| target.starts_with("data:image/png") || target.starts_with('#'))
+    );
+    // Each picture and plot is said in words, and each table and figure has its caption.
+    let count = |what: &str| page.matches(what).count();
+    assert_eq!(count("role=\"img\""), count("role=\"img\" aria-label=\""));
+    assert_eq!(count("<svg"), count("role=\"img\"") + count("aria-hidden=\"true\""));
+    assert_eq!(
+        (count("<table"), count("<figure")),
+        (count("<caption"), count("<figcaption"))
+    );
+}
+
+#[test]
+fn a_report_repeats_to_the_byte_wherever_the_runs_are() {
+    let (one, other) = (copied(""), copied(""));
+    let made = |folder: &TempDir| {
+        report(folder.path(), data()).assert().success();
+        let description = json(&folder.path().join("full_ft/micro-1/ro-crate-metadata.json"));
+        (text(&folder.path().join("report.html")), description)
+    };
+    let first = made(&one);
+    assert!(made(&one) == first, "a second time");
+    // A description has the date of its files, and copies have their own.
+    assert!(made(&other).0 == first.0, "at another place");
+}
+
+#[test]
+fn what_pictures_need_may_be_missing() {
+    let folder = copied("flap_sam/micro-1");
+    let page_without = |data: &Path| {
+        let printed = report(folder.path(), data).assert().success();
+        let printed = String::from_utf8_lossy(&printed.get_output().stdout).into_owned();
+        let page = text(&folder.path().join("report.html"));
+        assert!(!page.contains("data:image/png"), "there are pictures");
+        let sentence = page
+            .split("No pictures: ")
+            .nth(1)
+            .unwrap()
+            .split('<')
+            .next()
+            .unwrap()
+            .to_owned();
+        assert!(printed.contains("no pictures: "), "{printed}");
+        (page, sentence)
+    };
+    let empty = TempDir::new().unwrap();
+    let (page, sentence) = page_without(empty.path());
+    assert!(
+        sentence.contains("cannot read") && sentence.contains("imaging.nii.gz"),
+        "{sentence}"
+    );
+    // One run alone: its title is the page's, and full fine-tuning is counted, not measured.
+    assert!(page.contains("<h1>micro &lt;script&gt;"));
+    assert!(page.contains("By the number of parameters"));
+
+    // Masks that are damaged, and none.
+    let predictions = folder.path().join("predictions");
+    let mask = fs::read_dir(predictions.join("A"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    for site in ["A", "B", "C", "D", "E", "F"] {
+        let file = fs::read_dir(predictions.join(site))
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
+        fs::write(file, b"no NIfTI").unwrap();
+    }
+    let (_, sentence) = page_without(data());
+    assert!(sentence.contains("predictions"), "{sentence}");
+    fs::remove_file(mask).unwrap();
+    let (_, sentence) = page_without(data());
+    assert!(sentence.contains("no run kept the predicted masks"), "{sentence}");
+    fs::remove_file(folder.path().join("adapter.safetensors")).unwrap();
+    fs::remove_file(folder.path().join("timing.json")).unwrap();
+    let (page, _) = page_without(data());
+    assert!(
+        !page.contains("By the number of parameters"),
+        "without the adapter nobody knows the network"
+    );
+}
+
+#[test]
+fn what_cannot_be_reported_is_refused() {
+    let refused = |folder: &Path| {
+        let output = report(folder, data()).assert().code(2);
+        String::from_utf8_lossy(&output.get_output().stderr).into_owned()
+    };
+    let folder = TempDir::new().unwrap();
+    assert!(refused(folder.path()).contains("there is no run in it"));
+    assert!(refused(&folder.path().join("nowhere")).contains("cannot read the folder"));
+
+    let folder = copied("flap_sam/micro-1");
+    let metrics = folder.path().join("metrics.json");
+    let mut record = json(&metrics);
+    record["dice"] = serde_json::json!([0.5]);
+    fs::write(&metrics, record.to_string()).unwrap();
+    let why = refused(folder.path());
+    assert!(
+        why.contains("metrics.json") && why.contains("3 classes") && why.contains("1 values"),
+        "{why}"
+    );
+    fs::write(&metrics, "{}").unwrap();
+    assert!(refused(folder.path()).contains("metrics.json"));
+}
+
+#[test]
+fn claims_have_a_section_when_there_are_any() {
+    let source = Source {
+        manifests: root().join("data-manifests"),
+        data: data().to_owned(),
+    };
+    let claim = |verdict: Verdict| ClaimRow {
+        id: "fewer <b>".into(),
+        statement: "sends less".into(),
+        paper: "48 times".into(),
+        ours: "13 times".into(),
+        verdict,
+    };
+    let runs = runs().join("full_ft");
+    let made = |claims: Vec<ClaimRow>| page(&Report::gather(&runs, &source, claims).unwrap());
+    assert!(!made(Vec::new()).contains("Claims"));
+    let with = made([Verdict::Holds, Verdict::Fails, Verdict::Untested].map(claim).into());
+    check_well_formed(&with);
+    for word in [
+        "<h2>Claims</h2>",
+        "fewer &lt;b&gt;",
+        "48 times",
+        "13 times",
+        "✓ holds",
+        "✗ does not hold",
+        "○ not tested",
+    ] {
+        assert!(with.contains(word), "{word}");
+    }
+}
+
+/// The files that a description lists, with their checksums, are those of the folder.
+#[test]
+fn a_crate_lists_every_file_with_its_checksum() {
+    let folder = copied("flap_sam/micro-1");
+    report(folder.path(), data()).assert().success();
+    let description = json(&folder.path().join("ro-crate-metadata.json"));
+    let graph = description["@graph"].as_array().unwrap();
+    let files: Vec<&Value> = graph.iter().filter(|entity| entity["@type"] == "File").collect();
+    // Adapter, config, metrics, provenance, timing, the report, and six masks.
+    assert_eq!(files.len(), 12);
+    for file in &files {
+        let bytes = fs::read(folder.path().join(file["@id"].as_str().unwrap())).unwrap();
+        let sum: String = Sha256::digest(&bytes)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(file["sha256"], sum, "{file}");
+        assert_eq!(file["contentSize"], bytes.len().to_string());
+        assert!(file["encodingFormat"].is_string());
+    }
+    let of = |id: &str| graph.iter().find(|entity| entity["@id"] == id).unwrap();
+    assert_eq!(of("./")["hasPart"].as_array().unwrap().len(), files.len());
+    let provenance = json(&folder.path().join("provenance.json"));
+    assert_eq!(of("#data")["sha256"], provenance["data_sha256"]);
+    assert_eq!(of("#base")["sha256"], provenance["base_sha256"]);
+    assert!(
+        of("#flapsam")["softwareVersion"]
+            .as_str()
+            .unwrap()
+            .contains(provenance["commit"].as_str().unwrap_or(""))
+    );
+    let results = of("#run")["result"].to_string();
+    assert!(
+        results.contains("adapter.safetensors") && results.contains("metrics.json"),
+        "{results}"
+    );
+}
+
+/// CRS4's validator finds nothing, and does find what is damaged; the standard's own library reads all.
+#[test]
+fn crates_are_valid() {
+    let Some(python) = python() else {
+        return;
+    };
+    let folder = copied("");
+    report(folder.path(), data()).assert().success();
+    let paths = ["alone/micro-1", "flap_sam/micro-1", "full_ft/micro-1"].map(|run| folder.path().join(run));
+    let damaged = paths[1].join("ro-crate-metadata.json");
+    fs::write(&damaged, text(&damaged).replace("datePublished", "dateForgotten")).unwrap();
+    let script = root().join("tests/python/ro_crate.py");
+    let output = Command::new(python).arg(script).args(&paths).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let results: Vec<Value> = said
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let valid: Vec<&Value> = results.iter().map(|result| &result["valid"]).collect();
+    assert_eq!(valid, [true, false, true], "{said}");
+    assert!(said.contains("datePublished"), "{said}");
+    assert_eq!(results[0]["name"], TITLE.replace("\\\"", "\""));
+    assert_eq!(results[2]["files"].as_array().unwrap().len(), 11);
+}

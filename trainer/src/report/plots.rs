@@ -1,0 +1,432 @@
+//! Line plots as inline SVG. Colours and type are the page's: see `style.css`.
+
+use maud::{Markup, html};
+
+/// How many series have a colour and a marker of their own; further ones begin again.
+pub const STYLES: usize = 6;
+
+const WIDTH: f64 = 380.0;
+const HEIGHT: f64 = 270.0;
+const LEFT: f64 = 52.0;
+const RIGHT: f64 = 12.0;
+const TOP: f64 = 12.0;
+const BOTTOM: f64 = 44.0;
+/// Mean width of a character of a label.
+const CHARACTER: f64 = 7.9;
+
+/// One plot.
+#[derive(Debug)]
+pub struct Plot {
+    /// What it shows, for those who cannot see it: the values too.
+    pub alternative: String,
+    /// What runs to the right.
+    pub x: Axis,
+    /// What runs upwards.
+    pub y: Axis,
+    /// Lines and points.
+    pub series: Vec<Series>,
+    /// Levels of what has no place on the x axis.
+    pub levels: Vec<Level>,
+}
+
+/// An axis.
+#[derive(Debug)]
+pub struct Axis {
+    /// What and in which unit.
+    pub name: String,
+    from: f64,
+    to: f64,
+    logarithmic: bool,
+    ticks: Vec<(f64, String)>,
+}
+
+/// Points in the order in which a line joins them.
+#[derive(Debug)]
+pub struct Series {
+    /// Its colour and marker, from 0.
+    pub style: usize,
+    /// Written beside its last point, if anything.
+    pub label: Option<String>,
+    /// x and y.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// A horizontal line.
+#[derive(Debug)]
+pub struct Level {
+    /// Its colour, from 0.
+    pub style: usize,
+    /// What it is.
+    pub label: String,
+    /// Where.
+    pub y: f64,
+}
+
+/// Where a label could be: x, y and its anchor.
+type Place = (f64, f64, &'static str);
+
+/// A text beside a point: its anchor is on its baseline.
+#[derive(Debug, Clone, Copy)]
+struct Label<'a> {
+    x: f64,
+    y: f64,
+    anchor: &'static str,
+    text: &'a str,
+}
+
+/// A rectangle.
+#[derive(Debug, Clone, Copy)]
+struct Area {
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+}
+
+impl Label<'_> {
+    /// Roughly what it covers: the page's font is not known here.
+    fn area(&self) -> Area {
+        let width = CHARACTER * self.text.chars().count() as f64;
+        let left = match self.anchor {
+            "start" => self.x,
+            "end" => self.x - width,
+            _ => self.x - width / 2.0,
+        };
+        Area {
+            left,
+            right: left + width,
+            top: self.y - 11.0,
+            bottom: self.y + 4.0,
+        }
+    }
+}
+
+impl Area {
+    fn holds(&self, (x, y): (f64, f64)) -> bool {
+        (self.left..=self.right).contains(&x) && (self.top..=self.bottom).contains(&y)
+    }
+
+    fn meets(&self, other: &Self) -> bool {
+        self.left < other.right && other.left < self.right && self.top < other.bottom && other.top < self.bottom
+    }
+
+    /// How many of its sides lie outside of the plot.
+    fn outside(&self) -> usize {
+        let outside = [
+            self.left < LEFT,
+            self.right > WIDTH,
+            self.top < 0.0,
+            self.bottom > HEIGHT - BOTTOM,
+        ];
+        outside.into_iter().filter(|side| *side).count()
+    }
+}
+
+impl Axis {
+    /// Whole numbers from the first to the last.
+    pub fn counting(name: &str, last: usize) -> Self {
+        let step = last.div_ceil(8).max(1);
+        let first = std::iter::once(1).filter(|_| step > 1);
+        let ticks = first.chain((1..=last).filter(|number| number % step == 0));
+        Self {
+            name: name.into(),
+            from: 1.0,
+            // A single round needs a width, too.
+            to: last.max(2) as f64,
+            logarithmic: false,
+            ticks: ticks.map(|number| (number as f64, number.to_string())).collect(),
+        }
+    }
+
+    /// From 0 to a round number above the highest value.
+    pub fn from_zero(name: &str, highest: f64) -> Self {
+        let step = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]
+            .into_iter()
+            .find(|step| highest / step <= 6.0)
+            .unwrap_or(highest / 5.0);
+        let count = (highest / step - 1e-9).ceil().max(1.0) as usize;
+        let decimals = if step < 0.1 { 2 } else { 1 };
+        let tick = |number: usize| (number as f64 * step, format!("{:.decimals$}", number as f64 * step));
+        Self {
+            name: name.into(),
+            from: 0.0,
+            to: count as f64 * step,
+            logarithmic: false,
+            ticks: (0..=count).map(tick).collect(),
+        }
+    }
+
+    /// Bytes on a logarithmic scale, with room around the values; these must be positive.
+    pub fn bytes(name: &str, values: &[f64]) -> Self {
+        let lowest = values.iter().copied().fold(f64::INFINITY, f64::min) / 1.8;
+        let highest = values.iter().copied().fold(0.0, f64::max) * 1.8;
+        let wide = highest / lowest > 100.0;
+        let digits: &[f64] = if wide { &[1.0] } else { &[1.0, 2.0, 5.0] };
+        let decades = lowest.log10().floor() as i32..=highest.log10().ceil() as i32;
+        let ticks = decades.flat_map(|decade| digits.iter().map(move |digit| digit * 10f64.powi(decade)));
+        let ticks = ticks.filter(|tick| (lowest..=highest).contains(tick));
+        Self {
+            name: name.into(),
+            from: lowest,
+            to: highest,
+            logarithmic: true,
+            ticks: ticks.map(|tick| (tick, bytes(tick))).collect(),
+        }
+    }
+
+    /// Where a value is, as a share of the axis.
+    fn place(&self, value: f64) -> f64 {
+        match self.logarithmic {
+            true => (value / self.from).ln() / (self.to / self.from).ln(),
+            false => (value - self.from) / (self.to - self.from),
+        }
+    }
+}
+
+/// A number of bytes in decimal units, to three digits.
+pub fn bytes(count: f64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB"];
+    let place = (0..units.len() - 1).take_while(|&place| count >= 999.5 * 1000f64.powi(place as i32));
+    let place = place.count();
+    let value = count / 1000f64.powi(place as i32);
+    let decimals = match value {
+        _ if value.fract() == 0.0 || value >= 99.95 => 0,
+        _ if value >= 9.995 => 1,
+        _ => 2,
+    };
+    // A space that does not break.
+    format!("{value:.decimals$}\u{a0}{}", units[place])
+}
+
+impl Plot {
+    /// The picture.
+    pub fn svg(&self) -> Markup {
+        let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
+        html! {
+            svg.plot viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(self.alternative) {
+                @for (value, text) in &self.y.ticks {
+                    @let y = self.y(*value);
+                    line.grid x1=(LEFT) x2=(right) y1=(y) y2=(y) {}
+                    text.tick x=(LEFT - 6.0) y=(rounded(y + 4.0)) text-anchor="end" { (text) }
+                }
+                @for (value, text) in &self.x.ticks {
+                    @let x = self.x(*value);
+                    line.axis x1=(x) x2=(x) y1=(bottom) y2=(bottom + 4.0) {}
+                    text.tick x=(x) y=(bottom + 17.0) text-anchor="middle" { (text) }
+                }
+                line.axis x1=(LEFT) x2=(right) y1=(bottom) y2=(bottom) {}
+                text.name x=(rounded((LEFT + right) / 2.0)) y=(HEIGHT - 6.0) text-anchor="middle" { (self.x.name) }
+                text.name text-anchor="middle" transform={ "translate(11 " (rounded((TOP + bottom) / 2.0)) ") rotate(-90)" } {
+                    (self.y.name)
+                }
+                @for level in &self.levels {
+                    @let y = self.y(level.y);
+                    line class={ "level series-" (level.style % STYLES) } x1=(LEFT) x2=(right) y1=(y) y2=(y) {}
+                }
+                @for series in &self.series { (self.line(series)) }
+                @for label in self.labels() {
+                    text.label x=(rounded(label.x)) y=(rounded(label.y)) text-anchor=(label.anchor) { (label.text) }
+                }
+            }
+        }
+    }
+
+    fn line(&self, series: &Series) -> Markup {
+        let points: Vec<(f64, f64)> = series.points.iter().map(|(x, y)| (self.x(*x), self.y(*y))).collect();
+        let joined: Vec<String> = points.iter().map(|(x, y)| format!("{x},{y}")).collect();
+        html! {
+            g class={ "series-" (series.style % STYLES) } {
+                @if points.len() > 1 { polyline.line points=(joined.join(" ")) {} }
+                // Of a labelled line the last point is what counts.
+                @for (place, (x, y)) in points.iter().enumerate() {
+                    @let last = place + 1 == points.len();
+                    (marker(series.style, *x, *y, if last { 5.0 } else { 2.6 }))
+                }
+            }
+        }
+    }
+
+    /// Each label where it covers least: no other label, and as little of lines and points as can be.
+    fn labels(&self) -> Vec<Label<'_>> {
+        let drawn = self.drawn();
+        let mut placed: Vec<Label> = Vec::new();
+        for (text, places) in self.wanted_labels() {
+            let labels = places.into_iter().map(|(x, y, anchor)| Label { x, y, anchor, text });
+            let cost = |label: &Label| {
+                let area = label.area();
+                let covered = drawn.iter().filter(|point| area.holds(**point)).count();
+                covered + 1000 * placed.iter().filter(|other| other.area().meets(&area)).count() + 1000 * area.outside()
+            };
+            // The first of equals: the places come in the order of their merit.
+            if let Some(best) = labels.min_by_key(cost) {
+                placed.push(best);
+            }
+        }
+        placed
+    }
+
+    /// What is to be written, and where it could be.
+    fn wanted_labels(&self) -> Vec<(&str, Vec<Place>)> {
+        let (left, right) = (LEFT + 4.0, WIDTH - RIGHT - 4.0);
+        let of_level = |level: &'_ Level| {
+            let y = self.y(level.y);
+            let places = [
+                (left, y - 5.0, "start"),
+                (right, y - 5.0, "end"),
+                (left, y + 14.0, "start"),
+                (right, y + 14.0, "end"),
+            ];
+            places.to_vec()
+        };
+        let levels = self.levels.iter().map(|level| (level.label.as_str(), of_level(level)));
+        let series = self.series.iter().filter_map(|series| {
+            let (x, y) = *series.points.last()?;
+            let (x, y) = (self.x(x), self.y(y));
+            let places = [
+                (x + 9.0, y + 4.0, "start"),
+                (x - 9.0, y + 4.0, "end"),
+                (x, y - 10.0, "middle"),
+                (x, y + 19.0, "middle"),
+                (x + 7.0, y - 12.0, "start"),
+                (x - 7.0, y - 12.0, "end"),
+                (x + 7.0, y + 20.0, "start"),
+                (x - 7.0, y + 20.0, "end"),
+            ];
+            Some((series.label.as_deref()?, places.to_vec()))
+        });
+        series.chain(levels).collect()
+    }
+
+    /// Points close to each other along all lines.
+    fn drawn(&self) -> Vec<(f64, f64)> {
+        let between = |(a, b): ((f64, f64), (f64, f64))| {
+            (0..=16).map(move |part| {
+                let share = f64::from(part) / 16.0;
+                (a.0 + share * (b.0 - a.0), a.1 + share * (b.1 - a.1))
+            })
+        };
+        let of_series = |series: &Series| {
+            let points: Vec<(f64, f64)> = series.points.iter().map(|(x, y)| (self.x(*x), self.y(*y))).collect();
+            let pairs: Vec<_> = points.windows(2).map(|pair| (pair[0], pair[1])).collect();
+            points
+                .into_iter()
+                .chain(pairs.into_iter().flat_map(between))
+                .collect::<Vec<_>>()
+        };
+        let series = self.series.iter().flat_map(of_series);
+        let levels = self.levels.iter().map(|level| {
+            let y = self.y(level.y);
+            ((LEFT, y), (WIDTH - RIGHT, y))
+        });
+        series.chain(levels.flat_map(between)).collect()
+    }
+
+    fn x(&self, value: f64) -> f64 {
+        rounded(LEFT + self.x.place(value) * (WIDTH - LEFT - RIGHT))
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        rounded(HEIGHT - BOTTOM - self.y.place(value) * (HEIGHT - BOTTOM - TOP))
+    }
+}
+
+/// The marker of a series.
+pub fn marker(style: usize, x: f64, y: f64, radius: f64) -> Markup {
+    let r = radius;
+    let polygon = |corners: &[(f64, f64)]| {
+        let corners = corners
+            .iter()
+            .map(|(dx, dy)| format!("{},{}", rounded(x + dx * r), rounded(y + dy * r)));
+        let corners: Vec<String> = corners.collect();
+        html! { polygon.mark points=(corners.join(" ")) {} }
+    };
+    match style % STYLES {
+        0 => html! { circle.mark cx=(rounded(x)) cy=(rounded(y)) r=(r) {} },
+        1 => polygon(&[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)]),
+        2 => polygon(&[(0.0, -1.2), (1.1, 0.8), (-1.1, 0.8)]),
+        3 => polygon(&[(0.0, -1.3), (1.1, 0.0), (0.0, 1.3), (-1.1, 0.0)]),
+        4 => polygon(&[(0.0, 1.2), (1.1, -0.8), (-1.1, -0.8)]),
+        _ => polygon(&[
+            (-1.2, -0.4),
+            (-0.4, -0.4),
+            (-0.4, -1.2),
+            (0.4, -1.2),
+            (0.4, -0.4),
+            (1.2, -0.4),
+            (1.2, 0.4),
+            (0.4, 0.4),
+            (0.4, 1.2),
+            (-0.4, 1.2),
+            (-0.4, 0.4),
+            (-1.2, 0.4),
+        ]),
+    }
+}
+
+/// A tenth of a pixel is enough, and the same on every platform.
+fn rounded(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_three_digits_and_a_unit() {
+        let all = [
+            0.0,
+            999.0,
+            1000.0,
+            1_362_672.0,
+            10_901_376.0,
+            140_027_328.0,
+            999_999_999.0,
+            2e6,
+        ];
+        let words = [
+            "0 B", "999 B", "1 kB", "1.36 MB", "10.9 MB", "140 MB", "1.00 GB", "2 MB",
+        ];
+        assert_eq!(all.map(|count| bytes(count).replace('\u{a0}', " ")), words);
+    }
+
+    #[test]
+    fn axes_reach_beyond_their_values() {
+        for highest in [0.0, 0.004, 0.31, 0.758, 1.0, 1.2, 37.0, 900.0] {
+            let axis = Axis::from_zero("y", highest);
+            assert!(
+                axis.to >= highest && axis.ticks.len() >= 2 && axis.ticks.len() <= 8,
+                "{axis:?}"
+            );
+        }
+        let axis = Axis::bytes("x", &[1.4e6, 1.4e8]);
+        let words: Vec<&str> = axis.ticks.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(words, ["1\u{a0}MB", "10\u{a0}MB", "100\u{a0}MB"]);
+        assert!((0.0..0.2).contains(&axis.place(1.4e6)) && (0.8..1.0).contains(&axis.place(1.4e8)));
+    }
+
+    #[test]
+    fn labels_do_not_lie_on_each_other() {
+        let series = |y: f64| Series {
+            style: 0,
+            label: Some(y.to_string()),
+            points: vec![(1.0, y)],
+        };
+        let plot = Plot {
+            alternative: String::new(),
+            x: Axis::counting("round", 8),
+            y: Axis::from_zero("Dice", 1.0),
+            series: vec![series(0.75), series(0.76), series(0.2)],
+            levels: vec![],
+        };
+        let labels = plot.labels();
+        assert_eq!(labels.len(), 3);
+        for (place, label) in labels.iter().enumerate() {
+            assert_eq!(label.area().outside(), 0, "{label:?}");
+            assert!(
+                labels[..place].iter().all(|other| !other.area().meets(&label.area())),
+                "{labels:?}"
+            );
+        }
+    }
+}

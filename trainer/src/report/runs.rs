@@ -1,0 +1,154 @@
+//! Run folders, read back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use flapsam_model::adapter::{Adapter, AdapterMetadata};
+use flapsam_model::checkpoint::sha256;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::experiment::{Provenance, Record, Timing};
+use crate::files::{read, read_json};
+
+/// What a run left behind.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunFolder {
+    /// Where it is.
+    #[serde(skip)]
+    pub path: PathBuf,
+    /// The same from the folder that was asked for; its own name if it is that folder.
+    pub name: String,
+    /// `metrics.json`.
+    pub record: Record,
+    /// `provenance.json`.
+    pub provenance: Provenance,
+    /// `timing.json`, if it is there.
+    pub timing: Option<Timing>,
+    /// `config.toml`.
+    #[serde(skip)]
+    pub config: String,
+    /// Its checksum.
+    pub config_sha256: String,
+    /// How its adapter was made (the first client's of clients alone), or why that is unknown.
+    #[serde(skip)]
+    pub adapter: std::result::Result<AdapterMetadata, String>,
+}
+
+impl RunFolder {
+    fn read(path: &Path, name: String) -> Result<Self> {
+        let metrics = path.join("metrics.json");
+        let record: Record = read_json(&metrics)?;
+        check(&record).map_err(|why| Error::invalid(&metrics, why))?;
+        let timing = path.join("timing.json");
+        let config = read(&path.join("config.toml"))?;
+        Ok(Self {
+            path: path.to_owned(),
+            name,
+            record,
+            provenance: read_json(&path.join("provenance.json"))?,
+            timing: timing.is_file().then(|| read_json(&timing)).transpose()?,
+            config_sha256: sha256(&config),
+            config: String::from_utf8_lossy(&config).into_owned(),
+            adapter: adapter(path),
+        })
+    }
+
+    /// Where the run kept the predicted mask of a case.
+    pub fn prediction(&self, site: &str, case: &str) -> PathBuf {
+        let site = self.path.join("predictions").join(site);
+        site.join(format!("{case}.nii.gz"))
+    }
+
+    /// Bytes that the clients sent up in all rounds.
+    pub fn bytes_up(&self) -> u64 {
+        self.record.rounds.iter().map(|round| round.traffic.up).sum()
+    }
+}
+
+/// Refuses a record whose parts do not belong together, so that no one after this needs to doubt them.
+fn check(record: &Record) -> std::result::Result<(), String> {
+    let classes = record.classes.len();
+    let rounds = record.rounds.iter().filter_map(|round| round.dice.as_ref());
+    let cases = record.cases.iter().map(|case| &case.dice);
+    // A site without test cases has no mean.
+    let sites = record.dice_by_site.values().filter(|dice| !dice.is_empty());
+    let mut lists = [&record.dice, &record.untrained_dice]
+        .into_iter()
+        .chain(rounds)
+        .chain(cases)
+        .chain(record.alone.values())
+        .chain(sites);
+    match lists.find(|dice| dice.len() + 1 != classes) {
+        _ if classes < 2 || record.cases.is_empty() => {
+            Err("it has no foreground class or no test case; make the run once more".into())
+        }
+        Some(dice) => Err(format!(
+            "it has {classes} classes, background included, and somewhere {} values of Dice; make the run once more",
+            dice.len()
+        )),
+        None => Ok(()),
+    }
+}
+
+fn adapter(path: &Path) -> std::result::Result<AdapterMetadata, String> {
+    let is_adapter = |name: &String| name.starts_with("adapter") && name.ends_with(".safetensors");
+    let first = names(path).ok().and_then(|names| names.into_iter().find(is_adapter));
+    let file = path.join(first.ok_or("the run's folder holds no adapter")?);
+    let bytes = read(&file).map_err(|why| why.to_string())?;
+    match Adapter::from_bytes(&bytes) {
+        Ok(adapter) => Ok(adapter.metadata),
+        Err(why) => Err(format!("the run's adapter cannot be read ({why})")),
+    }
+}
+
+/// The run in a folder, or all runs below it, in the order of their names.
+///
+/// # Errors
+/// There is none, or one cannot be read.
+pub fn find_runs(root: &Path) -> Result<Vec<RunFolder>> {
+    let mut found = Vec::new();
+    search(root, "", &mut found)?;
+    if found.is_empty() {
+        let why = "there is no run in it (no metrics.json); pass a folder that 'flapsam run' made";
+        return Err(Error::invalid(root, why));
+    }
+    let read = |(path, name): (PathBuf, String)| match name.is_empty() {
+        true => RunFolder::read(&path, own_name(&path)),
+        false => RunFolder::read(&path, name),
+    };
+    found.into_iter().map(read).collect()
+}
+
+fn search(folder: &Path, name: &str, found: &mut Vec<(PathBuf, String)>) -> Result<()> {
+    if folder.join("metrics.json").is_file() {
+        found.push((folder.to_owned(), name.to_owned()));
+        return Ok(());
+    }
+    for entry in names(folder)? {
+        let below = folder.join(&entry);
+        // A link could lead back up.
+        if below.is_dir() && !below.is_symlink() {
+            let separator = if name.is_empty() { "" } else { "/" };
+            search(&below, &format!("{name}{separator}{entry}"), found)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a folder holds, in order.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(folder).map_err(Error::file("read the folder", folder))?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names: Vec<String> = names
+        .collect::<std::io::Result<_>>()
+        .map_err(Error::file("read the folder", folder))?;
+    names.sort();
+    Ok(names)
+}
+
+/// A folder's name, even if it was given as `.`.
+fn own_name(path: &Path) -> String {
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    whole.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
