@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::pictures::{Picture, Source, pictures};
 use super::runs::RunFolder;
-use crate::experiment::{Provenance, Record, RoundRecord, Setting};
+use crate::experiment::{Provenance, Record, Setting};
+use crate::federation::RoundRecord;
 
 /// Experiments on the same data.
 #[derive(Debug, Clone, Serialize)]
@@ -201,7 +202,7 @@ impl Experiment {
         };
         let fewer = match record.setting {
             Setting::Federated => fewer_parameters(&runs[0]),
-            Setting::Alone => None,
+            Setting::Alone | Setting::Pooled => None,
         };
         Self {
             title: record.title.clone(),
@@ -310,6 +311,7 @@ fn name(record: &Record) -> String {
     match record.setting {
         Setting::Federated => method.to_owned(),
         Setting::Alone => format!("{method}, alone"),
+        Setting::Pooled => format!("{method}, pooled"),
     }
 }
 

@@ -112,6 +112,7 @@ fn in_short(experiment: &Experiment) -> Markup {
         " over " (count(experiment.test_cases, "test case")) ", " (dice(experiment.mean_untrained())) " before training"
         @match experiment.setting {
             Setting::Alone => "; the mean of clients that train by themselves and send nothing.",
+            Setting::Pooled => "; trained on all sites’ data in one place.",
             Setting::Federated => {
                 @if let Some(gain) = experiment.mean_gain() {
                     "; " (dice(gain.abs())) @if gain < 0.0 { " below" } @else { " above" }
@@ -489,6 +490,7 @@ fn clients(experiment: &Experiment) -> Markup {
                 caption {
                     @match experiment.setting {
                         Setting::Federated => "Dice of the federated model on each client’s test cases",
+                        Setting::Pooled => "Dice of the model of all data on each client’s test cases",
                         Setting::Alone => {
                             "Dice on each client’s test cases, mean over the clients’ models, and of each client’s own \
                              model on all test cases"

@@ -15,7 +15,7 @@ use crate::data::cases::dataset::{LabelledCase, read_case, read_volume};
 use crate::data::cases::lock::ready;
 use crate::data::manifest::Manifest;
 use crate::error::Error;
-use crate::experiment::CaseDice;
+use crate::experiment::CaseScores;
 
 /// Cases at each end that are shown.
 const AT_EACH_END: usize = 2;
@@ -33,7 +33,7 @@ pub struct Source {
 #[derive(Debug, Clone)]
 pub struct Picture {
     /// The case and its Dice, of the whole volume.
-    pub case: CaseDice,
+    pub case: CaseScores,
     /// The seed of the run that predicted.
     pub seed: u64,
     /// Foreground classes, from 0, that are nowhere in the true labels.
@@ -85,7 +85,7 @@ pub fn pictures(runs: &[RunFolder], source: &Source) -> Result<Vec<Picture>, Str
             manifest.sha256
         ));
     }
-    let draw = |(case, best): (&CaseDice, bool)| {
+    let draw = |(case, best): (&CaseScores, bool)| {
         let scene = Scene::read(run, case, &manifest, source, preprocessing)?;
         Ok(scene.picture(case, best))
     };
@@ -94,9 +94,9 @@ pub fn pictures(runs: &[RunFolder], source: &Source) -> Result<Vec<Picture>, Str
 }
 
 /// The best and the worst cases by mean Dice, the best of all first, the worst of all last; each case once.
-fn extremes(cases: &[CaseDice]) -> Vec<(&CaseDice, bool)> {
-    let mean = |case: &CaseDice| case.dice.iter().sum::<f64>() / case.dice.len() as f64;
-    let mut sorted: Vec<&CaseDice> = cases.iter().collect();
+fn extremes(cases: &[CaseScores]) -> Vec<(&CaseScores, bool)> {
+    let mean = |case: &CaseScores| case.dice.iter().sum::<f64>() / case.dice.len() as f64;
+    let mut sorted: Vec<&CaseScores> = cases.iter().collect();
     sorted.sort_by(|one, other| mean(other).total_cmp(&mean(one)));
     let best = AT_EACH_END.min(sorted.len().div_ceil(2));
     let worst = AT_EACH_END.min(sorted.len() - best);
@@ -116,7 +116,7 @@ struct Scene {
 impl Scene {
     fn read(
         run: &RunFolder,
-        case: &CaseDice,
+        case: &CaseScores,
         manifest: &Manifest,
         source: &Source,
         preprocessing: &Preprocessing,
@@ -154,7 +154,7 @@ impl Scene {
         })
     }
 
-    fn picture(&self, case: &CaseDice, best: bool) -> Picture {
+    fn picture(&self, case: &CaseScores, best: bool) -> Picture {
         let [slices, rows, columns] = self.truth.slices.dims;
         let slice = self.fullest_slice();
         let area = slice * rows * columns..(slice + 1) * rows * columns;
@@ -356,12 +356,12 @@ mod tests {
 
     #[test]
     fn extremes_are_different_cases() {
-        let case = |name: &str, dice: f64| CaseDice {
+        let case = |name: &str, dice: f64| CaseScores {
             site: "A".into(),
             case: name.into(),
             dice: vec![dice],
         };
-        let names = |cases: &[CaseDice]| {
+        let names = |cases: &[CaseScores]| {
             let extremes = extremes(cases).into_iter();
             let names = extremes.map(|(case, best)| format!("{}{}", case.case, if best { "+" } else { "-" }));
             names.collect::<Vec<_>>().join(" ")
