@@ -72,7 +72,10 @@ pub fn run(
         rounds: done.rounds,
         trained_parameters,
     };
-    let record = run.record(rounds, &models, &evaluations, adapters);
+    let mut record = run.record(rounds, &models, &evaluations, adapters);
+    if let Some(last) = record.rounds.last_mut().filter(|last| run.judged_after(last.round)) {
+        last.dice = Some(record.dice.clone());
+    }
     write(&out.join("ledger.csv"), &table(&ledger)?)?;
     write_json(&out.join("provenance.json"), &run.provenance(device))?;
     write_json(&out.join("timing.json"), &time.finish(started.elapsed()))?;
@@ -285,11 +288,8 @@ impl Run {
                 Setting::Federated => federation.round(round, &progress)?,
                 Setting::Alone | Setting::Pooled => federation.epoch_alone(round, &progress)?,
             };
-            if self
-                .experiment
-                .dice_every
-                .is_some_and(|every| round.is_multiple_of(every))
-            {
+            // After the last round the whole judging follows.
+            if self.judged_after(round) && round < self.experiment.rounds {
                 came.record.dice = Some(self.dice(&self.models(&federation))?);
             }
             came.epochs.iter().for_each(|epoch| time.add(epoch));
@@ -299,6 +299,12 @@ impl Run {
             checkpoints.save(&done, &federation)?;
         }
         Ok((federation, done))
+    }
+
+    /// Whether the experiment asks for Dice after this round.
+    fn judged_after(&self, round: usize) -> bool {
+        let every = self.experiment.dice_every;
+        every.is_some_and(|every| round.is_multiple_of(every))
     }
 
     /// Whether clients keep a part of the network to themselves, so that each has its own.
