@@ -43,6 +43,11 @@ struct Projection {
     parts: usize,
 }
 
+/// Whether low-rank updates change the weight of that name, in an attention that has them.
+pub fn is_adapted(key: &str) -> bool {
+    adapted(key).is_some()
+}
+
 /// The attention that a query's or value's weight belongs to, and the projections in that weight.
 fn adapted(key: &str) -> Option<(&str, &'static [Projection])> {
     const fn projection(letter: char, part: usize, parts: usize) -> Projection {

@@ -305,6 +305,43 @@ fn prostate_cases_are_found_by_pattern_and_trained_on() {
     assert_eq!(metrics["cases"].as_array().unwrap().len(), 6);
 }
 
+/// Every experiment of the paper on one data set, through all its parts: `--dry-run` with the small network in ViT-B's
+/// place, on a few voxels in the data set's own layout.
+#[test]
+fn the_papers_experiments_rehearse() {
+    let folder = TempDir::new().unwrap();
+    prostate(folder.path(), 1);
+    assert_eq!(data("pin", &["prostate-mri"], folder.path()).0, 0);
+    let suite = folder.path().join("suite");
+    let golden = root().join("golden/prostate-mri");
+    let mut count = 0;
+    for part in ["methods", "alone", "variants"] {
+        for entry in fs::read_dir(golden.join(part)).unwrap() {
+            let file = entry.unwrap().path();
+            let text = format!(
+                "extends = \"{}\"\nmodel = \"nano\"\nbase = \"{}\"\nimage_size = 32\nrank = 4\n",
+                file.display(),
+                root().join("golden/nano.safetensors").display()
+            );
+            put(&suite.join(part).join(file.file_name().unwrap()), text.as_bytes());
+            count += 1;
+        }
+    }
+    assert!(count >= 20, "{count} experiments");
+    let mut command = flapsam();
+    command
+        .current_dir(root())
+        .args(["verify", "--dry-run", "--device", "cpu", "--suite"]);
+    command.arg(&suite).arg("--data").arg(folder.path());
+    let output = command.arg("--out").arg(folder.path().join("runs")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains(&format!("{count} of {count} experiments ran through")),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_data_set_known_by_patterns_must_be_pinned_first() {
     let folder = TempDir::new().unwrap();

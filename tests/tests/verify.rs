@@ -7,12 +7,12 @@ mod common;
 mod micro;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use common::{flapsam, root};
 use flapsam::experiment::{Experiment, Provenance, Record};
 use flapsam::verification::claims::Claims;
-use flapsam::verification::golden::{compare, figures, read_snapshot, to_text};
+use flapsam::verification::golden::{Figure, compare, figures, read_snapshot, to_text};
 use micro::{data, experiment};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,72 +28,104 @@ fn record(run: &Path) -> Record {
     serde_json::from_slice(&fs::read(run.join("metrics.json")).unwrap()).unwrap()
 }
 
-/// The whole quick suite, as a newcomer runs it. A figure that moved past its tolerance leaves a `.snap.new` beside
-/// the golden one, for `cargo insta review`.
+/// Holds the figures that `verify` left for each experiment of a suite against the snapshot beside its file. A figure that
+/// moved past its tolerance leaves a `.snap.new` there, for `cargo insta review`.
+fn hold(suite: &str, out: &Path) {
+    for planned in flapsam::verification::suite::find(&root().join("golden").join(suite).to_string_lossy()).unwrap() {
+        let got = read_snapshot(&out.join(format!("{}.figures", planned.name))).unwrap();
+        let snapshot = planned.experiment.path.with_extension("snap");
+        let golden = match snapshot.exists() {
+            true => read_snapshot(&snapshot).unwrap(),
+            false => Default::default(),
+        };
+        let holds = compare(&golden, &got).iter().all(|row| row.passed);
+        let text = if holds { to_text(&golden) } else { to_text(&got) };
+        let folder = Path::new(&planned.name).parent().unwrap();
+        let mut settings = insta::Settings::clone_current();
+        settings.set_snapshot_path(Path::new("../../golden").join(folder));
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        settings.bind(|| insta::assert_snapshot!(planned.experiment.name(), text));
+    }
+}
+
+/// The whole quick suite, as a newcomer runs it.
 #[test]
 fn the_quick_suite_holds() {
     let out = TempDir::new().unwrap();
     let mut command = flapsam();
-    command
-        .current_dir(root())
-        .arg("verify")
-        .arg("--data")
-        .arg(data())
-        .arg("--out")
-        .arg(out.path());
-    let output = command.output().unwrap();
-    println!("{}", String::from_utf8_lossy(&output.stdout));
-    for name in ["alone", "flap_sam", "full_ft"] {
-        let run = out.path().join(name);
-        let got = figures_of(&run);
-        let snapshot = root().join(format!("golden/quick/{name}.snap"));
-        let golden = if snapshot.exists() {
-            read_snapshot(&snapshot).unwrap()
-        } else {
-            Default::default()
-        };
-        let holds = compare(&golden, &got).iter().all(|row| row.passed);
-        let text = if holds { to_text(&golden) } else { to_text(&got) };
-        let mut settings = insta::Settings::clone_current();
-        settings.set_snapshot_path("../../golden/quick");
-        settings.set_prepend_module_to_snapshot(false);
-        settings.set_omit_expression(true);
-        settings.bind(|| insta::assert_snapshot!(name, text));
-    }
+    command.current_dir(root()).arg("verify").arg("--data").arg(data());
+    let output = command.arg("--out").arg(out.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    println!("{text}");
+    hold("quick", out.path());
     assert_eq!(
         output.status.code(),
         Some(0),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+    // Every claim gets its verdict: counts decide some, and the phantom decides none of Fed-KiTS's.
+    assert!(text.contains("reproduced") && text.contains("not run"), "{text}");
 
     // Learning is real: better than the untrained adapter, and than the mean client alone.
-    let (flap_sam, alone) = (record(&out.path().join("flap_sam")), record(&out.path().join("alone")));
+    let of = |name: &str| record(&out.path().join("quick").join(name));
+    let (flap_sam, alone) = (of("flap_sam-1"), of("alone-1"));
     let kidney = flap_sam.dice[0];
     assert!(kidney > flap_sam.untrained_dice[0] + 0.3, "kidney Dice {kidney}");
     assert!(kidney > alone.dice[0], "{kidney}, alone {}", alone.dice[0]);
 }
 
-/// A suite of one micro experiment with its own figures as golden ones.
-fn micro_suite(folder: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
-    let config = experiment(folder, |text| text);
+/// A suite that takes too long for every day: `FLAPSAM_SUITE=full cargo test .. -- --ignored`, where `FLAPSAM_RUNS` may
+/// name a folder that `flapsam verify --suite full --out FOLDER` has filled already.
+#[test]
+#[ignore = "half an hour"]
+fn a_longer_suite_holds() {
+    let suite = std::env::var("FLAPSAM_SUITE").unwrap_or_else(|_| "full".into());
+    let temporary = TempDir::new().unwrap();
+    let out = std::env::var_os("FLAPSAM_RUNS").map_or(temporary.path().to_owned(), PathBuf::from);
+    let folder = if suite == "full" { "phantom" } else { &suite };
+    let mut command = flapsam();
+    command.current_dir(root()).args(["verify", "--resume", "--suite"]);
+    command.arg(if suite == "full" {
+        suite.clone()
+    } else {
+        format!("golden/{suite}")
+    });
+    let output = command.arg("--out").arg(&out).output().unwrap();
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    hold(folder, &out);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A suite of one micro experiment with its own figures as golden ones: its folder, the experiment's file and the golden
+/// figures.
+fn micro_suite(folder: &Path) -> (PathBuf, PathBuf, PathBuf) {
+    let suite = folder.join("suite");
+    fs::create_dir(&suite).unwrap();
+    let config = experiment(&suite, |text| text);
     let run = micro::run(&config, &folder.join("runs"), "2");
     let text = format!("---\nsource: test\n---\n{}", to_text(&figures_of(&run)));
-    let snapshot = folder.join("micro.snap");
+    let snapshot = suite.join("micro.snap");
     fs::write(&snapshot, text).unwrap();
-    (config, snapshot)
+    (suite, config, snapshot)
 }
 
 fn verify(suite: &Path, data: &Path) -> (i32, String) {
+    verify_with(suite, data, &[])
+}
+
+fn verify_with(suite: &Path, data: &Path, options: &[&str]) -> (i32, String) {
     let mut command = flapsam();
-    command
-        .current_dir(root())
-        .arg("verify")
-        .arg("--suite")
-        .arg(suite)
-        .arg("--data")
-        .arg(data);
-    let output = command.arg("--out").arg(suite.join("verify")).output().unwrap();
+    command.current_dir(root()).arg("verify").args(options);
+    command.arg("--suite").arg(suite).arg("--data").arg(data);
+    command.arg("--out").arg(suite.with_file_name("verify"));
+    let output = command.output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap(), String::from_utf8(text).unwrap())
 }
@@ -101,15 +133,15 @@ fn verify(suite: &Path, data: &Path) -> (i32, String) {
 #[test]
 fn a_changed_golden_figure_fails() {
     let folder = TempDir::new().unwrap();
-    let (_, snapshot) = micro_suite(folder.path());
-    let (code, text) = verify(folder.path(), data());
+    let (suite, _, snapshot) = micro_suite(folder.path());
+    let (code, text) = verify(&suite, data());
     assert_eq!(code, 0, "{text}");
 
     let golden = fs::read_to_string(&snapshot).unwrap();
     let changed = |name: &str, edit: &dyn Fn(&str) -> String| {
         let line = golden.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
         fs::write(&snapshot, golden.replace(line, &edit(line))).unwrap();
-        let (code, text) = verify(folder.path(), data());
+        let (code, text) = verify(&suite, data());
         assert_eq!(code, 1, "{name}: {text}");
         assert!(text.contains("FAILED"), "{text}");
     };
@@ -124,7 +156,7 @@ fn a_changed_golden_figure_fails() {
     )
     .unwrap();
     assert_eq!(
-        verify(folder.path(), data()).0,
+        verify(&suite, data()).0,
         1,
         "a figure without a golden one does not hold"
     );
@@ -135,21 +167,121 @@ fn a_changed_golden_figure_fails() {
 #[test]
 fn another_aggregation_fails() {
     let folder = TempDir::new().unwrap();
-    let (config, _) = micro_suite(folder.path());
+    let (suite, config, _) = micro_suite(folder.path());
     let text = fs::read_to_string(&config).unwrap();
     let changed = text.replace("rank = 4", "rank = 4\naggregation = \"mean_of_factors\"");
     assert_ne!(text, changed);
     fs::write(&config, changed).unwrap();
-    let (code, text) = verify(folder.path(), data());
+    let (code, text) = verify(&suite, data());
     assert_eq!(code, 1, "{text}");
     let line = text.lines().find(|line| line.contains("round_1.lora_error")).unwrap();
     assert!(line.contains("FAILED"), "{text}");
 }
 
+/// Without golden figures nothing is verified, and the line says so.
+#[test]
+fn an_experiment_without_golden_figures_fails() {
+    let folder = TempDir::new().unwrap();
+    let (suite, _, snapshot) = micro_suite(folder.path());
+    fs::remove_file(snapshot).unwrap();
+    let (code, text) = verify(&suite, data());
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.lines()
+            .any(|line| line.contains("golden figures") && line.contains("FAILED"))
+    );
+}
+
+/// Two seeds: the second one's Dice, and mean and spread of both, are figures too.
+#[test]
+fn every_seed_counts() {
+    let folder = TempDir::new().unwrap();
+    let (suite, config, _) = micro_suite(folder.path());
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("seeds = [1]", "seeds = [1, 2]")).unwrap();
+    verify(&suite, data());
+    let figures = read_snapshot(&folder.path().join("verify/suite/micro.figures")).unwrap();
+    let value = |name: &str| match figures[name] {
+        Figure::Measured { value, .. } => value,
+        _ => panic!("{name} is measured"),
+    };
+    let dice = [value("dice.kidney"), value("seed_2.dice.kidney")];
+    assert_ne!(dice[0], dice[1]);
+    assert!((value("seeds.dice.kidney.mean") - (dice[0] + dice[1]) / 2.0).abs() < 1e-6);
+    let sd = (dice[0] - dice[1]).abs() / f64::sqrt(2.0);
+    assert!((value("seeds.dice.kidney.sd") - sd).abs() < 2e-6);
+}
+
+/// `--resume` keeps a finished run of the same experiment, and nothing else.
+#[test]
+fn resume_keeps_what_is_the_same() {
+    let folder = TempDir::new().unwrap();
+    let (suite, config, _) = micro_suite(folder.path());
+    let metrics = folder.path().join("verify/suite/micro-1/metrics.json");
+    let made = || fs::metadata(&metrics).unwrap().modified().unwrap();
+    verify(&suite, data());
+    let first = made();
+    let (code, text) = verify_with(&suite, data(), &["--resume"]);
+    assert_eq!((code, made()), (0, first), "{text}");
+    verify(&suite, data());
+    let second = made();
+    assert_ne!(second, first, "without --resume it is made again");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("base_lr = 1e-3", "base_lr = 2e-3")).unwrap();
+    let (code, _) = verify_with(&suite, data(), &["--resume"]);
+    assert_eq!(code, 1, "another rate, other figures");
+    assert_ne!(made(), second, "another experiment is made again");
+}
+
+/// The estimate counts what the manifest says, and a rehearsal runs every part on a small share of it.
+#[test]
+fn a_suite_says_what_it_takes_and_rehearses() {
+    let folder = TempDir::new().unwrap();
+    let (suite, config, _) = micro_suite(folder.path());
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text
+        .replace("cases_per_site = [1, 1]\n", "")
+        .replace("rounds = 2", "rounds = 50");
+    fs::write(&config, text).unwrap();
+    let (code, text) = verify_with(&suite, data(), &["--estimate", "--json"]);
+    assert_eq!(code, 0, "{text}");
+    let estimate: Value = serde_json::from_str(&text).unwrap();
+    let manifest = flapsam::data::manifest::Manifest::read(&root().join("data-manifests/phantom.json")).unwrap();
+    let (train, test): (Vec<_>, Vec<_>) = manifest.cases.iter().partition(|case| case.train);
+    let stacks: usize = train.iter().map(|case| case.slices.div_ceil(5)).sum();
+    let slices: usize = test.iter().map(|case| case.slices).sum();
+    assert_eq!(estimate[0]["stacks"], 50 * stacks);
+    assert_eq!(estimate[0]["judged_slices"], 2 * slices, "untrained, and at the end");
+    let (seconds, memory) = (&estimate[0]["seconds"], &estimate[0]["memory_bytes"]);
+    assert!(seconds.as_f64().unwrap() > 1.0, "{estimate}");
+    assert!(memory.as_u64().unwrap() > 5_000_000, "{estimate}");
+
+    let (code, text) = verify_with(&suite, data(), &["--dry-run"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("1 of 1 experiments ran through"), "{text}");
+    let rehearsed = record(&folder.path().join("verify/dry-run/suite/micro"));
+    assert!(rehearsed.partial, "what is rehearsed never counts");
+    assert_eq!((rehearsed.rounds.len(), rehearsed.cases.len()), (1, 6));
+
+    // A part that cannot run is named.
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(
+        suite.join("wrong.toml"),
+        text.replace("nano.safetensors", "lost.safetensors"),
+    )
+    .unwrap();
+    let (code, text) = verify_with(&suite, data(), &["--dry-run"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.contains("lost.safetensors") && text.contains("1 of 2 experiments ran"),
+        "{text}"
+    );
+}
+
 #[test]
 fn a_changed_data_byte_fails() {
     let folder = TempDir::new().unwrap();
-    micro_suite(folder.path());
+    let (suite, _, _) = micro_suite(folder.path());
     let copy = folder.path().join("data");
     copy_folder(data(), &copy);
     let file = copy.join("phantom/case_00050/imaging.nii.gz");
@@ -157,7 +289,7 @@ fn a_changed_data_byte_fails() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&file, bytes).unwrap();
-    let (code, text) = verify(folder.path(), &copy);
+    let (code, text) = verify(&suite, &copy);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("case_00050/imaging.nii.gz is changed"), "{text}");
 }

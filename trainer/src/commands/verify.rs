@@ -97,6 +97,9 @@ pub fn run(args: Args) -> Result<Outcome> {
     if args.suite == PAPER {
         planned = with_data(planned, &args.data)?;
     }
+    if !args.estimate {
+        make_phantom(&planned, &args.data)?;
+    }
     if args.estimate || args.suite == PAPER && !args.dry_run {
         estimate::print(&planned, &args.data, &device, args.json && args.estimate)?;
     }
@@ -235,7 +238,18 @@ fn summaries(records: &[(String, Vec<Record>)]) -> Vec<Summary> {
     records.iter().map(summary).collect()
 }
 
-/// Every data set's files against its manifest. The phantom is made first if it is not there.
+/// Makes the phantom if it is asked for and not there.
+fn make_phantom(planned: &[Planned], data: &Path) -> Result<()> {
+    for planned in planned {
+        let manifest = ready(&planned.experiment.manifest(data), data)?;
+        if manifest.about.name == "phantom" && !data.join("phantom").exists() {
+            phantom::make(data)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every data set's files against its manifest.
 fn data_section(planned: &[Planned], data: &Path) -> Result<Section> {
     let mut manifests: Vec<PathBuf> = Vec::new();
     for planned in planned {
@@ -247,11 +261,7 @@ fn data_section(planned: &[Planned], data: &Path) -> Result<Section> {
     let mut rows = Vec::new();
     for path in manifests {
         let manifest = ready(&path, data)?;
-        let folder = data.join(&manifest.about.name);
-        if manifest.about.name == "phantom" && !folder.exists() {
-            phantom::make(data)?;
-        }
-        let checked = check(&manifest, &Folder::new(folder));
+        let checked = check(&manifest, &Folder::new(data.join(&manifest.about.name)));
         let wrong: Vec<&Checked> = checked.iter().filter(|file| file.state != State::Right).collect();
         for file in &wrong {
             let why = file.why.as_ref().map_or(String::new(), |why| format!(": {why}"));

@@ -179,6 +179,14 @@ impl Experiment {
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Some(format!("'{key}' must be at least 1"));
         }
+        if self.method.uses_lora() && self.rank == 0 {
+            return Some("'rank' must be at least 1 for a method with LoRA".into());
+        }
+        if self.precision != Precision::F32 && self.participation < 1.0 {
+            let why = "below 32 bits only differences travel, and who sits out a round misses them; remove 'precision' or \
+                       'participation'";
+            return Some(why.into());
+        }
         let (participation, proximal) = (self.participation, self.local.proximal);
         if !(participation > 0.0 && participation <= 1.0) {
             return Some(format!(
@@ -203,9 +211,11 @@ impl Experiment {
             return Some(why.into());
         }
         let plain = self.num_lora == 1 && !self.dora && participation == 1.0;
+        // Weights that are trained themselves cannot take the pairs in as well.
+        let plain = plain && self.method != Method::LoraDecoderFt && self.precision == Precision::F32;
         if self.aggregation == Aggregation::Stacked && !plain {
-            let why = "aggregation = \"stacked\" is for one plain LoRA and for all clients in every round; remove \
-                       'num_lora', 'dora' or 'participation'";
+            let why = "aggregation = \"stacked\" is for one plain LoRA beside frozen attentions, and for all clients in every \
+                       round; remove 'num_lora', 'dora', 'participation' or 'precision', and train with lora_ft or flap_sam";
             return Some(why.into());
         }
         None
@@ -375,6 +385,7 @@ lr_exp = 2
         };
         assert!(refused("[server_adam]\nrate = 0.1\n").contains("mean_of_factors"));
         assert!(refused("aggregation = \"stacked\"\nnum_lora = 2\n").contains("num_lora"));
+        assert!(refused("aggregation = \"stacked\"\nmethod = \"lora_decoder_ft\"\n").contains("flap_sam"));
         assert!(refused("[local]\nproximal = -1.0\n").contains("local.proximal"));
         assert!(refused("num_lora = 0\n").contains("at least 1"));
         assert!(refused("[schedule]\nmax_epochs = 3\n").contains("max_iterations"));

@@ -137,7 +137,9 @@ pub fn estimate(experiment: &Experiment, manifest: &Manifest, pace: &Pace, devic
         Scaling::Volume => 1,
     };
     // Once untrained, after the last round by every model, and between as asked.
-    let between = experiment.dice_every.map_or(0, |every| rounds / every as u64);
+    let between = experiment
+        .dice_every
+        .map_or(0, |every| rounds.saturating_sub(1) / every as u64);
     let judgements = 1 + models * (1 + between);
     let slices: usize = test.iter().map(|case| case.slices).sum();
     let taking_part = experiment.participation;

@@ -92,6 +92,13 @@ impl Checkpoints {
                 return Ok(Some(checkpoint));
             }
         }
+        if !self.newest_first()?.is_empty() {
+            eprintln!(
+                "flapsam: {} is of other settings or of another program; starting anew",
+                self.folder.display()
+            );
+            self.clear()?;
+        }
         Ok(None)
     }
 

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use flapsam_model::config::{AdapterConfig, SamConfig};
-use flapsam_model::merge::merge;
+use flapsam_model::merge::{is_adapted, merge};
 use flapsam_model::method::is_personal;
 use flapsam_model::parameters::{Array, StateDict, initial};
 use flapsam_model::random::Random;
@@ -109,7 +109,7 @@ impl Folding {
             ..self.adapter.clone()
         };
         let mut weights = merge(whole, &self.sam, &adapter)?;
-        weights.retain(|key, weight| self.weights.get(key) != Some(weight));
+        weights.retain(|key, _| is_adapted(key));
         let layout = Sam::layout(&self.sam, Some(&self.adapter))?;
         let fresh = |(key, spec): (&String, _)| -> (String, Array) {
             let mut array = initial(&format!("{key}/round {round}"), spec, seed);

@@ -319,6 +319,8 @@ fn differ_only_by_seed(one: &RunFolder, other: &RunFolder) -> bool {
     let facts = |run: &RunFolder| {
         let provenance = Provenance {
             seed: 0,
+            // It holds the seed.
+            fingerprint: String::new(),
             ..run.provenance.clone()
         };
         let record = &run.record;

@@ -360,6 +360,8 @@ mod tests {
             site: "A".into(),
             case: name.into(),
             dice: vec![dice],
+            hausdorff_95_mm: Vec::new(),
+            surface_dice: Vec::new(),
         };
         let names = |cases: &[CaseScores]| {
             let extremes = extremes(cases).into_iter();
