@@ -343,7 +343,9 @@ fn the_claims_that_counts_decide_hold() {
 #[test]
 fn a_changed_golden_claim_fails() {
     let folder = TempDir::new().unwrap();
-    experiment(folder.path(), |text| text);
+    let suite = folder.path().join("suite");
+    fs::create_dir(&suite).unwrap();
+    experiment(&suite, |text| text);
     let golden = |name: &str| root().join("golden").join(name);
     fs::create_dir(folder.path().join("golden")).unwrap();
     let copy = |name: &str| folder.path().join("golden").join(name);
@@ -351,11 +353,7 @@ fn a_changed_golden_claim_fails() {
     let snapshot = fs::read_to_string(golden("claims.snap")).unwrap();
     fs::write(copy("claims.snap"), snapshot.replace("= 49.0", "= 48.0")).unwrap();
     let mut command = flapsam();
-    command
-        .current_dir(root())
-        .arg("verify")
-        .arg("--suite")
-        .arg(folder.path());
+    command.current_dir(root()).arg("verify").arg("--suite").arg(&suite);
     command.arg("--data").arg(data()).arg("--out").arg(folder.path());
     command.arg("--claims-file").arg(copy("claims.toml"));
     let ended = command.assert().code(1);

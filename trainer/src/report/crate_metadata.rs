@@ -15,6 +15,8 @@ use crate::files::{sha256_file, write_json};
 
 /// The file's name, which the standard sets.
 pub const CRATE_FILE: &str = "ro-crate-metadata.json";
+/// The folder of a run that holds no results.
+const CHECKPOINTS: &str = "checkpoints";
 
 const CONTEXT: &str = "https://w3id.org/ro/crate/1.1/context";
 const STANDARD: &str = "https://w3id.org/ro/crate/1.1";
@@ -49,6 +51,10 @@ fn list(folder: &Path, prefix: &str, entries: &mut Vec<Entry>) -> Result<()> {
     for name in names {
         let path = folder.join(&name);
         let relative = format!("{prefix}{}", name.to_string_lossy());
+        if relative == CHECKPOINTS {
+            // What a cut-off run goes on from is no part of what a run came to.
+            continue;
+        }
         if path.is_dir() && !path.is_symlink() {
             list(&path, &format!("{relative}/"), entries)?;
         } else if path.is_file() && relative != CRATE_FILE {
