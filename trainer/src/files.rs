@@ -46,7 +46,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Removes what a killed [`write`] left in a folder and those below it.
+/// Removes what a killed [`write()`] left in a folder and those below it.
 pub fn remove_half_written(folder: &Path) -> Result<()> {
     let entries = fs::read_dir(folder).map_err(Error::file("read the folder", folder))?;
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
