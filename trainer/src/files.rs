@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flapsam_model::checkpoint::{hex, read_safetensors, sha256};
 use flapsam_model::parameters::{Array, StateDict};
@@ -48,8 +48,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Removes what a killed [`write()`] left in a folder and those below it.
 pub fn remove_half_written(folder: &Path) -> Result<()> {
-    let entries = fs::read_dir(folder).map_err(Error::file("read the folder", folder))?;
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+    for path in files_in(folder)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_dir() {
             remove_half_written(&path)?;
@@ -66,6 +65,20 @@ pub fn remove_if_there(path: &Path) -> Result<()> {
         Err(why) if why.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", path)(why)),
         _ => Ok(()),
     }
+}
+
+/// Removes a folder with all that is in it; it may not be there.
+pub fn remove_folder_if_there(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(why) if why.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", path)(why)),
+        _ => Ok(()),
+    }
+}
+
+/// What lies in a folder: files and folders, in no particular order.
+pub fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).map_err(Error::file("read the folder", folder))?;
+    Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
 }
 
 /// Creates a folder and those above it.
@@ -133,6 +146,17 @@ pub fn sha256_file(path: &Path) -> Result<String> {
         }
     }
     Ok(hex(&hash.finalize()))
+}
+
+/// The most memory that the program held at any time, bytes: since it started, or since [`forget_peak_memory`]; `None`
+/// where the system does not say.
+pub fn peak_memory() -> Option<u64> {
+    system_bytes("/proc/self/status", "VmHWM")
+}
+
+/// From now on [`peak_memory`] counts anew; false where the system cannot do that.
+pub fn forget_peak_memory() -> bool {
+    fs::write("/proc/self/clear_refs", "5").is_ok()
 }
 
 /// A size in bytes from one of the lists that Linux keeps, such as /proc/meminfo; `None` elsewhere.

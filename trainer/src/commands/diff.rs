@@ -7,7 +7,7 @@ use super::{Outcome, print_json};
 use crate::error::Result;
 use crate::experiment::{Provenance, Record};
 use crate::files::read_json;
-use crate::verification::golden::{Figures, Row, compare, figures, read_snapshot};
+use crate::verification::golden::{Figures, Row, compare, figures, keep_seed, read_snapshot};
 use crate::verification::statistics::{CaseDifference, Paired, case_differences, paired};
 
 /// How many of the cases that moved most are shown.
@@ -59,7 +59,12 @@ enum DiceReport {
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
-    let (first, second) = (read(&args.first)?, read(&args.second)?);
+    let (mut first, mut second) = (read(&args.first)?, read(&args.second)?);
+    match (&first.record, &second.record) {
+        (None, Some(run)) => keep_seed(run.seed, &mut first.figures, &mut second.figures),
+        (Some(run), None) => keep_seed(run.seed, &mut second.figures, &mut first.figures),
+        _ => {}
+    }
     let mut rows = compare(&first.figures, &second.figures);
     let passed = rows.iter().all(|row| row.passed);
     let unmoved = rows.iter().filter(|row| !row.moved()).count();

@@ -3,22 +3,22 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::print_json;
 use crate::data::cases::lock::ready;
 use crate::device::OpenDevice;
 use crate::error::Result;
 use crate::experiment::estimate::{Estimate, Pace, estimate};
 use crate::verification::suite::Planned;
 
+/// What an experiment will take.
 #[derive(Debug, Serialize)]
-struct Row {
+pub struct Row {
     experiment: String,
     #[serde(flatten)]
     estimate: Estimate,
 }
 
-/// Says what the experiments will take on the device, from a few steps with each of their networks.
-pub fn print(planned: &[Planned], data: &Path, device: &OpenDevice, json: bool) -> Result<()> {
+/// What the experiments will take on the device, from a few steps with each of their networks.
+pub fn rows(planned: &[Planned], data: &Path, device: &OpenDevice) -> Result<Vec<Row>> {
     let mut paces: HashMap<String, Pace> = HashMap::new();
     let mut rows = Vec::new();
     for planned in planned {
@@ -45,16 +45,11 @@ pub fn print(planned: &[Planned], data: &Path, device: &OpenDevice, json: bool) 
             estimate: estimate(experiment, &manifest, &pace, device),
         });
     }
-    match json {
-        true => print_json(&rows),
-        false => {
-            print_rows(&rows, device);
-            Ok(())
-        }
-    }
+    Ok(rows)
 }
 
-fn print_rows(rows: &[Row], device: &OpenDevice) {
+/// The rows as a table, and their sum.
+pub fn print_rows(rows: &[Row], device: &OpenDevice) {
     println!("estimate on {}, from a few steps with each network", device.name);
     println!(
         "  {:<44}{:>12}{:>14}{:>10}{:>12}",
@@ -77,7 +72,8 @@ fn print_rows(rows: &[Row], device: &OpenDevice) {
         );
     }
     let hours: f64 = rows.iter().map(|row| row.estimate.seconds / 3600.0).sum();
-    let most = rows.iter().map(|row| row.estimate.memory_bytes).max().flatten();
+    let of_all: Option<Vec<u64>> = rows.iter().map(|row| row.estimate.memory_bytes).collect();
+    let most = of_all.and_then(|bytes| bytes.into_iter().max());
     println!(
         "  all, one after another: {hours:.2} hours; at most {} GiB of memory\n",
         memory(most)

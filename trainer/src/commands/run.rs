@@ -21,6 +21,9 @@ pub struct Args {
     /// Where to compute, if not where the experiment file says.
     #[arg(long, value_enum)]
     device: Option<DeviceChoice>,
+    /// Put the runs in place of earlier ones with other settings in the same folders.
+    #[arg(long)]
+    replace: bool,
     /// Print the records, and Dice over the seeds, as JSON.
     #[arg(long)]
     json: bool,
@@ -29,10 +32,14 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Outcome> {
     let experiment = Experiment::read(&args.config)?;
     let device = OpenDevice::open(args.device.unwrap_or(experiment.device))?;
+    let start = match args.replace {
+        true => Start::Anew,
+        false => Start::GoOn,
+    };
     let mut records = Vec::new();
     for &seed in &experiment.seeds {
         let out = args.out.join(format!("{}-{seed}", experiment.name()));
-        let record = run_experiment(&experiment, seed, &args.data, &device, &out, Start::GoOn)?;
+        let record = run_experiment(&experiment, seed, &args.data, &device, &out, start)?;
         if !args.json {
             println!(
                 "{}, seed {seed}, on {}: {}",

@@ -9,6 +9,7 @@ use super::{Outcome, claims, estimate, phantom, print_json};
 use crate::data::cases::lock::ready;
 use crate::data::files::check::{Checked, State, check};
 use crate::data::files::folder::Folder;
+use crate::data::manifest::Manifest;
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::{Error, Result};
 use crate::experiment::{Provenance, Record, Start, run as run_experiment};
@@ -63,11 +64,23 @@ pub struct Args {
 #[derive(Debug, Serialize)]
 struct Report {
     device: String,
+    /// Data sets that are not there, so that their experiments were not run.
+    left_out: Vec<LeftOut>,
+    /// What the suite was expected to take, where that was asked.
+    estimates: Option<Vec<estimate::Row>>,
     sections: Vec<Section>,
     /// Of the suite's experiments, in their order.
     experiments: Vec<Summary>,
     claims: Option<claims::Report>,
     passed: bool,
+}
+
+/// A data set that is not there.
+#[derive(Debug, Serialize)]
+struct LeftOut {
+    data: String,
+    /// How many of the suite's experiments are on it.
+    experiments: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -94,20 +107,29 @@ pub fn run(args: Args) -> Result<Outcome> {
     }
     let mut planned = suite::find(&args.suite)?;
     let device = OpenDevice::open(args.device)?;
+    let mut left_out = Vec::new();
     if args.suite == PAPER {
-        planned = with_data(planned, &args.data)?;
+        (planned, left_out) = with_data(planned, &args.data)?;
     }
     if !args.estimate {
         make_phantom(&planned, &args.data)?;
     }
+    let mut estimates = None;
     if args.estimate || args.suite == PAPER && !args.dry_run {
-        estimate::print(&planned, &args.data, &device, args.json && args.estimate)?;
+        let rows = estimate::rows(&planned, &args.data, &device)?;
+        if !args.json {
+            estimate::print_rows(&rows, &device);
+        }
+        estimates = Some(rows);
     }
     if args.estimate {
+        if args.json {
+            print_json(&estimates)?;
+        }
         return Ok(Outcome::Passed);
     }
     if args.dry_run {
-        return rehearse(&planned, &args, &device);
+        return rehearse(&planned, &left_out, &args, &device);
     }
     let mut sections = vec![
         data_section(&planned, &args.data)?,
@@ -125,6 +147,8 @@ pub fn run(args: Args) -> Result<Outcome> {
     }
     let report = Report {
         passed: passed(&sections),
+        left_out,
+        estimates,
         device: device.name,
         sections,
         experiments: summaries(&records),
@@ -149,39 +173,52 @@ fn passed(sections: &[Section]) -> bool {
     sections.iter().flat_map(|section| &section.rows).all(|row| row.passed)
 }
 
-/// The experiments whose data sets are there; says which are not.
-fn with_data(planned: Vec<Planned>, data: &Path) -> Result<Vec<Planned>> {
+/// The experiments whose data sets are there, and the data sets that are not.
+fn with_data(planned: Vec<Planned>, data: &Path) -> Result<(Vec<Planned>, Vec<LeftOut>)> {
     let mut there = Vec::new();
-    let mut missing: Vec<String> = Vec::new();
+    let mut left_out: Vec<LeftOut> = Vec::new();
     for planned in planned {
-        let manifest = planned.experiment.manifest(data);
-        match ready(&manifest, data) {
-            Ok(_) => there.push(planned),
-            Err(why) => {
-                let why = why.to_string();
-                if !missing.contains(&why) {
-                    eprintln!("flapsam: left out: {why}");
-                    missing.push(why);
-                }
-            }
+        let manifest = Manifest::read(&planned.experiment.manifest(data))?;
+        let name = manifest.about.name;
+        if data.join(&name).exists() {
+            there.push(planned);
+        } else if let Some(known) = left_out.iter_mut().find(|known| known.data == name) {
+            known.experiments += 1;
+        } else {
+            let experiments = 1;
+            left_out.push(LeftOut {
+                data: name,
+                experiments,
+            });
         }
+    }
+    for LeftOut {
+        data: name,
+        experiments,
+    } in &left_out
+    {
+        let path = data.join(name);
+        eprintln!(
+            "flapsam: {experiments} experiments are left out: there is no {}; 'flapsam data list' says how to get {name}",
+            path.display()
+        );
     }
     match there.is_empty() {
         true => Err(Error::Message(format!(
             "no data set of the suite is in {}; fetch one, for example with 'flapsam data fetch fed-kits19'",
             data.display()
         ))),
-        false => Ok(there),
+        false => Ok((there, left_out)),
     }
 }
 
 /// Runs every experiment small: it must come to an end, whatever its figures.
-fn rehearse(planned: &[Planned], args: &Args, device: &OpenDevice) -> Result<Outcome> {
+fn rehearse(planned: &[Planned], left_out: &[LeftOut], args: &Args, device: &OpenDevice) -> Result<Outcome> {
     let mut failed = Vec::new();
     for planned in planned {
         let experiment = &planned.experiment;
         let manifest = ready(&experiment.manifest(&args.data), &args.data)?;
-        let small = experiment.rehearsal(&manifest);
+        let small = experiment.rehearsal(&manifest)?;
         let out = args.out.join("dry-run").join(&planned.name);
         let start = Instant::now();
         let end = run_experiment(&small, small.seeds[0], &args.data, device, &out, Start::Anew);
@@ -194,12 +231,16 @@ fn rehearse(planned: &[Planned], args: &Args, device: &OpenDevice) -> Result<Out
         failed.extend(why.map(|why| (planned.name.clone(), why)));
     }
     match args.json {
-        true => print_json(&json!({"device": device.name, "experiments": planned.len(), "failed": failed}))?,
+        true => {
+            let (device, experiments) = (&device.name, planned.len());
+            print_json(&json!({"device": device, "experiments": experiments, "failed": failed, "left_out": left_out}))?;
+        }
         false => println!(
-            "\n{} of {} experiments ran through on {}",
+            "\n{} of {} experiments ran through on {}{}",
             planned.len() - failed.len(),
             planned.len(),
-            device.name
+            device.name,
+            without(left_out)
         ),
     }
     Ok(match failed.is_empty() {
@@ -211,9 +252,9 @@ fn rehearse(planned: &[Planned], args: &Args, device: &OpenDevice) -> Result<Out
 /// Experiments beside the suite's FLAP-SAM, where it has one.
 fn summaries(records: &[(String, Vec<Record>)]) -> Vec<Summary> {
     let flap_sam = |name: &str| {
-        let suite = name.split('/').next().unwrap_or_default();
+        let suite = name.split('/').next();
         let of_suite = |(other, _): &&(String, Vec<Record>)| {
-            other.starts_with(suite) && other.ends_with("/flap_sam") && !other.contains("/alone/")
+            other.split('/').next() == suite && other.ends_with("/flap_sam") && !other.contains("/alone/")
         };
         let found = records.iter().find(of_suite).filter(|(other, _)| other != name);
         found.and_then(|(_, runs)| runs.first())
@@ -330,7 +371,9 @@ fn experiment_section(planned: &Planned, args: &Args, device: &OpenDevice) -> Re
         runs.push((record, provenance));
     }
     let got = figures_of_seeds(&runs);
-    write(&out.with_extension("figures"), to_text(&got).as_bytes())?;
+    // Not by `with_extension`, which would cut a name with a dot in it.
+    let beside = PathBuf::from(format!("{}.figures", out.display()));
+    write(&beside, to_text(&got).as_bytes())?;
     let snapshot = experiment.path.with_extension("snap");
     let rows = match snapshot.exists() {
         true => compare(&read_snapshot(&snapshot)?, &got),
@@ -365,10 +408,22 @@ fn print_report(report: &Report) {
         .flat_map(|section| &section.rows)
         .filter(|row| !row.passed)
         .count();
+    let without = without(&report.left_out);
     match report.passed {
-        true => println!("\nverified on {}: every figure holds", report.device),
-        false => println!("\nnot verified on {}: {failed} figures do not hold", report.device),
+        true => println!("\nverified on {}: every figure holds{without}", report.device),
+        false => println!(
+            "\nnot verified on {}: {failed} figures do not hold{without}",
+            report.device
+        ),
     }
+}
+
+/// What a verdict does not cover.
+fn without(left_out: &[LeftOut]) -> String {
+    let sets = left_out
+        .iter()
+        .map(|left_out| format!("; without {} (not there)", left_out.data));
+    sets.collect()
 }
 
 fn print_summaries(summaries: &[Summary]) {

@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use flapsam_model::config::LoraInit;
@@ -166,6 +167,7 @@ impl Experiment {
     /// What makes no sense in it.
     fn mistake(&self) -> Option<String> {
         let positive = [
+            ("image_size", self.image_size),
             ("rounds", self.rounds),
             ("seeds", self.seeds.len()),
             ("num_lora", self.num_lora),
@@ -175,12 +177,34 @@ impl Experiment {
             ("schedule.max_iterations", self.schedule.max_iterations.unwrap_or(1)),
             ("schedule.max_epochs", self.schedule.max_epochs.unwrap_or(1)),
             ("dice_every", self.dice_every.unwrap_or(1)),
+            (
+                "cases_per_site",
+                self.cases_per_site.map_or(1, |[train, test]| train.min(test)),
+            ),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Some(format!("'{key}' must be at least 1"));
         }
         if self.method.uses_lora() && self.rank == 0 {
             return Some("'rank' must be at least 1 for a method with LoRA".into());
+        }
+        if let Some(seed) = self.seeds.iter().enumerate().find_map(|(place, seed)| {
+            let earlier = &self.seeds[..place];
+            earlier.contains(seed).then_some(seed)
+        }) {
+            return Some(format!("'seeds' has {seed} twice"));
+        }
+        if let Some(key) = self.without_effect() {
+            let setting = match self.setting {
+                Setting::Alone => "alone",
+                _ => "pooled",
+            };
+            return Some(format!(
+                "'{key}' has no effect with setting = \"{setting}\", where nothing travels; remove it"
+            ));
+        }
+        if let Some(why) = self.server_adam.as_ref().and_then(ServerAdam::mistake) {
+            return Some(why);
         }
         if self.precision != Precision::F32 && self.participation < 1.0 {
             let why = "below 32 bits only differences travel, and who sits out a round misses them; remove 'precision' or \
@@ -221,13 +245,43 @@ impl Experiment {
         None
     }
 
+    /// An option of federations that is set where there is none.
+    fn without_effect(&self) -> Option<&'static str> {
+        let set = [
+            ("participation", self.participation != 1.0),
+            ("aggregation", self.aggregation != Aggregation::default()),
+            ("precision", self.precision != Precision::default()),
+            ("server_adam", self.server_adam.is_some()),
+            ("local.proximal", self.local.proximal != 0.0),
+        ];
+        let set = set.iter().find(|(_, set)| *set).map(|(key, _)| *key);
+        set.filter(|_| self.setting != Setting::Federated)
+    }
+
     /// The settings that decide the figures, as text: without the title, the device, and where files lie.
     pub fn deciding_settings(&self) -> String {
-        let mut settings: toml::Table = toml::from_str(&self.resolved).unwrap_or_default();
+        self.deciding().to_string()
+    }
+
+    fn deciding(&self) -> toml::Table {
+        // Of the settings as they were understood: a default says the same whether it is written down or not.
+        let mut settings = toml::Table::try_from(self).unwrap_or_default();
         for key in ["title", "data", "base", "device", "seeds", "save_predictions"] {
             settings.remove(key);
         }
-        settings.to_string()
+        settings
+    }
+
+    /// The keys of settings that decide the figures and are not the same in another experiment.
+    pub fn differences(&self, other: &Experiment) -> Vec<String> {
+        let [own, other] = [self, other].map(|experiment| {
+            let mut flat = BTreeMap::new();
+            flatten("", experiment.deciding(), &mut flat);
+            flat
+        });
+        let keys: BTreeSet<&String> = own.keys().chain(other.keys()).collect();
+        let differ = keys.into_iter().filter(|key| own.get(*key) != other.get(*key));
+        differ.cloned().collect()
     }
 
     /// The file's name without its ending: what the experiment is called.
@@ -249,6 +303,19 @@ impl Experiment {
         match path.strip_prefix(DATA) {
             Ok(within) => data.join(within),
             Err(_) => self.path.parent().unwrap_or(Path::new("")).join(path),
+        }
+    }
+}
+
+/// A table's values by their whole keys, such as `local.augment`.
+fn flatten(above: &str, table: toml::Table, flat: &mut BTreeMap<String, toml::Value>) {
+    for (key, value) in table {
+        let key = format!("{above}{key}");
+        match value {
+            toml::Value::Table(table) => flatten(&format!("{key}."), table, flat),
+            value => {
+                flat.insert(key, value);
+            }
         }
     }
 }
@@ -373,6 +440,9 @@ lr_exp = 2
             experiment.base_checkpoint(Path::new("/sets")),
             Path::new("/sets/base.pth")
         );
+        // A default says the same whether it is written or not; another value is named.
+        let same = read("extends = \"../common.toml\"\ntitle = \"two\"\nrounds = 3\nnum_lora = 1\n").unwrap();
+        assert_eq!(same.differences(&experiment), ["schedule.base_lr"]);
         // The settings as one text say the same.
         assert_eq!(toml::from_str::<Experiment>(&experiment.resolved).unwrap().rounds, 3);
     }
@@ -388,6 +458,10 @@ lr_exp = 2
         assert!(refused("aggregation = \"stacked\"\nmethod = \"lora_decoder_ft\"\n").contains("flap_sam"));
         assert!(refused("[local]\nproximal = -1.0\n").contains("local.proximal"));
         assert!(refused("num_lora = 0\n").contains("at least 1"));
+        assert!(refused("cases_per_site = [2, 0]\n").contains("cases_per_site"));
+        assert!(refused("seeds = [3, 1, 3]\n").contains("3 twice"));
+        assert!(refused("setting = \"alone\"\nprecision = \"int8\"\n").contains("'precision' has no effect"));
+        assert!(refused("aggregation = \"mean_of_factors\"\n[server_adam]\nrate = 0.1\ntau = 0.0\n").contains("tau"));
         assert!(refused("[schedule]\nmax_epochs = 3\n").contains("max_iterations"));
         assert!(
             read("extends = \"one.toml\"\n")

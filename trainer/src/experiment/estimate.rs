@@ -13,8 +13,9 @@ use super::runner::{chosen_cases, network};
 use crate::data::batches::stacks::Batch;
 use crate::data::manifest::Manifest;
 use crate::device::OpenDevice;
-use crate::error::Result;
-use crate::files::system_bytes;
+use crate::error::{Error, Result};
+use crate::federation::participants;
+use crate::files::{forget_peak_memory, peak_memory};
 use crate::training::{AdamW, Learner};
 
 /// What all of an experiment's runs will take.
@@ -83,15 +84,19 @@ impl Pace {
         judge()?;
         let judging_seconds = judge()?;
 
+        drop(timed);
         let mut measured = learner(&OpenDevice::cpu());
-        measured.step(&noise(1, side, classes))?;
-        let before = peak();
-        measured.step(&noise(MEASURED_STACKS, side, classes))?;
-        let more = |before: u64, after: u64| (after - before) / (MEASURED_STACKS as u64 - 1);
+        let mut memory_of = |stacks: usize| -> Result<Option<u64>> {
+            let counts = forget_peak_memory();
+            measured.step(&noise(stacks, side, classes))?;
+            Ok(peak_memory().filter(|_| counts))
+        };
+        let [one, some] = [memory_of(1)?, memory_of(MEASURED_STACKS)?];
+        let more = |(one, some): (u64, u64)| some.saturating_sub(one) / (MEASURED_STACKS as u64 - 1);
         Ok(Self {
             training_seconds,
             judging_seconds,
-            stack_bytes: before.zip(peak()).map(|(before, after)| more(before, after)),
+            stack_bytes: one.zip(some).map(more),
             parameters: [
                 layout.values().map(|spec| spec.count() as u64).sum(),
                 trained.iter().map(|key| layout[key].count() as u64).sum(),
@@ -102,11 +107,6 @@ impl Pace {
 
 /// Stacks in the step whose memory is measured.
 const MEASURED_STACKS: usize = 3;
-
-/// The most memory that the program held at any time, bytes.
-fn peak() -> Option<u64> {
-    system_bytes("/proc/self/status", "VmHWM")
-}
 
 /// A batch of noise with a label in every class.
 fn noise(stacks: usize, side: usize, classes: usize) -> Batch {
@@ -142,8 +142,13 @@ pub fn estimate(experiment: &Experiment, manifest: &Manifest, pace: &Pace, devic
         .map_or(0, |every| rounds.saturating_sub(1) / every as u64);
     let judgements = 1 + models * (1 + between);
     let slices: usize = test.iter().map(|case| case.slices).sum();
-    let taking_part = experiment.participation;
-    let stacks = (epoch as f64 * taking_part) as u64 * rounds * seeds;
+    let clients = match experiment.setting {
+        Setting::Federated => sites.len(),
+        Setting::Alone | Setting::Pooled => 1,
+    };
+    // Clients are drawn evenly, so on average their share of the stacks is theirs of the clients.
+    let taking_part = participants(experiment.participation, clients);
+    let stacks = epoch as u64 * rounds * seeds * taking_part as u64 / clients.max(1) as u64;
     let judged_slices = slices as u64 * windows * judgements * seeds;
 
     let side_by_side = match device.is_cpu() {
@@ -164,8 +169,11 @@ pub fn estimate(experiment: &Experiment, manifest: &Manifest, pace: &Pace, devic
 
 impl Experiment {
     /// The experiment at about a hundredth of its size, through all its parts: one case of each site for training and
-    /// one for judging, one round, and of each case hardly more stacks than of the shortest one.
-    pub fn rehearsal(&self, manifest: &Manifest) -> Self {
+    /// one for judging, two rounds at most, and of each case hardly more stacks than of the shortest one.
+    ///
+    /// # Errors
+    /// The settings cannot be written as text.
+    pub fn rehearsal(&self, manifest: &Manifest) -> Result<Self> {
         let mut small = self.clone();
         small.cases_per_site = Some([1, 1]);
         let shortest = chosen_cases(manifest, small.cases_per_site)
@@ -175,8 +183,10 @@ impl Experiment {
             .min();
         small.local.stack_stride = shortest.unwrap_or(1).max(self.local.stack_stride).max(1);
         small.local.batch_stacks = 1;
-        small.rounds = 1;
+        small.rounds = self.rounds.min(2);
+        small.dice_every = self.dice_every.map(|_| 1);
         small.seeds.truncate(1);
-        small
+        small.resolved = toml::to_string(&small).map_err(|why| Error::invalid(&self.path, why))?;
+        Ok(small)
     }
 }

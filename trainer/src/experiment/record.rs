@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::config::{Setting, surface_tolerance};
 use super::evaluation::CaseScores;
 use crate::federation::{Epoch, RoundRecord};
-use crate::files::system_bytes;
+use crate::files::peak_memory;
 
 /// What a run leaves behind, as `metrics.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -142,7 +142,7 @@ impl TrainingTime {
             } else {
                 0.0
             },
-            peak_memory_bytes: system_bytes("/proc/self/status", "VmHWM"),
+            peak_memory_bytes: peak_memory(),
         }
     }
 }

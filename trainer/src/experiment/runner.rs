@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flapsam_model::adapter::{Adapter, AdapterMetadata};
 use flapsam_model::checkpoint::{adapt, sha256};
 use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::parameters::{Parameters, StateDict};
 use flapsam_model::sam::Sam;
+use serde::Deserialize;
 
 use super::config::{Experiment, Setting};
 use super::evaluation::{CaseScores, Examination, MeanScores, mean_dice};
@@ -21,7 +22,8 @@ use crate::federation::{
     Aggregation, Checkpoint, Checkpoints, Client, Federation, Folding, Member, RoundRecord, Rules,
 };
 use crate::files::{
-    create_folder, read_json, read_state_dict, remove_half_written, remove_if_there, write, write_json,
+    create_folder, files_in, read_json, read_state_dict, remove_folder_if_there, remove_half_written, remove_if_there,
+    write, write_json,
 };
 use crate::progress::Progress;
 use crate::training::{AdamW, Learner};
@@ -51,21 +53,25 @@ pub fn run(
     if finished && start == Start::Keep && run.made(out) {
         return read_json(&out.join(RECORD));
     }
+    if start == Start::GoOn {
+        run.is_of_the_same_settings(out)?;
+    }
     if finished || start == Start::Anew {
         checkpoints.clear()?;
-        remove_if_there(&out.join(RECORD))?;
     }
-    write(&out.join("config.toml"), experiment.resolved.as_bytes())?;
-    let (federation, done) = run.train(&checkpoints)?;
+    clear_results(out)?;
+    write(&out.join(CONFIG), experiment.resolved.as_bytes())?;
+    let (federation, done) = run.train(&checkpoints, started)?;
 
     let models = run.models(&federation);
-    let masks = out.join("predictions");
+    let masks = out.join(MASKS);
     let keep = experiment.save_predictions && (models.len() == 1 || run.personal());
     let evaluations = run.judge(&models, keep.then_some(&masks), Some(experiment.surface_tolerance_mm))?;
     let adapters = run.save_adapters(&models, out)?;
     let trained = federation.members[0].client.trained();
     let trained_parameters = trained.values().map(|array| array.values.len()).sum();
     let time = TrainingTime::after(done.seconds);
+    let earlier = Duration::from_secs_f64(done.earlier_seconds);
     let ledger = done.entries;
     let rounds = Training {
         untrained_dice: done.untrained_dice,
@@ -78,7 +84,7 @@ pub fn run(
     }
     write(&out.join("ledger.csv"), &table(&ledger)?)?;
     write_json(&out.join("provenance.json"), &run.provenance(device))?;
-    write_json(&out.join("timing.json"), &time.finish(started.elapsed()))?;
+    write_json(&out.join("timing.json"), &time.finish(earlier + started.elapsed()))?;
     write_json(&out.join(RECORD), &record)?;
     Ok(record)
 }
@@ -88,14 +94,40 @@ pub fn run(
 pub enum Start {
     /// Nothing of it counts.
     Anew,
-    /// One that was cut off goes on after its last whole round, to the same results; a finished one is made again.
+    /// One that was cut off goes on after its last whole round, to the same results; a finished one is made again. One
+    /// of other settings or data is an error: its results would be lost.
     GoOn,
-    /// The same, and a finished one of the same settings, data, base, device and program stays as it is.
+    /// One that was cut off goes on; a finished one of the same settings, data, base, device and program stays as it is.
     Keep,
 }
 
 /// The file that says that a run is done, and what it came to.
 const RECORD: &str = "metrics.json";
+/// The settings that it was made with.
+const CONFIG: &str = "config.toml";
+/// The predicted masks.
+const MASKS: &str = "predictions";
+
+/// Removes what an earlier run left in its folder, so that nothing of it stays beside the new results: the record first,
+/// since with it the run counts as done.
+fn clear_results(out: &Path) -> Result<()> {
+    for name in [RECORD, "provenance.json", "timing.json", "ledger.csv"] {
+        remove_if_there(&out.join(name))?;
+    }
+    for path in files_in(out)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("adapter") && name.ends_with(".safetensors") {
+            remove_if_there(&path)?;
+        }
+    }
+    remove_folder_if_there(&out.join(MASKS))
+}
+
+/// What tells runs on different data apart.
+#[derive(Deserialize)]
+struct RunOf {
+    data: String,
+}
 
 /// What training leaves for the record.
 struct Training {
@@ -263,7 +295,7 @@ impl Run {
     }
 
     /// All rounds, from the newest checkpoint on; each one ends in another.
-    fn train(&self, checkpoints: &Checkpoints) -> Result<(Federation, Checkpoint)> {
+    fn train(&self, checkpoints: &Checkpoints, started: Instant) -> Result<(Federation, Checkpoint)> {
         let mut federation = self.federation()?;
         let mut done = match checkpoints.restore(&self.fingerprint(), &mut federation)? {
             Some(done) => {
@@ -281,6 +313,7 @@ impl Run {
             },
         };
         let first = done.rounds.len() + 1;
+        let earlier = done.earlier_seconds;
         let progress = Progress::new(federation.members.len() * (self.experiment.rounds + 1 - first));
         let mut time = TrainingTime::after(done.seconds);
         for round in first..=self.experiment.rounds {
@@ -296,8 +329,10 @@ impl Run {
             done.rounds.push(came.record);
             done.entries.extend(came.entries);
             done.seconds = time.seconds();
+            done.earlier_seconds = earlier + started.elapsed().as_secs_f64();
             checkpoints.save(&done, &federation)?;
         }
+        done.earlier_seconds = earlier;
         Ok((federation, done))
     }
 
@@ -485,15 +520,43 @@ impl Run {
         provenance.is_ok_and(|provenance| provenance.fingerprint == self.fingerprint())
     }
 
-    /// sha256 of all that decides the run's figures.
+    /// Refuses a folder that holds a run of something else.
+    fn is_of_the_same_settings(&self, out: &Path) -> Result<()> {
+        let config = out.join(CONFIG);
+        if !config.exists() {
+            return Ok(());
+        }
+        let mut different = match Experiment::read(&config) {
+            Ok(other) => self.experiment.differences(&other),
+            Err(why) => vec![why.to_string()],
+        };
+        let data = read_json::<RunOf>(&out.join(RECORD)).map(|run| run.data);
+        different.extend(
+            data.is_ok_and(|data| data != self.manifest.about.name)
+                .then(|| "data".to_owned()),
+        );
+        match different.is_empty() {
+            true => Ok(()),
+            false => Err(Error::invalid(
+                &config,
+                format!(
+                    "the folder holds a run with other settings ({}); pass another folder with --out, or --replace it",
+                    different.join(", ")
+                ),
+            )),
+        }
+    }
+
+    /// sha256 of all that decides what the run leaves behind.
     fn fingerprint(&self) -> String {
         let parts = [
-            env!("CARGO_PKG_VERSION"),
-            option_env!("FLAPSAM_COMMIT").unwrap_or_default(),
+            env!("FLAPSAM_SOURCES"),
             &self.device.name,
             &self.manifest.sha256,
+            &self.manifest.classes.join(","),
             &self.base_sha256,
             &self.seed.to_string(),
+            &self.experiment.save_predictions.to_string(),
             &self.experiment.deciding_settings(),
         ];
         sha256(parts.join("\n").as_bytes())

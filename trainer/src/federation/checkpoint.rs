@@ -10,7 +10,7 @@ use super::ledger::Entry;
 use super::wire::Link;
 use super::{Federation, RoundRecord};
 use crate::error::{Error, Result};
-use crate::files::{create_folder, read, write};
+use crate::files::{create_folder, files_in, read, write};
 
 const METADATA_KEY: &str = "flapsam_checkpoint";
 /// How many of the last checkpoints stay: should the newest be damaged, there is the one before.
@@ -31,6 +31,8 @@ pub struct Checkpoint {
     pub steps: Vec<usize>,
     /// Seconds of the clients' epochs so far, and of their waiting for data.
     pub seconds: [f64; 2],
+    /// Seconds of the run so far, in all its starts.
+    pub earlier_seconds: f64,
 }
 
 /// The folder of a run's checkpoints, one file a round: `round-00003.safetensors`.
@@ -102,13 +104,8 @@ impl Checkpoints {
         Ok(None)
     }
 
-    fn files(&self) -> Result<Vec<PathBuf>> {
-        let entries = fs::read_dir(&self.folder).map_err(Error::file("read the folder", &self.folder))?;
-        Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
-    }
-
     fn newest_first(&self) -> Result<Vec<PathBuf>> {
-        let mut files = self.files()?;
+        let mut files = files_in(&self.folder)?;
         files.retain(|path| round_of(path).is_some());
         files.sort_by_key(|path| std::cmp::Reverse(round_of(path)));
         Ok(files)

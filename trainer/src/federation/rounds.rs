@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::{Direction, Entry, Traffic, entries};
 use super::server::{is_factor, is_second_factor, lora_error, norm};
-use super::wire::{Link, Precision};
+use super::wire::{Link, Precision, encode};
 use super::{Aggregation, Client, Epoch, LocalTraining, Server, ServerAdam};
 use crate::error::Result;
 use crate::progress::Progress;
@@ -170,7 +170,7 @@ impl Federation {
         let (precision, aggregation) = (self.rules.precision, self.rules.aggregation);
         // A pair that the server turns has no coordinates in common with the one before.
         let lasting = |key: &str| aggregation == Aggregation::MeanOfFactors || !is_factor(key);
-        let mut ledger = Vec::new();
+        let mut ledger = self.catching_up(round, &chosen);
         let mut updates = Vec::with_capacity(chosen.len());
         for &place in &chosen {
             let member = &mut self.members[place];
@@ -185,7 +185,7 @@ impl Federation {
         let global = self.server.combine(&updates, &weights, aggregation, adam).clone();
         let (global_norm, lora_error) = (norm(&global), lora_error(&updates, &weights, &global));
         for (place, member) in self.members.iter_mut().enumerate() {
-            // Those that sat out get the state when they take part next; the messages are the same.
+            // Those that sit out fetch it when they take part next: see `catching_up`.
             let (message, received) = member.link.down(&global, lasting);
             if chosen.contains(&place) {
                 let site = &member.client.site;
@@ -220,9 +220,31 @@ impl Federation {
         Ok(())
     }
 
-    /// The federation's model: what the server sent last, its stacked pairs of all rounds as one.
+    /// What those clients of a round download before it that sat out the round before: the state that the others have.
+    fn catching_up(&self, round: usize, chosen: &[usize]) -> Vec<Entry> {
+        let before = match round {
+            // The initial state is known to all by its seed.
+            1 => (0..self.members.len()).collect(),
+            _ => self.participants(round - 1),
+        };
+        let precision = self.rules.precision;
+        let message = encode(&self.server.state, precision);
+        let late = chosen.iter().filter(|place| !before.contains(place));
+        late.flat_map(|&place| {
+            let site = &self.members[place].client.site;
+            entries(round, site, Direction::Down, &message, precision)
+        })
+        .collect()
+    }
+
+    /// The federation's model: what the clients received last, its stacked pairs of all rounds as one. Below 32 bits that
+    /// is not quite what the server has.
     pub fn model(&self) -> StateDict {
         let mut model = self.server.state.clone();
+        if let Some(member) = self.members.first() {
+            let (held, _) = member.link.parts();
+            model.extend(held.clone());
+        }
         model.extend(self.server.folded.clone());
         model
     }
@@ -235,10 +257,10 @@ impl Federation {
     /// The clients that take part in a round, drawn by the seed; all of them unless the rules say otherwise.
     fn participants(&self, round: usize) -> Vec<usize> {
         let clients = self.members.len();
-        let wanted = (self.rules.participation * clients as f64).ceil() as usize;
+        let wanted = participants(self.rules.participation, clients);
         let mut all: Vec<usize> = (0..clients).collect();
         Random::new(self.rules.seed, &format!("participants/round {round}")).shuffle(&mut all);
-        all.truncate(wanted.max(1));
+        all.truncate(wanted);
         all.sort_unstable();
         all
     }
@@ -281,6 +303,11 @@ impl Federation {
             epochs: epochs.into_values().collect(),
         }
     }
+}
+
+/// How many clients take part in a round: a share of them, rounded up.
+pub fn participants(share: f64, clients: usize) -> usize {
+    ((share * clients as f64).ceil() as usize).clamp(1, clients.max(1))
 }
 
 /// What of a client's parameters travels.

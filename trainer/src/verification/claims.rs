@@ -8,14 +8,11 @@ use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::method::Method;
 use flapsam_model::parameters::Layout;
 use flapsam_model::sam::Sam;
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::golden::{Figure, Figures};
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Provenance, Setting};
-use crate::federation::Aggregation;
-use crate::federation::wire::Precision;
 use crate::files::{read, read_json};
 
 /// The data of a claim that numbers of parameters alone decide.
@@ -45,10 +42,12 @@ pub struct Network {
     pub model: String,
     /// Side of the training image, pixels.
     pub image_size: usize,
-    /// Foreground classes, where parameters are counted; a run has those of its data.
+    /// Foreground classes.
     pub classes: usize,
     /// Rank of the LoRA pairs.
     pub rank: usize,
+    /// sha256 of the base checkpoint.
+    pub base_sha256: String,
 }
 
 /// One claim and the rule that judges it.
@@ -67,7 +66,8 @@ pub struct Claim {
     pub measure: Measure,
     /// What the paper says that it is.
     pub paper: Paper,
-    /// How far the computed value may lie from the paper's, in the measure's own unit.
+    /// How far the computed value may lie from the paper's, in the measure's own unit; 0 where that is only a direction.
+    #[serde(default)]
     pub within: f64,
 }
 
@@ -209,7 +209,7 @@ impl Claim {
                 (ours - paper).abs() <= self.within,
                 (ours - neutral) * (paper - neutral) > 0.0,
             ),
-            Paper::Sign(Sign::Above) => (ours > neutral, ours >= neutral - self.within),
+            Paper::Sign(Sign::Above) => (ours > neutral, false),
         };
         match (near, same_direction) {
             (true, _) => Verdict::Reproduced,
@@ -258,14 +258,14 @@ impl Claims {
     /// Judges every claim. Those on data sets need runs.
     ///
     /// # Errors
-    /// The paper's network is none, or an experiment file beside the claims cannot be read.
+    /// The paper's network is none.
     pub fn judge(&self, runs: &Runs) -> Result<Vec<Judged>> {
-        let layout = self.layout(self.network.classes)?;
+        let layout = self.layout()?;
         let judge = |claim: &Claim| match self.means(claim.measure, &layout) {
-            Means::Counted(ours) => Ok(claim.judged(ours)),
+            Means::Counted(ours) => claim.judged(ours),
             Means::Runs(wanted) => self.judge_by_runs(claim, wanted, runs),
         };
-        self.claims.iter().map(judge).collect()
+        Ok(self.claims.iter().map(judge).collect())
     }
 
     /// What numbers of parameters decide, as golden figures: the value, and the verdict.
@@ -273,7 +273,7 @@ impl Claims {
     /// # Errors
     /// The paper's network is none.
     pub fn figures(&self) -> Result<Figures> {
-        let layout = self.layout(self.network.classes)?;
+        let layout = self.layout()?;
         let counted = self
             .claims
             .iter()
@@ -291,15 +291,15 @@ impl Claims {
         Ok(figures.collect())
     }
 
-    /// The paper's network with so many foreground classes.
-    fn layout(&self, classes: usize) -> Result<Layout> {
+    /// The paper's network.
+    fn layout(&self) -> Result<Layout> {
         let network = &self.network;
         let Some(sam) = SamConfig::named(&network.model) else {
             let known = SamConfig::NAMES.join(", ");
             let why = format!("there is no model '{}'; choose one of {known}", network.model);
             return Err(Error::invalid(&self.path, why));
         };
-        let adapter = AdapterConfig::lora(classes, network.rank);
+        let adapter = AdapterConfig::lora(network.classes, network.rank);
         let layout = Sam::layout(&sam.with_image_size(network.image_size), Some(&adapter));
         layout.map_err(Error::content(&self.path))
     }
@@ -315,7 +315,7 @@ impl Claims {
         }
     }
 
-    fn judge_by_runs(&self, claim: &Claim, wanted: [(Method, Setting); 2], runs: &Runs) -> Result<Judged> {
+    fn judge_by_runs(&self, claim: &Claim, wanted: [(Method, Setting); 2], runs: &Runs) -> Judged {
         let states = runs.states(&claim.data);
         let dice = |state| wanted.map(|wanted| runs.dice(&claim.data, state, wanted));
         let complete: Vec<f64> = states
@@ -326,16 +326,14 @@ impl Claims {
             })
             .collect();
         let missing = match complete[..] {
-            [ours] => return Ok(claim.judged(ours)),
+            [ours] => return claim.judged(ours),
             [] => {
                 // Counted against the state of the data that has most of them.
                 let fullest = states.iter().max_by_key(|state| dice(state).iter().flatten().count());
                 let absent = wanted
                     .into_iter()
                     .filter(|&wanted| fullest.is_none_or(|state| runs.dice(&claim.data, state, wanted).is_none()));
-                absent
-                    .map(|wanted| self.missing(&claim.data, wanted))
-                    .collect::<Result<_>>()?
+                absent.map(|wanted| self.missing(&claim.data, wanted)).collect()
             }
             _ => vec![Missing {
                 runs: format!(
@@ -346,49 +344,39 @@ impl Claims {
                 remedy: "pass --runs with a folder that holds the runs of only one".into(),
             }],
         };
-        Ok(Judged {
+        Judged {
             claim: claim.clone(),
             ours: None,
             verdict: Verdict::NotRun,
             missing,
-        })
+        }
     }
 
-    /// A run that is missing, and how it is made: by the experiment file beside the claims that needs the least change.
-    fn missing(&self, data: &str, (method, setting): (Method, Setting)) -> Result<Missing> {
+    /// A run that is missing, and how it is made: by the experiment file beside the claims, into a folder of its own.
+    fn missing(&self, data: &str, wanted: (Method, Setting)) -> Missing {
+        let file = self.experiment(data, wanted);
+        let part = file.parent().and_then(Path::file_name).unwrap_or_default();
+        Missing {
+            runs: format!("{data}, {}, {}", wanted.0.name(), name_of(wanted.1)),
+            remedy: match file.exists() {
+                true => format!(
+                    "flapsam run {} --out runs/{data}/{}",
+                    file.display(),
+                    part.to_string_lossy()
+                ),
+                false => format!("write {} and 'flapsam run' it", file.display()),
+            },
+        }
+    }
+
+    /// The paper's experiment on a data set, in the suite beside the claims.
+    fn experiment(&self, data: &str, (method, setting): (Method, Setting)) -> PathBuf {
+        let part = match setting {
+            Setting::Alone => "alone",
+            Setting::Federated | Setting::Pooled => "methods",
+        };
         let folder = self.path.parent().unwrap_or(Path::new("")).join(data);
-        let experiments = files(&folder, "*/*.toml")?;
-        let experiments: Vec<Experiment> = experiments
-            .iter()
-            .map(|path| Experiment::read(path))
-            .collect::<Result<_>>()?;
-        let (method_name, setting_name) = (method.name(), name_of(setting));
-        let changes = |experiment: &Experiment| {
-            let method = (experiment.method != method).then(|| format!("method = \"{method_name}\""));
-            let setting = (experiment.setting != setting).then(|| format!("setting = \"{setting_name}\""));
-            [method, setting].into_iter().flatten().collect::<Vec<_>>()
-        };
-        let whole = |experiment: &&Experiment| {
-            experiment.cases_per_site.is_none() && experiment.rounds == self.rounds && departure(experiment).is_none()
-        };
-        let candidates = experiments
-            .iter()
-            .filter(whole)
-            .map(|experiment| (experiment, changes(experiment)));
-        let remedy = match candidates.min_by_key(|(_, changes)| changes.len()) {
-            None => "write an experiment file for it and 'flapsam run' it".into(),
-            Some((experiment, changes)) => {
-                let path = experiment.path.display();
-                match changes.is_empty() {
-                    true => format!("flapsam run {path}"),
-                    false => format!("'flapsam run' a copy of {path} with {}", changes.join(" and ")),
-                }
-            }
-        };
-        Ok(Missing {
-            runs: format!("{data}, {method_name}, {setting_name}"),
-            remedy,
-        })
+        folder.join(part).join(format!("{}.toml", method.name()))
     }
 }
 
@@ -420,7 +408,7 @@ pub struct NotCounted {
 struct Run {
     facts: Facts,
     state: State,
-    departure: Option<&'static str>,
+    experiment: Experiment,
 }
 
 /// sha256 of the data's table and of the base checkpoint: runs on different ones are not compared.
@@ -434,9 +422,6 @@ struct Facts {
     setting: Setting,
     seed: u64,
     partial: bool,
-    classes: Vec<String>,
-    trained_parameters: usize,
-    rounds: Vec<IgnoredAny>,
     dice: Vec<f64>,
 }
 
@@ -444,7 +429,7 @@ impl Runs {
     /// Finds every run below a folder and sorts out those that say nothing about the claims.
     ///
     /// # Errors
-    /// The folder cannot be read, or the claims' network is none.
+    /// The folder or one of the paper's experiment files cannot be read.
     pub fn find(folder: &Path, claims: &Claims) -> Result<Self> {
         std::fs::read_dir(folder).map_err(Error::file("read the folder", folder))?;
         let mut runs = Self::default();
@@ -470,7 +455,7 @@ impl Runs {
         let Run {
             facts,
             state,
-            departure,
+            experiment,
         } = run;
         if claims.claims.iter().all(|claim| claim.data != facts.data) {
             return Ok(Some(format!("no claim is about {}", facts.data)));
@@ -478,22 +463,21 @@ impl Runs {
         if facts.partial {
             return Ok(Some("it used only a part of the cases".into()));
         }
-        if let Some(departure) = departure {
-            return Ok(Some(format!("it {departure}, unlike the paper's")));
-        }
         if facts.dice.is_empty() {
             return Ok(Some("it has no Dice of any class".into()));
         }
-        let rounds = facts.rounds.len();
-        if rounds != claims.rounds {
-            return Ok(Some(format!("it has {rounds} rounds, not {}", claims.rounds)));
+        if state.1 != claims.network.base_sha256 {
+            return Ok(Some("it started from another base checkpoint than the paper's".into()));
         }
-        let layout = claims.layout(facts.classes.len().saturating_sub(1).max(1))?;
-        let (got, want) = (facts.trained_parameters, facts.method.count(&layout));
-        if got != want {
-            return Ok(Some(format!(
-                "it trained {got} parameters, the paper's network has {want}"
-            )));
+        let paper = claims.experiment(&facts.data, (facts.method, facts.setting));
+        if !paper.exists() {
+            return Ok(Some(format!("there is no {} to hold it against", paper.display())));
+        }
+        let mut different = experiment.differences(&Experiment::read(&paper)?);
+        different.retain(|key| !JUDGING.contains(&&**key));
+        if !different.is_empty() {
+            let (paper, keys) = (paper.display(), different.join(", "));
+            return Ok(Some(format!("it is not of the settings of {paper}: {keys}")));
         }
         let key = |facts: &Facts| (facts.data.clone(), facts.method, facts.setting, facts.seed);
         let mut counted = self.counted.iter();
@@ -519,36 +503,16 @@ impl Runs {
     }
 }
 
+/// Settings that say when and how Dice is looked at besides, which moves no Dice.
+const JUDGING: [&str; 2] = ["dice_every", "surface_tolerance_mm"];
+
 fn read_run(folder: &Path) -> Result<Run> {
     let provenance: Provenance = read_json(&folder.join("provenance.json"))?;
-    let experiment = Experiment::read(&folder.join("config.toml"))?;
     Ok(Run {
-        departure: departure(&experiment),
+        experiment: Experiment::read(&folder.join("config.toml"))?,
         facts: read_json(&folder.join("metrics.json"))?,
         state: (provenance.data_sha256, provenance.base_sha256),
     })
-}
-
-/// What an experiment does otherwise than the paper's, where numbers of parameters and of rounds do not show it.
-fn departure(experiment: &Experiment) -> Option<&'static str> {
-    let departures = [
-        (experiment.participation != 1.0, "lets clients sit out rounds"),
-        (
-            experiment.aggregation != Aggregation::default(),
-            "aggregates pairs in another way",
-        ),
-        (experiment.precision != Precision::default(), "sends fewer bits"),
-        (experiment.server_adam.is_some(), "has an optimizer at the server"),
-        (experiment.dora, "uses DoRA"),
-        (experiment.num_lora != 1, "mixes several LoRA pairs"),
-        (
-            experiment.local.proximal != 0.0,
-            "holds clients near the server's state",
-        ),
-        (experiment.local.stack_stride != 1, "trains on a part of the slices"),
-        (!experiment.local.augment, "trains without augmentation"),
-    ];
-    departures.iter().find(|(departs, _)| *departs).map(|(_, what)| *what)
 }
 
 /// The files below a folder that a pattern names, in order.
