@@ -9,7 +9,6 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use common::{flapsam, python, root};
-use flapsam::report::{ClaimRow, Report, Source, Verdict, page};
 use micro::{data, experiment, run};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -18,8 +17,8 @@ use tempfile::TempDir;
 /// A title that would be a script if it were not escaped.
 const TITLE: &str = "micro <script>alert(1)</script> & \\\"quotes\\\"";
 
-/// Four runs: FLAP-SAM with two seeds, judged after every round, its clients alone, and full fine-tuning. Made once;
-/// tests work on copies.
+/// Five runs: FLAP-SAM with two seeds, judged after every round, its clients alone, the same sent as 8-bit integers,
+/// and full fine-tuning. Made once; tests work on copies.
 fn runs() -> &'static Path {
     static RUNS: OnceLock<PathBuf> = OnceLock::new();
     RUNS.get_or_init(|| {
@@ -38,6 +37,9 @@ fn runs() -> &'static Path {
         make("full_ft", &|text| text.replace("flap_sam", "full_ft"));
         make("alone", &|text| {
             text.replace("rank = 4", "rank = 4\nsetting = \"alone\"")
+        });
+        make("int8", &|text| {
+            text.replace("rank = 4", "rank = 4\nprecision = \"int8\"")
         });
         runs
     })
@@ -78,9 +80,16 @@ fn json(path: &Path) -> Value {
     serde_json::from_str(&text(path)).unwrap()
 }
 
-/// The row of the page's first table that begins with this name, without tags.
-fn row(page: &str, name: &str) -> String {
-    let table = page.split("<table").nth(1).unwrap().split("</table>").next().unwrap();
+/// The row that begins with this name, of the table whose caption begins so; without tags.
+fn row(page: &str, caption: &str, name: &str) -> String {
+    let table = page
+        .split("<table")
+        .find(|table| table.contains(&format!("<strong>{caption}")));
+    let table = table
+        .unwrap_or_else(|| panic!("no table '{caption}'"))
+        .split("</table>")
+        .next()
+        .unwrap();
     let row = table.split("<tr").find(|row| row.contains(&format!(">{name}<")));
     let row = row.unwrap_or_else(|| panic!("no row '{name}' in {table}"));
     let words = row
@@ -88,6 +97,12 @@ fn row(page: &str, name: &str) -> String {
         .filter_map(|part| part.split_once('>'))
         .map(|(_, text)| text.trim());
     words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" | ")
+}
+
+/// A difference as the page writes it.
+fn signed(value: f64) -> String {
+    let text = format!("{value:+.3}").replace('-', "\u{2212}");
+    if text.ends_with("0.000") { "0.000".into() } else { text }
 }
 
 #[test]
@@ -105,6 +120,7 @@ fn the_table_holds_the_records_figures() {
     let metrics = |run: &str| json(&folder.path().join(run).join("metrics.json"));
     let (one, two) = (metrics("flap_sam/micro-1"), metrics("flap_sam/micro-2"));
     let (full, alone) = (metrics("full_ft/micro-1"), metrics("alone/micro-1"));
+    let int8 = metrics("int8/micro-1");
     let up = |metrics: &Value| {
         let rounds = metrics["rounds"].as_array().unwrap().iter();
         rounds
@@ -118,29 +134,57 @@ fn the_table_holds_the_records_figures() {
         .iter()
         .map(|experiment| experiment["name"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["Full fine-tuning", "FLAP-SAM", "FLAP-SAM, alone"]);
+    assert_eq!(
+        names,
+        ["Full fine-tuning", "FLAP-SAM", "FLAP-SAM, 8 bits", "FLAP-SAM, alone"]
+    );
     assert_eq!(experiments[1]["seeds"], serde_json::json!([1, 2]));
     assert_eq!(experiments[1]["fewer"]["times"].as_f64(), Some(times));
     assert_eq!(experiments[1]["curve"].as_array().unwrap().len(), 2);
 
-    let flap_sam = row(&page, "FLAP-SAM");
-    for class in 0..2 {
+    let flap_sam = row(&page, "Methods", "FLAP-SAM");
+    let eight_bits = row(&page, "Variants of FLAP-SAM", "FLAP-SAM, 8 bits");
+    let by_itself = row(&page, "Clients alone", "FLAP-SAM, alone");
+    for (class, name) in ["kidney", "tumour"].into_iter().enumerate() {
         let dice = |metrics: &Value| metrics["dice"][class].as_f64().unwrap();
         let mean = (dice(&one) + dice(&two)) / 2.0;
         // Of two values: their distance over the square root of two.
         let sd = (dice(&one) - dice(&two)).abs() / 2f64.sqrt();
-        let gain = format!("{:+.3}", mean - dice(&alone)).replace('-', "\u{2212}");
-        let expected = format!("{mean:.3} | ± {sd:.3} | {gain} vs alone");
+        let expected = format!("{mean:.3} | ± {sd:.3}");
         assert!(flap_sam.contains(&expected), "{expected}: {flap_sam}");
+        let expected = format!("{name} {}", signed(mean - dice(&alone)));
+        assert!(flap_sam.contains(&expected), "{expected}: {flap_sam}");
+        // A variant is compared with the run that has its seed.
+        let expected = format!("{name} {}", signed(dice(&int8) - dice(&one)));
+        assert!(eight_bits.contains(&expected), "{expected}: {eight_bits}");
         let expected = format!("{:.3}", dice(&full));
-        assert!(row(&page, "Full fine-tuning").contains(&expected), "{expected}");
+        assert!(
+            row(&page, "Methods", "Full fine-tuning").contains(&expected),
+            "{expected}"
+        );
+        let clients = alone["alone"].as_object().unwrap().values();
+        let clients = clients.map(|dice| dice[class].as_f64().unwrap());
+        let ends = [f64::min, f64::max].map(|end| clients.clone().reduce(end).unwrap());
+        let expected = format!("{:.3} | {:.3} to {:.3}", dice(&alone), ends[0], ends[1]);
+        assert!(by_itself.contains(&expected), "{expected}: {by_itself}");
     }
     assert!(flap_sam.contains(&format!("| {times:.1} |")), "{flap_sam}");
-    assert!(
-        row(&page, "FLAP-SAM, alone").contains("| 0\u{a0}B | – |"),
-        "{}",
-        row(&page, "FLAP-SAM, alone")
-    );
+    let error = int8["rounds"][1]["lora_error"].as_f64().unwrap();
+    let expected = if error < 0.001 {
+        "| &lt; 0.001".into()
+    } else {
+        format!("| {error:.3}")
+    };
+    assert!(eight_bits.ends_with(&expected), "{expected}: {eight_bits}");
+    // Surfaces: the means of the record, and how many of the six cases have a distance.
+    let surface = |class: usize| {
+        let distance = full["hausdorff_95_mm"][class].as_f64();
+        let distance = distance.map_or("–".into(), |distance| format!("{distance:.1}"));
+        let dice = full["surface_dice"][class].as_f64().unwrap();
+        format!("{dice:.3} | {distance} | {} of 6", full["hausdorff_95_cases"][class])
+    };
+    let expected = format!("Full fine-tuning | {} | {}", surface(0), surface(1));
+    assert_eq!(row(&page, "Surface scores", "Full fine-tuning"), expected);
     let parameters = one["trained_parameters"].as_u64().unwrap();
     assert!(
         flap_sam.replace(',', "").contains(&parameters.to_string()),
@@ -168,8 +212,8 @@ fn the_table_holds_the_records_figures() {
     assert!(page.contains("Only a part of the cases was used"));
     assert_eq!(
         page.matches("data:image/png;base64,").count(),
-        8,
-        "two experiments kept masks"
+        4,
+        "one experiment stands for all"
     );
     assert!(page.contains("Training loss over rounds") && page.contains("Dice over rounds"));
 }
@@ -325,34 +369,94 @@ fn what_cannot_be_reported_is_refused() {
 }
 
 #[test]
-fn claims_have_a_section_when_there_are_any() {
-    let source = Source {
-        manifests: root().join("data-manifests"),
-        data: data().to_owned(),
+fn claims_are_judged_by_the_runs_where_there_are_claims() {
+    let folder = copied("full_ft/micro-1");
+    let page = || text(&folder.path().join("report.html"));
+    report(folder.path(), data()).assert().success();
+    assert!(!page().contains("paper’s claims"));
+
+    let judged = |file: &Path| {
+        let mut command = report(folder.path(), data());
+        command.arg("--claims-file").arg(file).assert()
     };
-    let claim = |verdict: Verdict| ClaimRow {
-        id: "fewer <b>".into(),
-        statement: "sends less".into(),
-        paper: "48 times".into(),
-        ours: "13 times".into(),
-        verdict,
-    };
-    let runs = runs().join("full_ft");
-    let made = |claims: Vec<ClaimRow>| page(&Report::gather(&runs, &source, claims).unwrap());
-    assert!(!made(Vec::new()).contains("Claims"));
-    let with = made([Verdict::Holds, Verdict::Fails, Verdict::Untested].map(claim).into());
-    check_well_formed(&with);
-    for word in [
-        "<h2>Claims</h2>",
-        "fewer &lt;b&gt;",
-        "48 times",
-        "13 times",
-        "✓ holds",
-        "✗ does not hold",
-        "○ not tested",
+    judged(&root().join("golden/claims.toml")).success();
+    let page = page();
+    check_well_formed(&page);
+    for words in [
+        "The paper’s claims</h2>",
+        "✓ reproduced",
+        "≈ differs",
+        "○ not run",
+        "<strong>By numbers of parameters. </strong>",
+        "<strong>On fed-kits19. </strong>",
+        // Of the phantom, and says so.
+        "1 run: no claim is about phantom.",
     ] {
-        assert!(with.contains(word), "{word}");
+        assert!(page.contains(words), "{words}");
     }
+    assert!(row(&page, "By numbers", "C1").ends_with("48 times | 49.03 times | ✓ reproduced"));
+
+    let refused = judged(Path::new("no/claims.toml")).code(2);
+    assert!(String::from_utf8_lossy(&refused.get_output().stderr).contains("no/claims.toml"));
+}
+
+/// What a run does otherwise than its method is told from its settings.
+#[test]
+fn variants_have_telling_names() {
+    let folder = copied("");
+    let variants = [
+        ("a", "setting = \"pooled\"", "FLAP-SAM, pooled"),
+        ("b", "dora = true", "FLAP-SAM, DoRA"),
+        ("c", "num_lora = 2", "FLAP-SAM, two LoRAs"),
+        (
+            "d",
+            "num_lora = 2\nparticipation = 0.3",
+            "FLAP-SAM, two LoRAs, 30 % of the clients",
+        ),
+        ("e", "aggregation = \"mean_of_factors\"", "FLAP-SAM, mean of factors"),
+        ("f", "aggregation = \"stacked\"", "FLAP-SAM, stacked"),
+        (
+            "g",
+            "aggregation = \"mean_of_factors\"\nserver_adam = { rate = 0.01 }",
+            "FLAP-SAM, FedAdam",
+        ),
+        ("h", "proximal = 0.1", "FLAP-SAM, FedProx"),
+        ("i", "participation = 0.5", "FLAP-SAM, half the clients"),
+        ("j", "precision = \"f16\"", "FLAP-SAM, 16 bits"),
+    ];
+    let one = folder.path().join("flap_sam/micro-1");
+    for (name, setting, _) in variants {
+        let variant = folder.path().join(name);
+        copy(&one, &variant);
+        let config = variant.join("config.toml");
+        let place = if setting.starts_with("proximal") {
+            "batch_stacks = 2"
+        } else {
+            "rank = 4"
+        };
+        fs::write(&config, text(&config).replace(place, &format!("{place}\n{setting}"))).unwrap();
+        if setting.starts_with("setting") {
+            let metrics = variant.join("metrics.json");
+            let pooled = text(&metrics).replace("\"federated\"", "\"pooled\"");
+            fs::write(&metrics, pooled).unwrap();
+        }
+    }
+    report(folder.path(), data()).assert().success();
+    let page = text(&folder.path().join("report.html"));
+    let places = variants.map(|(_, _, name)| {
+        row(&page, "Variants of FLAP-SAM", name);
+        page.find(&format!(">{name}<")).unwrap()
+    });
+    assert!(places.is_sorted(), "{places:?}");
+    // The plots show methods.
+    let plots = page
+        .split("class=\"plot\"")
+        .nth(1)
+        .unwrap()
+        .split("</svg>")
+        .next()
+        .unwrap();
+    assert!(!plots.contains("DoRA") && plots.contains("FLAP-SAM"));
 }
 
 /// The files that a description lists, with their checksums, are those of the folder.

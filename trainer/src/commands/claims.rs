@@ -13,8 +13,10 @@ const RUNS: &str = "runs";
 /// Claims and their verdicts.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    claims: Vec<Judged>,
-    not_counted: Vec<NotCounted>,
+    /// One for each claim.
+    pub claims: Vec<Judged>,
+    /// The runs that no claim is judged by.
+    pub not_counted: Vec<NotCounted>,
 }
 
 /// Judges the claims in a file by the runs below a folder, and prints the verdicts. A claim that is not reproduced is a

@@ -1,8 +1,8 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Outcome, print_json};
+use super::{Outcome, claims, print_json};
 use crate::error::Result;
 use crate::files::write;
 use crate::report::{Experiment, Report, Source, page, write_crate};
@@ -20,10 +20,16 @@ pub struct Args {
     /// Folder of manifests, for the same.
     #[arg(long, default_value = "data-manifests")]
     manifests: PathBuf,
+    /// The paper's claims, to be judged by these runs [default: golden/claims.toml, where it is there].
+    #[arg(long)]
+    claims_file: Option<PathBuf>,
     /// Print the facts as JSON.
     #[arg(long)]
     json: bool,
 }
+
+/// The claims that come with the program's sources.
+const CLAIMS: &str = "golden/claims.toml";
 
 /// What was written, and what it says.
 #[derive(Debug, Serialize)]
@@ -39,7 +45,14 @@ pub fn run(args: Args) -> Result<Outcome> {
         manifests: args.manifests,
         data: args.data,
     };
-    let report = Report::gather(&args.run, &source, Vec::new())?;
+    let mut report = Report::gather(&args.run, &source)?;
+    let claims = args
+        .claims_file
+        .or_else(|| Path::new(CLAIMS).is_file().then(|| CLAIMS.into()));
+    if let Some(file) = claims {
+        let judged = claims::report(&file, Some(&args.run))?;
+        (report.claims, report.not_counted) = (judged.claims, judged.not_counted);
+    }
     let out = args.out.unwrap_or_else(|| args.run.join("report.html"));
     write(&out, page(&report).as_bytes())?;
     // After the page, which may be one of the files that a crate lists.
@@ -61,7 +74,7 @@ fn print_written(written: &Written) {
         println!("{}: {}", comparison.data, comparison.data_description);
         for experiment in &comparison.experiments {
             println!("{}: {}", experiment.name, figures(experiment));
-            if let Err(why) = &experiment.pictures {
+            if let Some(Err(why)) = &experiment.pictures {
                 println!("  no pictures: {why}");
             }
         }

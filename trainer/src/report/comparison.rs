@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::pictures::{Picture, Source, pictures};
 use super::runs::RunFolder;
+use super::variant::Departure;
 use crate::experiment::{Provenance, Record, Setting};
 use crate::federation::RoundRecord;
 
@@ -22,8 +23,19 @@ pub struct Comparison {
     pub data_sha256: String,
     /// Its foreground classes.
     pub classes: Vec<String>,
-    /// The experiments, in the order of the paper's table, clients alone last.
+    /// The experiments: methods in the order of the paper's table, variants, clients alone.
     pub experiments: Vec<Experiment>,
+}
+
+/// What experiments are shown together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// A method as the paper has it.
+    Method,
+    /// A method with something else.
+    Variant,
+    /// Each client by itself.
+    Alone,
 }
 
 /// Where data come from.
@@ -49,6 +61,8 @@ pub struct Experiment {
     pub method: Method,
     /// With whom a client trained.
     pub setting: Setting,
+    /// What it does otherwise than the method by itself.
+    pub departures: Vec<Departure>,
     /// Only a part of the cases was used.
     pub partial: bool,
     /// Test cases.
@@ -59,6 +73,11 @@ pub struct Experiment {
     pub rounds: usize,
     /// Its figures by foreground class.
     pub classes: Vec<ClassFigures>,
+    /// The tolerance of its surface Dice, mm.
+    pub surface_tolerance_mm: f64,
+    /// How far the last round's averaged LoRA pairs are from the mean of the clients' products, as a share of its norm;
+    /// mean over seeds.
+    pub lora_error: Option<f64>,
     /// Parameters trained.
     pub trained_parameters: usize,
     /// Bytes that the clients sent up in all rounds, mean over seeds.
@@ -69,9 +88,9 @@ pub struct Experiment {
     pub curve: Vec<Point>,
     /// Its runs.
     pub runs: Vec<RunFolder>,
-    /// The best and the worst cases of its first run, or why there are none.
+    /// Of the comparison's example: the best and the worst cases of its first run, or why there are none.
     #[serde(skip)]
-    pub pictures: Result<Vec<Picture>, String>,
+    pub pictures: Option<Result<Vec<Picture>, String>>,
 }
 
 /// An experiment's Dice of one class.
@@ -83,8 +102,25 @@ pub struct ClassFigures {
     pub dice: Spread,
     /// The same before training, mean over seeds.
     pub untrained: f64,
-    /// How much higher it is than of the same method's clients alone, where such a run is there.
+    /// Of a method: how much higher it is than of its clients alone, where such a run is there.
     pub gain_over_alone: Option<f64>,
+    /// Of a variant: how much higher it is than of the method by itself at the same seeds, where such a run is there.
+    pub gain_over_method: Option<f64>,
+    /// How well the surfaces agree, where that was measured.
+    pub surface: Option<SurfaceFigures>,
+}
+
+/// An experiment's surface scores of one class.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SurfaceFigures {
+    /// Surface Dice, mean over the test cases.
+    pub dice: Spread,
+    /// 95 % Hausdorff distance, mm: the mean over the test cases that have one, of all seeds.
+    pub hausdorff_95_mm: Option<f64>,
+    /// How many those are.
+    pub hausdorff_95_cases: usize,
+    /// Of how many.
+    pub cases: usize,
 }
 
 /// A figure over seeds.
@@ -133,7 +169,7 @@ impl Comparison {
         let mut comparisons: Vec<Self> = Vec::new();
         for mut group in groups {
             group.sort_by_key(|run| run.record.seed);
-            let experiment = Experiment::of(group, source);
+            let experiment = Experiment::of(group);
             match comparisons
                 .iter_mut()
                 .find(|comparison| comparison.covers(&experiment.runs[0]))
@@ -142,7 +178,12 @@ impl Comparison {
                 None => comparisons.push(Self::start(experiment)),
             }
         }
-        comparisons.iter_mut().for_each(Self::relate);
+        for comparison in &mut comparisons {
+            comparison.relate();
+            let example = comparison.example();
+            let example = &mut comparison.experiments[example];
+            example.pictures = Some(pictures(&example.runs, source));
+        }
         comparisons
     }
 
@@ -169,13 +210,26 @@ impl Comparison {
     fn relate(&mut self) {
         let place = |experiment: &Experiment| {
             let method = Method::ALL.iter().position(|method| *method == experiment.method);
-            (experiment.setting == Setting::Alone, method)
+            (experiment.group(), method, experiment.departures.clone())
         };
         self.experiments.sort_by_key(place);
         let all = self.experiments.clone();
         for experiment in &mut self.experiments {
             experiment.relate(&all);
         }
+    }
+
+    /// The experiments that are shown together.
+    pub fn group(&self, group: Group) -> impl Iterator<Item = &Experiment> + Clone {
+        let experiments = self.experiments.iter();
+        experiments.filter(move |experiment| experiment.group() == group)
+    }
+
+    /// Which experiment stands for all where there is room for one only: FLAP-SAM, otherwise the first.
+    pub fn example(&self) -> usize {
+        let is_flap_sam =
+            |experiment: &Experiment| experiment.method == Method::FlapSam && experiment.group() == Group::Method;
+        self.experiments.iter().position(is_flap_sam).unwrap_or(0)
     }
 }
 
@@ -192,34 +246,48 @@ impl DataKind {
 }
 
 impl Experiment {
-    fn of(runs: Vec<RunFolder>, source: &Source) -> Self {
+    fn of(runs: Vec<RunFolder>) -> Self {
         let record = &runs[0].record;
         let figures = |(place, class): (usize, &String)| ClassFigures {
             class: class.clone(),
             dice: Spread::of(runs.iter().map(|run| run.record.dice[place])),
             untrained: mean(runs.iter().map(|run| run.record.untrained_dice[place])),
             gain_over_alone: None,
+            gain_over_method: None,
+            surface: surface(&runs, place),
         };
-        let fewer = match record.setting {
-            Setting::Federated => fewer_parameters(&runs[0]),
-            Setting::Alone | Setting::Pooled => None,
-        };
+        let departures = Departure::of(&runs[0].settings);
+        // What is sent in another way cannot be counted by parameters.
+        let plain = record.setting == Setting::Federated && departures.is_empty();
+        let fewer = if plain { fewer_parameters(&runs[0]) } else { None };
         Self {
             title: record.title.clone(),
-            name: name(record),
+            name: name(record, &departures),
             method: record.method,
             setting: record.setting,
+            departures,
             partial: record.partial,
             test_cases: record.cases.len(),
             seeds: runs.iter().map(|run| run.record.seed).collect(),
             rounds: record.rounds.len(),
             classes: record.classes[1..].iter().enumerate().map(figures).collect(),
+            surface_tolerance_mm: record.surface_tolerance_mm,
+            lora_error: lora_error(&runs),
             trained_parameters: record.trained_parameters,
             bytes_up: mean(runs.iter().map(|run| run.bytes_up() as f64)).round() as u64,
             fewer,
             curve: curve(&runs),
-            pictures: pictures(&runs, source),
+            pictures: None,
             runs,
+        }
+    }
+
+    /// Where it is shown.
+    pub fn group(&self) -> Group {
+        match self.setting {
+            Setting::Alone => Group::Alone,
+            _ if self.departures.is_empty() => Group::Method,
+            _ => Group::Variant,
         }
     }
 
@@ -239,29 +307,68 @@ impl Experiment {
         gains.map(|gains| mean(gains.into_iter()))
     }
 
+    /// Mean gain over the method by itself, where such a run is there.
+    pub fn mean_gain_over_method(&self) -> Option<f64> {
+        let gains: Option<Vec<f64>> = self.classes.iter().map(|figures| figures.gain_over_method).collect();
+        gains.map(|gains| mean(gains.into_iter()))
+    }
+
+    /// Whether it was judged on the way, so that there is a line to draw.
+    pub fn has_curve(&self) -> bool {
+        self.curve.len() > 1
+    }
+
     fn relate(&mut self, all: &[Self]) {
         if all.iter().filter(|other| other.name == self.name).count() > 1 {
             self.name = format!("{} ({})", self.name, self.runs[0].name);
         }
-        if self.setting == Setting::Alone {
-            return;
-        }
-        let alone = only(all, |other| {
-            other.setting == Setting::Alone && other.method == self.method && other.is_comparable(self)
-        });
-        if let Some(alone) = alone {
-            for (figures, alone) in self.classes.iter_mut().zip(&alone.classes) {
-                figures.gain_over_alone = Some(figures.dice.mean - alone.dice.mean);
+        let of_method = |method: Method, group: Group| {
+            let wanted = |other: &Self| other.method == method && other.group() == group && other.is_comparable(self);
+            only(all, wanted)
+        };
+        let (over_alone, over_method) = match self.group() {
+            Group::Method => (of_method(self.method, Group::Alone).map(|alone| self.less(alone)), None),
+            Group::Variant => {
+                let method = of_method(self.method, Group::Method);
+                (None, method.map(|method| self.less_seed_by_seed(method)))
             }
+            Group::Alone => (None, None),
+        };
+        let full = of_method(Method::FullFt, Group::Method);
+        for (class, figures) in self.classes.iter_mut().enumerate() {
+            figures.gain_over_alone = over_alone.as_ref().map(|gains| gains[class]);
+            figures.gain_over_method = over_method.as_ref().map(|gains| gains[class]);
         }
-        let full = only(all, |other| {
-            other.setting == Setting::Federated && other.method == Method::FullFt && other.is_comparable(self)
-        });
         if let Some(full) = full.filter(|_| self.bytes_up > 0) {
             self.fewer = Some(Fewer {
                 times: full.bytes_up as f64 / self.bytes_up as f64,
                 measured: true,
             });
+        }
+    }
+
+    /// By class: its Dice less another's, means over all seeds.
+    fn less(&self, other: &Self) -> Vec<f64> {
+        let both = self.classes.iter().zip(&other.classes);
+        both.map(|(figures, other)| figures.dice.mean - other.dice.mean)
+            .collect()
+    }
+
+    /// The same over the seeds that both have, so that what a seed decides is alike in both; over all, if there is
+    /// none.
+    fn less_seed_by_seed(&self, other: &Self) -> Vec<f64> {
+        let pair = |run: &RunFolder| {
+            let twin = other.runs.iter().find(|twin| twin.record.seed == run.record.seed)?;
+            let both = run.record.dice.iter().zip(&twin.record.dice);
+            Some(both.map(|(dice, other)| dice - other).collect::<Vec<f64>>())
+        };
+        let pairs: Vec<Vec<f64>> = self.runs.iter().filter_map(pair).collect();
+        match pairs.is_empty() {
+            true => self.less(other),
+            false => {
+                let of_class = |class: usize| mean(pairs.iter().map(|pair| pair[class]));
+                (0..self.classes.len()).map(of_class).collect()
+            }
         }
     }
 
@@ -293,12 +400,13 @@ fn only(all: &[Experiment], wanted: impl Fn(&Experiment) -> bool) -> Option<&Exp
     found.next().filter(|_| found.next().is_none())
 }
 
-fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+/// The arithmetic mean.
+pub fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     let count = values.len() as f64;
     values.sum::<f64>() / count
 }
 
-fn name(record: &Record) -> String {
+fn name(record: &Record, departures: &[Departure]) -> String {
     let method = match record.method {
         Method::FullFt => "Full fine-tuning",
         Method::AttentionFt => "Attention",
@@ -308,11 +416,10 @@ fn name(record: &Record) -> String {
         Method::FlapSam => "FLAP-SAM",
         Method::LoraDecoderFt => "LoRA + decoder",
     };
-    match record.setting {
-        Setting::Federated => method.to_owned(),
-        Setting::Alone => format!("{method}, alone"),
-        Setting::Pooled => format!("{method}, pooled"),
-    }
+    let alone = (record.setting == Setting::Alone).then(|| "alone".to_owned());
+    let departures = departures.iter().map(|departure| departure.describe());
+    let parts = [method.to_owned()].into_iter().chain(alone).chain(departures);
+    parts.collect::<Vec<String>>().join(", ")
 }
 
 fn differ_only_by_seed(one: &RunFolder, other: &RunFolder) -> bool {
@@ -329,25 +436,12 @@ fn differ_only_by_seed(one: &RunFolder, other: &RunFolder) -> bool {
             record.data_description.clone(),
             record.classes.clone(),
         );
-        let cases: Vec<&String> = record.cases.iter().map(|case| &case.case).collect();
-        (
-            record.title.clone(),
-            record.method,
-            record.setting,
-            record.partial,
-            data,
-            provenance,
-            cases.len(),
-        )
+        let settings = (record.title.clone(), run.settings.deciding_settings());
+        let cases: Vec<String> = record.cases.iter().map(|case| case.case.clone()).collect();
+        let measured = !record.surface_dice.is_empty();
+        (settings, record.partial, data, provenance, cases, measured)
     };
-    facts(one) == facts(other) && without_seed(&one.config) == without_seed(&other.config)
-}
-
-/// An experiment file without its seeds.
-fn without_seed(config: &str) -> Result<toml::Table, &str> {
-    let mut table: toml::Table = config.parse().map_err(|_| config)?;
-    table.retain(|key, _| key != "seed" && key != "seeds");
-    Ok(table)
+    facts(one) == facts(other)
 }
 
 /// By the count of parameters, from what the adapter says of its network.
@@ -360,6 +454,29 @@ fn fewer_parameters(run: &RunFolder) -> Option<Fewer> {
         times: full as f64 / run.record.trained_parameters as f64,
         measured: false,
     })
+}
+
+/// Surface scores of a class, where every seed has them.
+fn surface(runs: &[RunFolder], class: usize) -> Option<SurfaceFigures> {
+    let dice: Option<Vec<f64>> = runs
+        .iter()
+        .map(|run| run.record.surface_dice.get(class).copied())
+        .collect();
+    let cases = runs.iter().flat_map(|run| &run.record.cases);
+    let distances = cases.clone().filter_map(|case| *case.hausdorff_95_mm.get(class)?);
+    let distances: Vec<f64> = distances.collect();
+    Some(SurfaceFigures {
+        dice: Spread::of(dice?.into_iter()),
+        hausdorff_95_mm: (!distances.is_empty()).then(|| mean(distances.iter().copied())),
+        hausdorff_95_cases: distances.len(),
+        cases: cases.count(),
+    })
+}
+
+/// Of the last round, where every seed has it.
+fn lora_error(runs: &[RunFolder]) -> Option<f64> {
+    let errors: Option<Vec<f64>> = runs.iter().map(|run| run.record.rounds.last()?.lora_error).collect();
+    errors.map(|errors| mean(errors.into_iter()))
 }
 
 /// Dice over rounds and bytes, where every seed was judged.
@@ -408,18 +525,5 @@ mod tests {
         let two = Spread::of([0.25, 0.75].into_iter());
         assert_eq!(two.mean, 0.5);
         assert!((two.sd.unwrap() - 0.125f64.sqrt()).abs() < 1e-12, "{two:?}");
-    }
-
-    #[test]
-    fn seeds_in_an_experiment_file_make_no_difference() {
-        assert_eq!(
-            without_seed("seeds = [1]\nrank = 4"),
-            without_seed("rank = 4 # four\nseed = 2")
-        );
-        assert_ne!(
-            without_seed("seeds = [1]\nrank = 4"),
-            without_seed("seeds = [1]\nrank = 8")
-        );
-        assert_eq!(without_seed("no TOML"), Err("no TOML"));
     }
 }

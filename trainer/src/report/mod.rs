@@ -5,69 +5,57 @@
 
 mod comparison;
 mod crate_metadata;
+mod details;
+mod figures;
+mod format;
 mod page;
 mod pictures;
 mod plots;
 mod runs;
+mod tables;
+mod variant;
+mod verdicts;
 
 use std::path::Path;
 
 use serde::Serialize;
 
-pub use comparison::{ClassFigures, Comparison, DataKind, Experiment, Fewer, Point, Spread};
+pub use comparison::{ClassFigures, Comparison, DataKind, Experiment, Fewer, Group, Point, Spread, SurfaceFigures};
 pub use crate_metadata::{CRATE_FILE, write_crate};
 pub use page::page;
 pub use pictures::{Contour, Picture, Source};
 pub use runs::{RunFolder, find_runs};
+pub use variant::Departure;
 
 use crate::error::Result;
+use crate::verification::claims::{Judged, NotCounted};
 
 /// All that a report says.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// The runs, by the data that they were judged on: only those of one data set can be compared.
     pub comparisons: Vec<Comparison>,
-    /// Claims that were checked; none hides their section.
+    /// The paper's claims, judged by these runs; none hides their section.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub claims: Vec<ClaimRow>,
-}
-
-/// A claim of the paper beside what was found here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ClaimRow {
-    /// A short name.
-    pub id: String,
-    /// What is claimed.
-    pub statement: String,
-    /// The paper's figure, in words.
-    pub paper: String,
-    /// Ours.
-    pub ours: String,
-    /// What the two come to.
-    pub verdict: Verdict,
-}
-
-/// What a claim came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// It holds here.
-    Holds,
-    /// It does not.
-    Fails,
-    /// It could not be tested with these runs.
-    Untested,
+    pub claims: Vec<Judged>,
+    /// The runs that no claim is judged by.
+    #[serde(skip)]
+    pub not_counted: Vec<NotCounted>,
 }
 
 impl Report {
-    /// Reads the run folder `root`, or every run below it.
+    /// Reads the run folder `root`, or every run below it. The report says nothing of claims; whoever judges them puts
+    /// them in.
     ///
     /// # Errors
     /// There is no run, or a run's own files cannot be read or contradict each other. What only pictures need may be
     /// missing; the report says so.
-    pub fn gather(root: &Path, source: &Source, claims: Vec<ClaimRow>) -> Result<Self> {
-        let comparisons = Comparison::of(find_runs(root)?, source);
-        Ok(Self { comparisons, claims })
+    pub fn gather(root: &Path, source: &Source) -> Result<Self> {
+        Ok(Self {
+            comparisons: Comparison::of(find_runs(root)?, source),
+            claims: Vec::new(),
+            not_counted: Vec::new(),
+        })
     }
 
     /// Every run of the report.

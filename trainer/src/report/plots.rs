@@ -3,16 +3,18 @@
 use maud::{Markup, html};
 
 /// How many series have a colour and a marker of their own; further ones begin again.
-pub const STYLES: usize = 6;
+pub const STYLES: usize = 7;
 
 const WIDTH: f64 = 380.0;
-const HEIGHT: f64 = 270.0;
+const HEIGHT: f64 = 290.0;
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 44.0;
 /// Mean width of a character of a label.
-const CHARACTER: f64 = 7.9;
+const CHARACTER: f64 = 8.6;
+/// How often all labels are placed, each beside the others.
+const SWEEPS: usize = 3;
 
 /// One plot.
 #[derive(Debug)]
@@ -49,13 +51,13 @@ pub struct Series {
     pub label: Option<String>,
     /// x and y.
     pub points: Vec<(f64, f64)>,
+    /// Further points, which no line joins.
+    pub scattered: Vec<(f64, f64)>,
 }
 
 /// A horizontal line.
 #[derive(Debug)]
 pub struct Level {
-    /// Its colour, from 0.
-    pub style: usize,
     /// What it is.
     pub label: String,
     /// Where.
@@ -65,9 +67,21 @@ pub struct Level {
 /// Where a label could be: x, y and its anchor.
 type Place = (f64, f64, &'static str);
 
-/// A text beside a point: its anchor is on its baseline.
+/// A label that has no place yet.
+#[derive(Debug)]
+struct Wanted<'a> {
+    text: &'a str,
+    /// The point that it names, if it names one.
+    of: Option<(f64, f64)>,
+    /// In the order of their merit.
+    places: Vec<Place>,
+}
+
+/// A text: its anchor is on its baseline.
 #[derive(Debug, Clone, Copy)]
 struct Label<'a> {
+    /// The point that it names, if it names one.
+    of: Option<(f64, f64)>,
     x: f64,
     y: f64,
     anchor: &'static str,
@@ -81,6 +95,15 @@ struct Area {
     right: f64,
     top: f64,
     bottom: f64,
+}
+
+impl<'a> Wanted<'a> {
+    /// The label at each of its places.
+    fn labels(&self) -> impl Iterator<Item = Label<'a>> {
+        let (text, of) = (self.text, self.of);
+        let places = self.places.iter();
+        places.map(move |&(x, y, anchor)| Label { of, x, y, anchor, text })
+    }
 }
 
 impl Label<'_> {
@@ -99,6 +122,14 @@ impl Label<'_> {
             bottom: self.y + 4.0,
         }
     }
+
+    /// From the point to the label, where the two are not beside each other.
+    fn leader(&self) -> Option<[(f64, f64); 2]> {
+        let (x, y) = self.of?;
+        let area = self.area();
+        let end = (x.clamp(area.left, area.right), y.clamp(area.top, area.bottom));
+        (end.0 - x).hypot(end.1 - y).gt(&16.0).then_some([(x, y), end])
+    }
 }
 
 impl Area {
@@ -110,10 +141,21 @@ impl Area {
         self.left < other.right && other.left < self.right && self.top < other.bottom && other.top < self.bottom
     }
 
+    /// With so much more on each side.
+    fn widened(&self, by: f64) -> Self {
+        Self {
+            left: self.left - by,
+            right: self.right + by,
+            top: self.top - by,
+            bottom: self.bottom + by,
+        }
+    }
+
     /// How many of its sides lie outside of the plot.
     fn outside(&self) -> usize {
         let outside = [
-            self.left < LEFT,
+            // Between the axis and its numbers is some room.
+            self.left < LEFT - 4.0,
             self.right > WIDTH,
             self.top < 0.0,
             self.bottom > HEIGHT - BOTTOM,
@@ -140,28 +182,72 @@ impl Axis {
 
     /// From 0 to a round number above the highest value.
     pub fn from_zero(name: &str, highest: f64) -> Self {
+        Self::between(name, 0.0, highest)
+    }
+
+    /// Around shares: from a round number below the lowest one (0, if that is near) to one above the highest.
+    pub fn around(name: &str, values: &[f64]) -> Self {
+        let highest = values.iter().copied().fold(0.0, f64::max);
+        let lowest = values.iter().copied().fold(highest, f64::min);
+        Self::around_span(name, lowest, highest)
+    }
+
+    /// The same without a single value far below all others, which would leave them no room to differ; it goes to the
+    /// edge.
+    pub fn around_most(name: &str, values: &[f64]) -> Self {
+        let highest = values.iter().copied().fold(0.0, f64::max);
+        let others: Vec<f64> = values.iter().copied().filter(|value| *value > highest / 2.0).collect();
+        let lowest = values.iter().copied().fold(highest, f64::min);
+        match others.len() > 2 && others.len() + 1 == values.len() && lowest < highest / 10.0 {
+            true => Self::around(name, &others),
+            false => Self::around(name, values),
+        }
+    }
+
+    fn around_span(name: &str, lowest: f64, highest: f64) -> Self {
+        // Narrower, noise would look like a difference.
+        let lowest = lowest.min(highest - 0.05);
+        Self::between(name, if lowest < highest / 3.0 { 0.0 } else { lowest }, highest)
+    }
+
+    fn between(name: &str, lowest: f64, highest: f64) -> Self {
+        let span = highest - lowest;
         let step = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]
             .into_iter()
-            .find(|step| highest / step <= 6.0)
-            .unwrap_or(highest / 5.0);
-        let count = (highest / step - 1e-9).ceil().max(1.0) as usize;
+            .find(|step| span / step <= 6.0)
+            .unwrap_or(span / 5.0);
+        let first = (lowest / step + 1e-9).floor().max(0.0) as usize;
+        let last = ((highest / step - 1e-9).ceil() as usize).max(first + 1);
         let decimals = if step < 0.1 { 2 } else { 1 };
         let tick = |number: usize| (number as f64 * step, format!("{:.decimals$}", number as f64 * step));
         Self {
             name: name.into(),
-            from: 0.0,
-            to: count as f64 * step,
+            from: first as f64 * step,
+            to: last as f64 * step,
             logarithmic: false,
-            ticks: (0..=count).map(tick).collect(),
+            ticks: (first..=last).map(tick).collect(),
         }
+    }
+
+    /// Whether a value lies below it.
+    pub fn is_below(&self, value: f64) -> bool {
+        value < self.from
+    }
+
+    /// Whether it begins at 0.
+    pub fn begins_at_zero(&self) -> bool {
+        self.from == 0.0
     }
 
     /// Bytes on a logarithmic scale, with room around the values; these must be positive.
     pub fn bytes(name: &str, values: &[f64]) -> Self {
         let lowest = values.iter().copied().fold(f64::INFINITY, f64::min) / 1.8;
         let highest = values.iter().copied().fold(0.0, f64::max) * 1.8;
-        let wide = highest / lowest > 100.0;
-        let digits: &[f64] = if wide { &[1.0] } else { &[1.0, 2.0, 5.0] };
+        let digits: &[f64] = match highest / lowest {
+            span if span > 300.0 => &[1.0],
+            span if span > 30.0 => &[1.0, 3.0],
+            _ => &[1.0, 2.0, 5.0],
+        };
         let decades = lowest.log10().floor() as i32..=highest.log10().ceil() as i32;
         let ticks = decades.flat_map(|decade| digits.iter().map(move |digit| digit * 10f64.powi(decade)));
         let ticks = ticks.filter(|tick| (lowest..=highest).contains(tick));
@@ -199,6 +285,12 @@ pub fn bytes(count: f64) -> String {
 }
 
 impl Plot {
+    /// Whether a point lies below the axis.
+    pub fn has_below(&self) -> bool {
+        let mut points = self.series.iter().flat_map(|series| &series.points);
+        points.any(|(_, y)| self.y.is_below(*y))
+    }
+
     /// The picture.
     pub fn svg(&self) -> Markup {
         let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
@@ -216,15 +308,20 @@ impl Plot {
                 }
                 line.axis x1=(LEFT) x2=(right) y1=(bottom) y2=(bottom) {}
                 text.name x=(rounded((LEFT + right) / 2.0)) y=(HEIGHT - 6.0) text-anchor="middle" { (self.x.name) }
-                text.name text-anchor="middle" transform={ "translate(11 " (rounded((TOP + bottom) / 2.0)) ") rotate(-90)" } {
+                @let middle = rounded((TOP + bottom) / 2.0);
+                text.name text-anchor="middle" transform={ "translate(11 " (middle) ") rotate(-90)" } {
                     (self.y.name)
                 }
                 @for level in &self.levels {
                     @let y = self.y(level.y);
-                    line class={ "level series-" (level.style % STYLES) } x1=(LEFT) x2=(right) y1=(y) y2=(y) {}
+                    line.level x1=(LEFT) x2=(right) y1=(y) y2=(y) {}
                 }
                 @for series in &self.series { (self.line(series)) }
-                @for label in self.labels() {
+                @let labels = self.labels();
+                @for [from, to] in labels.iter().filter_map(Label::leader) {
+                    line.leader x1=(rounded(from.0)) y1=(rounded(from.1)) x2=(rounded(to.0)) y2=(rounded(to.1)) {}
+                }
+                @for label in labels {
                     text.label x=(rounded(label.x)) y=(rounded(label.y)) text-anchor=(label.anchor) { (label.text) }
                 }
             }
@@ -240,61 +337,65 @@ impl Plot {
                 // Of a labelled line the last point is what counts.
                 @for (place, (x, y)) in points.iter().enumerate() {
                     @let last = place + 1 == points.len();
-                    (marker(series.style, *x, *y, if last { 5.0 } else { 2.6 }))
+                    (marker(series.style, *x, *y, if last { 5.0 } else { 3.0 }))
                 }
+                @for (x, y) in &series.scattered { circle.mark cx=(self.x(*x)) cy=(self.y(*y)) r="2.6" {} }
             }
         }
     }
 
     /// Each label where it covers least: no other label, and as little of lines and points as can be.
     fn labels(&self) -> Vec<Label<'_>> {
-        let drawn = self.drawn();
-        let mut placed: Vec<Label> = Vec::new();
-        for (text, places) in self.wanted_labels() {
-            let labels = places.into_iter().map(|(x, y, anchor)| Label { x, y, anchor, text });
-            let cost = |label: &Label| {
-                let area = label.area();
-                let covered = drawn.iter().filter(|point| area.holds(**point)).count();
-                covered + 1000 * placed.iter().filter(|other| other.area().meets(&area)).count() + 1000 * area.outside()
-            };
-            // The first of equals: the places come in the order of their merit.
-            if let Some(best) = labels.min_by_key(cost) {
-                placed.push(best);
+        let (drawn, marks) = (self.drawn(), self.marks());
+        let wanted = self.wanted_labels();
+        let mut placed: Vec<Option<Label>> = vec![None; wanted.len()];
+        // The first time a label knows only those before it, later all others.
+        for _ in 0..SWEEPS {
+            for (index, wanted) in wanted.iter().enumerate() {
+                placed[index] = None;
+                let others: Vec<Label> = placed.iter().copied().flatten().collect();
+                let cost = |label: &Label| {
+                    let area = label.area();
+                    let lines = drawn.iter().filter(|point| area.holds(**point)).count();
+                    // A hidden mark is worse than a hidden piece of a line, and another label is worse than both.
+                    let hidden = marks.iter().filter(|mark| area.widened(4.0).holds(**mark)).count();
+                    let crossed = others.iter().filter(|other| crosses(label, other)).count();
+                    let met = others.iter().filter(|other| other.area().meets(&area)).count();
+                    lines + 30 * (hidden + crossed) + 1000 * (met + area.outside())
+                };
+                // The first of equals.
+                placed[index] = wanted.labels().min_by_key(cost);
             }
         }
-        placed
+        placed.into_iter().flatten().collect()
     }
 
-    /// What is to be written, and where it could be.
-    fn wanted_labels(&self) -> Vec<(&str, Vec<Place>)> {
-        let (left, right) = (LEFT + 4.0, WIDTH - RIGHT - 4.0);
-        let of_level = |level: &'_ Level| {
-            let y = self.y(level.y);
-            let places = [
-                (left, y - 5.0, "start"),
-                (right, y - 5.0, "end"),
-                (left, y + 14.0, "start"),
-                (right, y + 14.0, "end"),
-            ];
-            places.to_vec()
-        };
-        let levels = self.levels.iter().map(|level| (level.label.as_str(), of_level(level)));
+    /// What is to be written, and where it could be: levels first, since they have fewer places.
+    fn wanted_labels(&self) -> Vec<Wanted<'_>> {
+        let levels = self.levels.iter().map(|level| Wanted {
+            text: &level.label,
+            of: None,
+            places: places_along(self.y(level.y)),
+        });
         let series = self.series.iter().filter_map(|series| {
             let (x, y) = *series.points.last()?;
-            let (x, y) = (self.x(x), self.y(y));
-            let places = [
-                (x + 9.0, y + 4.0, "start"),
-                (x - 9.0, y + 4.0, "end"),
-                (x, y - 10.0, "middle"),
-                (x, y + 19.0, "middle"),
-                (x + 7.0, y - 12.0, "start"),
-                (x - 7.0, y - 12.0, "end"),
-                (x + 7.0, y + 20.0, "start"),
-                (x - 7.0, y + 20.0, "end"),
-            ];
-            Some((series.label.as_deref()?, places.to_vec()))
+            let point = (self.x(x), self.y(y));
+            Some(Wanted {
+                text: series.label.as_deref()?,
+                of: Some(point),
+                places: places_around(point),
+            })
         });
-        series.chain(levels).collect()
+        levels.chain(series).collect()
+    }
+
+    /// The marks that stand for themselves.
+    fn marks(&self) -> Vec<(f64, f64)> {
+        let of_series = |series: &'_ Series| {
+            let marks = series.points.last().into_iter().chain(&series.scattered);
+            marks.map(|(x, y)| (self.x(*x), self.y(*y))).collect::<Vec<_>>()
+        };
+        self.series.iter().flat_map(of_series).collect()
     }
 
     /// Points close to each other along all lines.
@@ -308,8 +409,10 @@ impl Plot {
         let of_series = |series: &Series| {
             let points: Vec<(f64, f64)> = series.points.iter().map(|(x, y)| (self.x(*x), self.y(*y))).collect();
             let pairs: Vec<_> = points.windows(2).map(|pair| (pair[0], pair[1])).collect();
+            let scattered = series.scattered.iter().map(|(x, y)| (self.x(*x), self.y(*y)));
             points
                 .into_iter()
+                .chain(scattered)
                 .chain(pairs.into_iter().flat_map(between))
                 .collect::<Vec<_>>()
         };
@@ -326,8 +429,61 @@ impl Plot {
     }
 
     fn y(&self, value: f64) -> f64 {
-        rounded(HEIGHT - BOTTOM - self.y.place(value) * (HEIGHT - BOTTOM - TOP))
+        // What lies below the axis is drawn on it.
+        rounded(HEIGHT - BOTTOM - self.y.place(value).max(0.0) * (HEIGHT - BOTTOM - TOP))
     }
+}
+
+/// Where the label of a level could be: above it and below it.
+fn places_along(y: f64) -> Vec<Place> {
+    let (left, right) = (LEFT + 4.0, WIDTH - RIGHT - 4.0);
+    let along = [(left, "start"), (right, "end"), ((left + right) / 2.0, "middle")];
+    let places = along.into_iter();
+    places
+        .flat_map(|(x, anchor)| [(x, y - 5.0, anchor), (x, y + 14.0, anchor)])
+        .collect()
+}
+
+/// Where the label of a point could be: beside it, or as far from it as need be, with a line between the two.
+fn places_around((x, y): (f64, f64)) -> Vec<Place> {
+    let near = [
+        (x + 9.0, y + 4.0, "start"),
+        (x - 9.0, y + 4.0, "end"),
+        (x, y - 10.0, "middle"),
+        (x, y + 19.0, "middle"),
+        (x + 7.0, y - 12.0, "start"),
+        (x - 7.0, y - 12.0, "end"),
+        (x + 7.0, y + 20.0, "start"),
+        (x - 7.0, y + 20.0, "end"),
+    ];
+    let far = [26.0, 42.0, 60.0, 80.0].into_iter().flat_map(|far| {
+        let ways = [(0.0, "middle"), (0.5, "start"), (-0.5, "end")];
+        let ways = ways.into_iter().flat_map(move |(aside, anchor)| {
+            [
+                (x + aside * far, y - far, anchor),
+                (x + aside * far, y + far + 8.0, anchor),
+            ]
+        });
+        let sides = [(x + far, y + 4.0, "start"), (x - far, y + 4.0, "end")];
+        ways.chain(sides)
+    });
+    near.into_iter().chain(far).collect()
+}
+
+/// Whether the line of either label runs through the other one or its line.
+fn crosses(one: &Label, other: &Label) -> bool {
+    let along = |label: &Label| {
+        let line = label.leader().into_iter();
+        line.flat_map(|[from, to]| {
+            (0..=8).map(move |part| {
+                let share = f64::from(part) / 8.0;
+                (from.0 + share * (to.0 - from.0), from.1 + share * (to.1 - from.1))
+            })
+        })
+        .collect::<Vec<(f64, f64)>>()
+    };
+    let through = |line: &Label, text: &Label| along(line).iter().any(|point| text.area().holds(*point));
+    through(one, other) || through(other, one)
 }
 
 /// The marker of a series.
@@ -346,6 +502,18 @@ pub fn marker(style: usize, x: f64, y: f64, radius: f64) -> Markup {
         2 => polygon(&[(0.0, -1.2), (1.1, 0.8), (-1.1, 0.8)]),
         3 => polygon(&[(0.0, -1.3), (1.1, 0.0), (0.0, 1.3), (-1.1, 0.0)]),
         4 => polygon(&[(0.0, 1.2), (1.1, -0.8), (-1.1, -0.8)]),
+        5 => polygon(&[
+            (0.0, -1.5),
+            (0.38, -0.52),
+            (1.43, -0.46),
+            (0.61, 0.2),
+            (0.88, 1.21),
+            (0.0, 0.64),
+            (-0.88, 1.21),
+            (-0.61, 0.2),
+            (-1.43, -0.46),
+            (-0.38, -0.52),
+        ]),
         _ => polygon(&[
             (-1.2, -0.4),
             (-0.4, -0.4),
@@ -399,6 +567,26 @@ mod tests {
                 "{axis:?}"
             );
         }
+        let values = |axis: &Axis| {
+            axis.ticks
+                .iter()
+                .map(|(_, text)| text.clone())
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(
+            values(&Axis::around("y", &[0.71, 0.76])),
+            "0.71 0.72 0.73 0.74 0.75 0.76"
+        );
+        assert_eq!(
+            values(&Axis::around("y", &[0.751, 0.752])),
+            "0.70 0.71 0.72 0.73 0.74 0.75 0.76"
+        );
+        assert!(Axis::around("y", &[0.03, 0.76]).begins_at_zero());
+        let most = Axis::around_most("y", &[0.02, 0.71, 0.72, 0.76]);
+        assert!(most.is_below(0.02) && !most.is_below(0.71));
+        // Two are no exception.
+        assert!(Axis::around_most("y", &[0.02, 0.03, 0.71, 0.76]).begins_at_zero());
         let axis = Axis::bytes("x", &[1.4e6, 1.4e8]);
         let words: Vec<&str> = axis.ticks.iter().map(|(_, text)| text.as_str()).collect();
         assert_eq!(words, ["1\u{a0}MB", "10\u{a0}MB", "100\u{a0}MB"]);
@@ -411,6 +599,7 @@ mod tests {
             style: 0,
             label: Some(y.to_string()),
             points: vec![(1.0, y)],
+            scattered: vec![],
         };
         let plot = Plot {
             alternative: String::new(),

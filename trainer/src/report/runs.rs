@@ -8,7 +8,7 @@ use flapsam_model::checkpoint::sha256;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::experiment::{Provenance, Record, Timing};
+use crate::experiment::{Experiment, Provenance, Record, Timing};
 use crate::files::{read, read_json};
 
 /// What a run left behind.
@@ -27,6 +27,9 @@ pub struct RunFolder {
     pub timing: Option<Timing>,
     /// `config.toml`.
     #[serde(skip)]
+    pub settings: Experiment,
+    /// The same as it was written.
+    #[serde(skip)]
     pub config: String,
     /// Its checksum.
     pub config_sha256: String,
@@ -41,13 +44,15 @@ impl RunFolder {
         let record: Record = read_json(&metrics)?;
         check(&record).map_err(|why| Error::invalid(&metrics, why))?;
         let timing = path.join("timing.json");
-        let config = read(&path.join("config.toml"))?;
+        let config_path = path.join("config.toml");
+        let config = read(&config_path)?;
         Ok(Self {
             path: path.to_owned(),
             name,
             record,
             provenance: read_json(&path.join("provenance.json"))?,
             timing: timing.is_file().then(|| read_json(&timing)).transpose()?,
+            settings: Experiment::read(&config_path)?,
             config_sha256: sha256(&config),
             config: String::from_utf8_lossy(&config).into_owned(),
             adapter: adapter(path),
@@ -73,22 +78,42 @@ fn check(record: &Record) -> std::result::Result<(), String> {
     let cases = record.cases.iter().map(|case| &case.dice);
     // A site without test cases has no mean.
     let sites = record.dice_by_site.values().filter(|dice| !dice.is_empty());
-    let mut lists = [&record.dice, &record.untrained_dice]
+    let dice = [&record.dice, &record.untrained_dice]
         .into_iter()
         .chain(rounds)
         .chain(cases)
         .chain(record.alone.values())
-        .chain(sites);
-    match lists.find(|dice| dice.len() + 1 != classes) {
+        .chain(sites)
+        .map(Vec::len);
+    let mut dice = dice.filter(|values| values + 1 != classes);
+    let mut surfaces = surface_scores(record).filter(|values| values + 1 != classes);
+    let wrong = |values: usize, what: &str| {
+        format!(
+            "it has {classes} classes, background included, and somewhere {values} values of {what}; make the run once \
+             more"
+        )
+    };
+    match (dice.next(), surfaces.next()) {
         _ if classes < 2 || record.cases.is_empty() => {
             Err("it has no foreground class or no test case; make the run once more".into())
         }
-        Some(dice) => Err(format!(
-            "it has {classes} classes, background included, and somewhere {} values of Dice; make the run once more",
-            dice.len()
-        )),
-        None => Ok(()),
+        (Some(values), _) => Err(wrong(values, "Dice")),
+        (None, Some(values)) => Err(wrong(values, "surface scores")),
+        (None, None) => Ok(()),
     }
+}
+
+/// How many values each of a record's surface scores has; nothing where surfaces were not measured.
+fn surface_scores(record: &Record) -> impl Iterator<Item = usize> {
+    let means = [
+        record.surface_dice.len(),
+        record.hausdorff_95_mm.len(),
+        record.hausdorff_95_cases.len(),
+    ];
+    let cases = record.cases.iter();
+    let cases = cases.flat_map(|case| [case.surface_dice.len(), case.hausdorff_95_mm.len()]);
+    let measured = !record.surface_dice.is_empty();
+    means.into_iter().chain(cases).filter(move |_| measured)
 }
 
 fn adapter(path: &Path) -> std::result::Result<AdapterMetadata, String> {

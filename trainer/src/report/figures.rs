@@ -1,0 +1,291 @@
+//! The plots of a comparison and of an experiment.
+
+use std::collections::BTreeSet;
+
+use maud::{Markup, html};
+
+use super::format::{dice, joined};
+use super::plots::{Axis, Level, Plot, STYLES, Series, bytes, marker};
+use super::{Comparison, Experiment, Group};
+
+/// Of so many methods the way to each point can be told apart.
+const WAYS: usize = 3;
+
+/// Dice over bytes: each method a point, with its way there where that is known and the methods are few.
+pub fn bytes_figure(comparison: &Comparison) -> Markup {
+    let plotted = plotted(comparison);
+    let sending = || numbered(&plotted).filter(|(_, experiment)| experiment.bytes_up > 0);
+    let ways = plotted.len() <= WAYS && sending().any(|(_, experiment)| experiment.has_curve());
+    let silent = silent(comparison);
+    if sending().count() == 0 || (sending().count() + silent.len() == 1 && !ways) {
+        return html! {};
+    }
+    let points = |experiment: &Experiment, class: usize| {
+        // Nothing sent has no place on a logarithmic scale.
+        let curve = experiment.curve.iter().filter(|point| ways && point.bytes_up > 0);
+        let mut points: Vec<(f64, f64)> = curve.map(|point| (point.bytes_up as f64, point.dice[class])).collect();
+        let last = (experiment.bytes_up as f64, experiment.classes[class].dice.mean);
+        if points.last().is_none_or(|point| point.0 < last.0) {
+            points.push(last);
+        }
+        points
+    };
+    let seeds = |experiment: &Experiment, class: usize| -> Vec<(f64, f64)> {
+        let runs = experiment.runs.iter().filter(|_| experiment.runs.len() > 1);
+        runs.map(|run| (run.bytes_up() as f64, run.record.dice[class]))
+            .collect()
+    };
+    let all: Vec<f64> = sending()
+        .flat_map(|(_, experiment)| points(experiment, 0))
+        .map(|point| point.0)
+        .collect();
+    let plot = |class: usize, name: &str| {
+        let shown = plotted.iter().chain(&silent);
+        let ends = shown.map(|experiment| {
+            let value = dice(experiment.classes[class].dice.mean);
+            format!("{} {}, {value}", experiment.name, bytes(experiment.bytes_up as f64))
+        });
+        let levels = silent.iter().map(|experiment| Level {
+            label: experiment.name.clone(),
+            y: experiment.classes[class].dice.mean,
+        });
+        let levels: Vec<Level> = levels.collect();
+        let marks = sending().flat_map(|(_, experiment)| {
+            let points = points(experiment, class).into_iter();
+            points.chain(seeds(experiment, class))
+        });
+        let heights = marks.map(|point| point.1).chain(levels.iter().map(|level| level.y));
+        let heights: Vec<f64> = heights.collect();
+        let y = Axis::around_most(&format!("Dice, {name}"), &heights);
+        let label = |experiment: &Experiment| match experiment.classes[class].dice.mean {
+            below if y.is_below(below) => format!("{}, {} ↓", experiment.name, dice(below)),
+            _ => experiment.name.clone(),
+        };
+        let series = sending().map(|(style, experiment)| Series {
+            style,
+            label: Some(label(experiment)),
+            points: points(experiment, class),
+            scattered: seeds(experiment, class),
+        });
+        let series: Vec<Series> = series.collect();
+        Plot {
+            alternative: format!(
+                "Dice of {name} over bytes sent up: {}.",
+                ends.collect::<Vec<_>>().join("; ")
+            ),
+            x: Axis::bytes("bytes sent up, all clients, log scale", &all),
+            series,
+            levels,
+            y,
+        }
+    };
+    let plots = plots(comparison, plot);
+    html! {
+        figure {
+            (panels(&plots))
+            figcaption {
+                strong { "Dice over bytes. " }
+                "Each large mark is a method after its last round"
+                @if sending().any(|(_, experiment)| experiment.seeds.len() > 1) {
+                    ", mean over seeds; beside it, small, each seed"
+                }
+                @if ways { "; the line is its way there, round by round" }
+                ". Left is cheaper, up is better."
+                @if !silent.is_empty() { " Dotted: where nothing is sent." }
+                (about_axes(&plots))
+                @if plots.iter().any(Plot::has_below) { " ↓ lies below the axis." }
+                (left_out(comparison, &plotted))
+            }
+        }
+    }
+}
+
+/// What the plots show: the methods; where there is none, the variants, or clients alone. No more than can be told
+/// apart.
+fn plotted(comparison: &Comparison) -> Vec<&Experiment> {
+    let group = first_group(comparison);
+    comparison.group(group).take(STYLES).collect()
+}
+
+fn first_group(comparison: &Comparison) -> Group {
+    let groups = [Group::Method, Group::Variant];
+    let first = groups
+        .into_iter()
+        .find(|group| comparison.group(*group).next().is_some());
+    first.unwrap_or(Group::Alone)
+}
+
+fn left_out(comparison: &Comparison, plotted: &[&Experiment]) -> Markup {
+    let all = comparison.group(first_group(comparison)).count();
+    html! { @if all > plotted.len() { " Only the first " (plotted.len()) " of " (all) " are shown." } }
+}
+
+/// The example's method where nothing is sent: each client alone, and all data in one place.
+fn silent(comparison: &Comparison) -> Vec<&Experiment> {
+    let method = comparison.experiments[comparison.example()].method;
+    let silent = comparison.experiments.iter();
+    let silent = silent.filter(|experiment| experiment.bytes_up == 0 && experiment.method == method);
+    silent.take(2).collect()
+}
+
+/// What a reader of the axes must not overlook.
+fn about_axes(plots: &[Plot]) -> Markup {
+    html! {
+        @match plots.iter().any(|plot| !plot.y.begins_at_zero()) {
+            true if plots.len() > 1 => " The Dice axes of the panels differ, and not all begin at 0.",
+            true => " The Dice axis does not begin at 0.",
+            false if plots.len() > 1 => " The Dice axes of the panels differ.",
+            false => "",
+        }
+    }
+}
+
+/// Dice over rounds, of the experiments that were judged on the way.
+pub fn rounds_figure(comparison: &Comparison) -> Markup {
+    let plotted = plotted(comparison);
+    let judged = || numbered(&plotted).filter(|(_, experiment)| experiment.has_curve());
+    let last = judged().map(|(_, experiment)| experiment.rounds).max();
+    let Some(last) = last else {
+        return html! {};
+    };
+    let plot = |class: usize, name: &str| {
+        let values = judged().map(|(_, experiment)| {
+            let curve = experiment.curve.iter();
+            let values = curve.map(|point| format!("{} after round {}", dice(point.dice[class]), point.round));
+            format!("{}: {}", experiment.name, values.collect::<Vec<_>>().join(", "))
+        });
+        let series = judged().map(|(style, experiment)| Series {
+            style,
+            label: None,
+            points: experiment
+                .curve
+                .iter()
+                .map(|point| (point.round as f64, point.dice[class]))
+                .collect(),
+            scattered: Vec::new(),
+        });
+        let series: Vec<Series> = series.collect();
+        let heights: Vec<f64> = series
+            .iter()
+            .flat_map(|series| &series.points)
+            .map(|point| point.1)
+            .collect();
+        Plot {
+            alternative: format!("Dice of {name} over rounds. {}.", values.collect::<Vec<_>>().join("; ")),
+            x: Axis::counting("round", last),
+            y: Axis::around(&format!("Dice, {name}"), &heights),
+            series,
+            levels: Vec::new(),
+        }
+    };
+    let plots = plots(comparison, plot);
+    let silent: Vec<&str> = plotted
+        .iter()
+        .filter(|experiment| !experiment.has_curve())
+        .map(|experiment| experiment.name.as_str())
+        .collect();
+    html! {
+        figure {
+            (panels(&plots))
+            (legend(judged().map(|(style, experiment)| (style, experiment.name.as_str()))))
+            figcaption {
+                strong { "Dice over rounds" } " of the server’s state on all test cases"
+                @if judged().any(|(_, experiment)| experiment.seeds.len() > 1) { ", mean over seeds" }
+                "."
+                (about_axes(&plots))
+                @if !silent.is_empty() { " " (joined(&silent)) ": judged after the last round only." }
+                (left_out(comparison, &plotted))
+            }
+        }
+    }
+}
+
+/// The experiments, each with its style.
+fn numbered<'a>(plotted: &'a [&Experiment]) -> impl Iterator<Item = (usize, &'a Experiment)> {
+    plotted.iter().copied().enumerate()
+}
+
+/// One plot for each class.
+fn plots(comparison: &Comparison, plot: impl Fn(usize, &str) -> Plot) -> Vec<Plot> {
+    let classes = comparison.classes.iter().enumerate();
+    classes.map(|(class, name)| plot(class, name)).collect()
+}
+
+fn panels(plots: &[Plot]) -> Markup {
+    html! { div.panels { @for plot in plots { (plot.svg()) } } }
+}
+
+fn legend<'a>(entries: impl Iterator<Item = (usize, &'a str)>) -> Markup {
+    html! {
+        ul.legend {
+            @for (style, name) in entries {
+                li {
+                    svg viewBox="0 0 30 12" width="30" height="12" aria-hidden="true" {
+                        g class={ "series-" (style % STYLES) } {
+                            line.line x1="0" x2="30" y1="6" y2="6" {}
+                            (marker(style, 15.0, 6.0, 4.0))
+                        }
+                    }
+                    " " (name)
+                }
+            }
+        }
+    }
+}
+
+/// Training loss of the first seed, where Dice over rounds is not known.
+pub fn loss_figure(experiment: &Experiment) -> Markup {
+    let record = &experiment.runs[0].record;
+    let sites: BTreeSet<&String> = record.rounds.iter().flat_map(|round| round.loss.keys()).collect();
+    let points = |site: &String| -> Vec<(f64, f64)> {
+        let rounds = record.rounds.iter();
+        rounds
+            .filter_map(|round| Some((round.round as f64, *round.loss.get(site)?)))
+            .collect()
+    };
+    let series: Vec<Series> = sites
+        .iter()
+        .enumerate()
+        .map(|(style, site)| Series {
+            style,
+            label: None,
+            points: points(site),
+            scattered: Vec::new(),
+        })
+        .collect();
+    let highest = series
+        .iter()
+        .flat_map(|series| &series.points)
+        .map(|point| point.1)
+        .fold(0.0, f64::max);
+    let ends = sites.iter().filter_map(|site| {
+        let points = points(site);
+        let (first, last) = points.first().zip(points.last())?;
+        Some(format!("{site} from {:.3} to {:.3}", first.1, last.1))
+    });
+    let alternative = format!(
+        "Training loss over rounds by client: {}.",
+        ends.collect::<Vec<_>>().join("; ")
+    );
+    if series.is_empty() {
+        return html! {};
+    }
+    let plot = Plot {
+        alternative,
+        x: Axis::counting("round", experiment.rounds),
+        y: Axis::from_zero("training loss", highest),
+        series,
+        levels: Vec::new(),
+    };
+    html! {
+        figure {
+            div.panels { (plot.svg()) }
+            (legend(sites.iter().enumerate().map(|(style, site)| (style, site.as_str()))))
+            figcaption {
+                strong { "Training loss over rounds" } " by client, seed " (record.seed)
+                ". Dice over rounds is not known: the experiment did not ask for it ("
+                code { "dice_every" } ")."
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What an experiment does otherwise than its method by itself, as its settings say it.
+
+use serde::Serialize;
+
+use crate::experiment::{Experiment, Setting};
+use crate::federation::Aggregation;
+use crate::federation::wire::Precision;
+
+/// One departure from a method as the paper has it; in the order in which variants are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Departure {
+    /// All data in one place.
+    Pooled,
+    /// Weight-decomposed pairs.
+    Dora,
+    /// So many pairs of each projection.
+    Loras(usize),
+    /// A and B are averaged one by one.
+    MeanOfFactors,
+    /// Pairs are stacked.
+    Stacked,
+    /// The server has an optimizer.
+    FedAdam,
+    /// Clients are held near the server's state.
+    FedProx,
+    /// So many percent of the clients take part in a round.
+    Participation(u32),
+    /// 16 bits a parameter.
+    Bits16,
+    /// 8 bits a parameter.
+    Bits8,
+}
+
+impl Departure {
+    /// All departures of an experiment, in order.
+    pub fn of(settings: &Experiment) -> Vec<Self> {
+        let lora = settings.method.uses_lora();
+        let travels = settings.setting == Setting::Federated;
+        let federation = [
+            // FedAdam cannot do without the mean of the factors, so that its own name says both.
+            match settings.aggregation {
+                Aggregation::MeanOfFactors if lora && settings.server_adam.is_none() => Some(Self::MeanOfFactors),
+                Aggregation::Stacked if lora => Some(Self::Stacked),
+                _ => None,
+            },
+            settings.server_adam.map(|_| Self::FedAdam),
+            (settings.local.proximal != 0.0).then_some(Self::FedProx),
+            (settings.participation != 1.0)
+                .then(|| Self::Participation((100.0 * settings.participation).round() as u32)),
+            match settings.precision {
+                Precision::F32 => None,
+                Precision::F16 => Some(Self::Bits16),
+                Precision::Int8 => Some(Self::Bits8),
+            },
+        ];
+        let training = [
+            (settings.setting == Setting::Pooled).then_some(Self::Pooled),
+            (lora && settings.dora).then_some(Self::Dora),
+            (lora && settings.num_lora != 1).then_some(Self::Loras(settings.num_lora)),
+        ];
+        let federation = federation.into_iter().filter(|_| travels);
+        training.into_iter().chain(federation).flatten().collect()
+    }
+
+    /// In two or three words.
+    pub fn describe(self) -> String {
+        match self {
+            Self::Pooled => "pooled".into(),
+            Self::Dora => "DoRA".into(),
+            Self::Loras(2) => "two LoRAs".into(),
+            Self::Loras(count) => format!("{count} LoRAs"),
+            Self::MeanOfFactors => "mean of factors".into(),
+            Self::Stacked => "stacked".into(),
+            Self::FedAdam => "FedAdam".into(),
+            Self::FedProx => "FedProx".into(),
+            Self::Participation(50) => "half the clients".into(),
+            Self::Participation(percent) => format!("{percent} % of the clients"),
+            Self::Bits16 => "16 bits".into(),
+            Self::Bits8 => "8 bits".into(),
+        }
+    }
+}
