@@ -3,6 +3,7 @@
 mod common;
 mod micro;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use assert_cmd::Command;
 use common::{flapsam, flapsam_on_haswell, gunzip, root};
 use flapsam::experiment::metrics::{Grid, SurfaceDistances, dice};
+use flapsam_model::checkpoint::{read_safetensors, write_safetensors};
 use flapsam_model::random::Random;
 use flapsam_model::volume::Volume;
 use micro::{data, experiment, run, run_on};
@@ -282,66 +284,82 @@ fn mixing_weights_stay_with_their_clients() {
 }
 
 /// Killed at twenty moments, each a random time after a random round, and started again: the same bytes as undisturbed.
+/// Four moments for each way of federation, since each has a state of its own to go on from.
 #[test]
 fn a_killed_run_goes_on_to_the_same_bytes() {
     let folder = TempDir::new().unwrap();
-    let config = experiment(folder.path(), |text| text.replace("rounds = 2", "rounds = 4"));
-    let started = Instant::now();
-    let whole = run(&config, &folder.path().join("whole"), "2");
-    let time = started.elapsed();
-    let files = ["adapter.safetensors", "metrics.json", "ledger.csv"];
-    let content = |run: &Path| files.map(|file| fs::read(run.join(file)).unwrap());
     let mut random = Random::new(7, "moments");
     let mut went_on = 0;
-    for moment in 0..20 {
-        let out = folder.path().join(format!("killed-{moment}"));
-        let mut command = std::process::Command::new(flapsam().get_program());
-        command
-            .arg("run")
-            .arg(&config)
-            .arg("--out")
-            .arg(&out)
-            .arg("--data")
-            .arg(data());
-        command
-            .stderr(std::process::Stdio::null())
-            .stdout(std::process::Stdio::null());
-        let mut program = command.spawn().unwrap();
-        let done = out.join(format!("micro-1/checkpoints/round-{:05}.safetensors", random.below(4)));
-        let first = done.ends_with("round-00000.safetensors");
-        while !first && !done.exists() && program.try_wait().unwrap().is_none() {
-            sleep(Duration::from_millis(1));
-        }
-        sleep(time.mul_f64(random.unit() / 4.0));
-        let _ = program.kill();
-        program.wait().unwrap();
+    for (way, lines) in [
+        ("plain", ""),
+        ("stacked", "aggregation = \"stacked\""),
+        ("int8", "precision = \"int8\""),
+        (
+            "adam",
+            "aggregation = \"mean_of_factors\"\nserver_adam = { rate = 0.01 }",
+        ),
+        ("mixed", "num_lora = 2"),
+    ] {
+        let config = experiment(folder.path(), |text| {
+            text.replace("rounds = 2", "rounds = 4")
+                .replace("rank = 4", &format!("rank = 4\n{lines}"))
+        });
+        let started = Instant::now();
+        let whole = run(&config, &folder.path().join(way), "2");
+        let time = started.elapsed();
+        for moment in 0..4 {
+            let out = folder.path().join(format!("{way}-{moment}"));
+            let round = random.below(4);
+            kill(&config, &out, round, time.mul_f64(random.unit() / 4.0));
 
-        let mut again = flapsam();
-        again
-            .arg("run")
-            .arg(&config)
-            .arg("--out")
-            .arg(&out)
-            .arg("--data")
-            .arg(data());
-        let output = again.assert().success();
-        let text = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
-        went_on += usize::from(text.contains("going on after round"));
-        let run = out.join("micro-1");
-        assert!(
-            content(&run) == content(&whole),
-            "killed at moment {moment}: other bytes"
-        );
-        let mut left: Vec<String> = names(&run.join("checkpoints"));
-        left.sort();
-        assert_eq!(left, ["round-00003.safetensors", "round-00004.safetensors"]);
-        assert!(
-            names(&run).iter().all(|name| !name.starts_with(".half")),
-            "{:?}",
-            names(&run)
-        );
+            let again = command(&config, &out);
+            let output = assert_cmd::Command::from_std(again).assert().success();
+            let text = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+            went_on += usize::from(text.contains("going on after round"));
+            let run = out.join("micro-1");
+            assert!(results(&run) == results(&whole), "{way}, moment {moment}: other bytes");
+            let mut left: Vec<String> = names(&run.join("checkpoints"));
+            left.sort();
+            assert_eq!(left, ["round-00003.safetensors", "round-00004.safetensors"]);
+            assert!(
+                names(&run).iter().all(|name| !name.starts_with(".half")),
+                "{:?}",
+                names(&run)
+            );
+        }
     }
     assert!(went_on >= 5, "only {went_on} of 20 runs were killed after a round");
+}
+
+/// `flapsam run`, quietly.
+fn command(config: &Path, out: &Path) -> std::process::Command {
+    let mut command = std::process::Command::new(flapsam().get_program());
+    command.arg("run").arg(config).arg("--out").arg(out);
+    command.arg("--data").arg(data());
+    command
+}
+
+/// Starts a run and kills it so long after a round; after the start for round 0.
+fn kill(config: &Path, out: &Path, round: usize, later: Duration) {
+    let mut command = command(config, out);
+    let quiet = std::process::Stdio::null;
+    let mut program = command.stdout(quiet()).stderr(quiet()).spawn().unwrap();
+    let done = out.join(format!("micro-1/checkpoints/round-{round:05}.safetensors"));
+    while round > 0 && !done.exists() && program.try_wait().unwrap().is_none() {
+        sleep(Duration::from_millis(1));
+    }
+    sleep(later);
+    let _ = program.kill();
+    program.wait().unwrap();
+}
+
+/// What a run came to: its adapters, figures and ledger.
+fn results(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let result = |name: &String| name.starts_with("adapter") || name == "metrics.json" || name == "ledger.csv";
+    let names = names(run).into_iter().filter(result);
+    names
+        .map(|name| (name.clone(), fs::read(run.join(name)).unwrap()))
+        .collect()
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -381,10 +399,52 @@ fn only_a_whole_checkpoint_of_the_same_experiment_counts() {
     );
     assert!(fs::read(whole.join("adapter.safetensors")).unwrap() == adapter);
 
-    let other = experiment(folder.path(), |text| text.replace("base_lr = 1e-3", "base_lr = 2e-3"));
-    let text = again(&other);
-    assert!(!text.contains("going on"), "{text}");
-    assert!(fs::read(whole.join("adapter.safetensors")).unwrap() != adapter);
+    // A newer program makes a checkpoint of another fingerprint.
+    let (tensors, metadata) = read_safetensors(&fs::read(&newest).unwrap()).unwrap();
+    let (key, value) = metadata.into_iter().next().unwrap();
+    let value = value.replacen("fingerprint = \"", "fingerprint = \"0", 1);
+    for round in 1..=2 {
+        let checkpoint = whole.join(format!("checkpoints/round-{round:05}.safetensors"));
+        fs::write(checkpoint, write_safetensors(&tensors, Some((&key, value.clone())))).unwrap();
+    }
+    let text = again(&config);
+    assert!(
+        text.contains("starting anew") && !text.contains("going on after"),
+        "{text}"
+    );
+    assert!(fs::read(whole.join("adapter.safetensors")).unwrap() == adapter);
+}
+
+/// A folder that holds a run of other settings is left as it is, unless it may be replaced; then nothing of it stays.
+#[test]
+fn a_run_does_not_take_anothers_place_unasked() {
+    let folder = TempDir::new().unwrap();
+    let alone = experiment(folder.path(), |text| {
+        text.replace("rank = 4", "rank = 4\nsetting = \"alone\"")
+    });
+    let run = run(&alone, folder.path(), "2");
+    let metrics = fs::read(run.join("metrics.json")).unwrap();
+    fs::create_dir_all(run.join("predictions")).unwrap();
+    fs::write(run.join("predictions/stale.nii.gz"), b"stale").unwrap();
+
+    let together = experiment(folder.path(), |text| text);
+    let again = |more: &[&str]| {
+        let mut command = flapsam();
+        command.arg("run").arg(&together).args(more);
+        command.arg("--out").arg(folder.path()).arg("--data").arg(data());
+        command
+    };
+    let refused = again(&[]).assert().code(2);
+    let text = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+    assert!(
+        text.contains("other settings (setting)") && text.contains("--replace") && text.contains("config.toml"),
+        "{text}"
+    );
+    assert_eq!(fs::read(run.join("metrics.json")).unwrap(), metrics);
+    again(&["--replace"]).assert().success();
+    assert!(run.join("adapter.safetensors").is_file() && !run.join("adapter-A.safetensors").exists());
+    assert!(run.join("predictions/case_00000.nii.gz").exists() || !names(&run.join("predictions")).is_empty());
+    assert!(!run.join("predictions/stale.nii.gz").exists());
 }
 
 /// Half of the six clients take part in a round; which, the seed decides, and only they send.
@@ -414,6 +474,17 @@ fn clients_may_sit_out_a_round() {
         assert_eq!((who(&all, round).len(), who(&half, round).len()), (6, 3));
     }
     assert_ne!(who(&half, 0), who(&half, 1), "another three in another round");
+    // Who sat out the first round fetches what came of it before the second.
+    let down = |round: usize| half["rounds"][round]["traffic"]["down"].as_u64().unwrap();
+    let late = who(&half, 1)
+        .iter()
+        .filter(|site| !who(&half, 0).contains(site))
+        .count() as u64;
+    assert!(late > 0);
+    assert_eq!(
+        (3 * down(0), 3 * down(1)),
+        (3 * up(&half, 0), (3 + late) * up(&half, 1))
+    );
     assert_eq!(with("participation = 0.5"), half);
 }
 

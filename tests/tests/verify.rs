@@ -210,6 +210,20 @@ fn every_seed_counts() {
     assert!((value("seeds.dice.kidney.mean") - (dice[0] + dice[1]) / 2.0).abs() < 1e-6);
     let sd = (dice[0] - dice[1]).abs() / f64::sqrt(2.0);
     assert!((value("seeds.dice.kidney.sd") - sd).abs() < 2e-6);
+
+    // One run is held against what there is of its seed.
+    let golden = folder.path().join("verify/suite/micro.figures");
+    let unmoved = |seed: usize| {
+        let run = folder.path().join(format!("verify/suite/micro-{seed}"));
+        let mut command = flapsam();
+        command.arg("diff").arg(&golden).arg(run).arg("--json");
+        let output = command.assert().success();
+        let report: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+        report["unmoved"].as_u64().unwrap()
+    };
+    let (first, second) = (unmoved(1), unmoved(2));
+    assert!(first > 20, "{first}");
+    assert_eq!(second, 7, "Dice of two classes, and what no seed changes");
 }
 
 /// `--resume` keeps a finished run of the same experiment, and nothing else.
