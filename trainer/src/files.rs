@@ -1,5 +1,7 @@
 //! Files: read whole, written beside their place and renamed, so that nothing half-written stays behind.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -7,7 +9,9 @@ use std::path::{Path, PathBuf};
 use flapsam_model::checkpoint::{hex, read_safetensors, sha256};
 use flapsam_model::parameters::{Array, StateDict};
 use pytorch_reader::{DType, PytorchReader};
+use safetensors::tensor::{Dtype, View};
 use serde::de::DeserializeOwned;
+use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 
@@ -21,6 +25,44 @@ const HALF_WRITTEN: &str = ".half-written-";
 
 /// Writes a whole file, or leaves what was there.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_by(path, |file| file.write_all(bytes).map_err(Error::file("write", path)))
+}
+
+/// Writes a safetensors file of `f32` as `flapsam_model::checkpoint::write_safetensors` does, tensor by tensor: a large
+/// state is not held twice.
+pub fn write_state_dict(path: &Path, state: &StateDict, metadata: (&str, String)) -> Result<()> {
+    let metadata = HashMap::from([(metadata.0.to_owned(), metadata.1)]);
+    let tensors = state.iter().map(|(key, array)| (key, Tensor(array)));
+    write_by(path, |file| {
+        let written = safetensors::serialize_to_file(tensors, Some(metadata), file.path());
+        written.map_err(|why| Error::file("write", path)(std::io::Error::other(why)))
+    })
+}
+
+/// What a safetensors file takes of an array.
+struct Tensor<'a>(&'a Array);
+
+impl View for Tensor<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let bytes: Vec<u8> = self.0.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        bytes.into()
+    }
+
+    fn data_len(&self) -> usize {
+        size_of::<f32>() * self.0.values.len()
+    }
+}
+
+/// Has a file written beside its place, then puts it there.
+fn write_by(path: &Path, fill: impl FnOnce(&mut NamedTempFile) -> Result<()>) -> Result<()> {
     let folder = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -30,7 +72,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         .prefix(HALF_WRITTEN)
         .tempfile_in(folder)
         .map_err(Error::file("write", path))?;
-    file.write_all(bytes).map_err(Error::file("write", path))?;
+    fill(&mut file)?;
     file.as_file().sync_all().map_err(Error::file("write", path))?;
     // Temporary files are private; results are as open as the user's other files.
     #[cfg(unix)]

@@ -152,8 +152,13 @@ impl Experiment {
     /// # Errors
     /// It cannot be read, a key is missing or unknown (then the nearest known one is named), or a value makes no sense.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = settings_text(path)?;
-        let mut experiment: Self = toml::from_str(&text).map_err(|why| Error::invalid(path, explain(&why)))?;
+        let (text, extended) = settings_text(path)?;
+        // What is wrong may stand there as well.
+        let whence = extended.map_or(String::new(), |other| {
+            format!("; look into {other}, too, which it extends")
+        });
+        let refuse = |why: toml::de::Error| Error::invalid(path, explain(&why) + &whence);
+        let mut experiment: Self = toml::from_str(&text).map_err(refuse)?;
         experiment.path = path.to_owned();
         experiment.resolved = text;
         let preprocessing = experiment.preprocessing.check();
@@ -323,12 +328,12 @@ fn flatten(above: &str, table: toml::Table, flat: &mut BTreeMap<String, toml::Va
 /// A file may extend another, which may extend another, ..
 const DEEPEST: usize = 8;
 
-/// The file's text; if it extends another file, the settings of both as one text.
-fn settings_text(path: &Path) -> Result<String> {
+/// The file's text; if it extends another file, the settings of both as one text, and which it extends.
+fn settings_text(path: &Path) -> Result<(String, Option<String>)> {
     let text = String::from_utf8_lossy(&read(path)?).into_owned();
-    match table(path, &text)?.contains_key(EXTENDS) {
-        true => Ok(settings(path, DEEPEST)?.to_string()),
-        false => Ok(text),
+    match table(path, &text)?.get(EXTENDS) {
+        Some(extended) => Ok((settings(path, DEEPEST)?.to_string(), Some(extended.to_string()))),
+        None => Ok((text, None)),
     }
 }
 
@@ -469,6 +474,7 @@ lr_exp = 2
                 .to_string()
                 .contains("circle")
         );
+        assert!(refused("rouns = 3\n").contains("'rounds'?; look into \"../common.toml\", too"));
         assert!(read("extends = 3\n").unwrap_err().to_string().contains("extends"));
     }
 }

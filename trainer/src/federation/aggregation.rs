@@ -70,16 +70,6 @@ pub fn product_svd(pairs: &[(&Array, &Array)], weights: &[f64], rank: usize) -> 
     with_fixed_signs(left.q() * b, a * right.q().transpose())
 }
 
-/// The same pair from the `[out, in]` product itself: slow, for comparison.
-///
-/// # Panics
-/// If there is no pair (a programming error).
-pub fn dense_product_svd(pairs: &[(&Array, &Array)], weights: &[f64], rank: usize) -> (Array, Array) {
-    let (tall, wide) = stacked(pairs, weights);
-    let (b, a) = nearest(tall * wide, rank);
-    with_fixed_signs(b, a)
-}
-
 /// `(U, S V^T)` of the matrix, cut to the rank; zeros where the matrix has fewer directions.
 fn nearest(matrix: DMatrix<f64>, rank: usize) -> (DMatrix<f64>, DMatrix<f64>) {
     let (outputs, inputs) = matrix.shape();
@@ -164,6 +154,13 @@ mod tests {
         };
         let pairs = (0..count).map(|_| (noise([rank, inputs]), noise([outputs, rank])));
         (pairs.collect(), vec![1.0 / count as f64; count])
+    }
+
+    /// The same pair as [`product_svd`]'s, from the `[out, in]` product itself.
+    fn dense_product_svd(pairs: &[(&Array, &Array)], weights: &[f64], rank: usize) -> (Array, Array) {
+        let (tall, wide) = stacked(pairs, weights);
+        let (b, a) = nearest(tall * wide, rank);
+        with_fixed_signs(b, a)
     }
 
     fn borrowed(pairs: &[(Array, Array)]) -> Vec<(&Array, &Array)> {

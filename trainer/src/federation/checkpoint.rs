@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use flapsam_model::checkpoint::{read_safetensors, write_safetensors};
+use flapsam_model::checkpoint::read_safetensors;
 use flapsam_model::parameters::StateDict;
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use super::ledger::Entry;
 use super::wire::Link;
 use super::{Federation, RoundRecord};
 use crate::error::{Error, Result};
-use crate::files::{create_folder, files_in, read, write};
+use crate::files::{create_folder, files_in, read, write_state_dict};
 
 const METADATA_KEY: &str = "flapsam_checkpoint";
 /// How many of the last checkpoints stay: should the newest be damaged, there is the one before.
@@ -75,7 +75,7 @@ impl Checkpoints {
             .join(format!("round-{:05}.safetensors", checkpoint.rounds.len()));
         // TOML, since it gives floats back to the last bit.
         let metadata = toml::to_string(&checkpoint).map_err(|why| Error::invalid(&path, why))?;
-        write(&path, &write_safetensors(&tensors, Some((METADATA_KEY, metadata))))?;
+        write_state_dict(&path, &tensors, (METADATA_KEY, metadata))?;
         self.remove_all_but(KEPT)
     }
 
@@ -147,7 +147,10 @@ fn state(federation: &Federation) -> (StateDict, Vec<usize>) {
     for (place, member) in federation.members.iter().enumerate() {
         let (steps, [first, second]) = member.client.optimizer_state();
         let (held, residual) = member.link.parts();
-        put(&format!("client {place}/trained"), member.client.trained());
+        // Mostly the server's state: kept once.
+        let mut own = member.client.trained();
+        own.retain(|key, array| server.state.get(key) != Some(array));
+        put(&format!("client {place}/trained"), own);
         put(&format!("client {place}/first"), first);
         put(&format!("client {place}/second"), second);
         put(&format!("client {place}/held"), held.clone());
@@ -169,14 +172,17 @@ fn put_back(federation: &mut Federation, tensors: StateDict, checkpoint: &Checkp
     }
     let mut take = |holder: String| holders.remove(&holder).unwrap_or_default();
     let server = &mut federation.server;
-    server.state = take("server/state".into());
+    let server_state = take("server/state".into());
+    server.state = server_state.clone();
     server.first = take("server/first".into());
     server.second = take("server/second".into());
     server.folded = take("server/folded".into());
     federation.fold(checkpoint.rounds.len())?;
     let precision = federation.precision();
     for (place, member) in federation.members.iter_mut().enumerate() {
-        member.client.receive(&take(format!("client {place}/trained")));
+        let mut trained = server_state.clone();
+        trained.extend(take(format!("client {place}/trained")));
+        member.client.receive(&trained);
         let moments = ["first", "second"].map(|part| take(format!("client {place}/{part}")));
         let steps = checkpoint.steps.get(place).copied().unwrap_or_default();
         member.client.restore_optimizer(steps, moments);
