@@ -1,12 +1,13 @@
 //! What travels and what is published: a method's trained parameters, with all that is needed to use them.
 
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::checkpoint::{read_safetensors, write_safetensors};
 use crate::config::{AdapterConfig, SamConfig};
 use crate::method::Method;
-use crate::parameters::{StateDict, check};
+use crate::parameters::{Parameters, StateDict, check};
 use crate::preprocessing::Preprocessing;
 use crate::sam::Sam;
 
@@ -89,5 +90,13 @@ impl Adapter {
         let mut state = crate::checkpoint::adapt(base, &metadata.sam, adapter, metadata.seed)?;
         state.extend(self.state.clone());
         Ok(state)
+    }
+    /// The adapted network on a device.
+    ///
+    /// # Errors
+    /// As of [`Adapter::on_base`].
+    pub fn network(&self, base: &StateDict, base_sha256: &str, device: &Device) -> Result<Sam, Error> {
+        let parameters = Parameters::new(&self.on_base(base, base_sha256)?, device);
+        Sam::new(&self.metadata.sam, Some(&self.metadata.adapter), &parameters)
     }
 }

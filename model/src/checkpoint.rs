@@ -11,6 +11,9 @@ use crate::config::{AdapterConfig, SamConfig};
 use crate::parameters::{Array, Spec, StateDict, initial};
 use crate::sam::Sam;
 
+/// The one metadata entry of a file that `flapsam export` wrote: JSON that says what it is.
+pub const EXPORT_KEY: &str = "flapsam_export";
+
 /// Lower-case hexadecimal sha256.
 pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))

@@ -30,6 +30,9 @@ pub enum Error {
     /// A volume that the operation cannot take.
     #[error("{0}")]
     Volume(String),
+    /// The device that computes does not answer.
+    #[error("the device does not answer ({0}); its memory may be full, or its driver has stopped")]
+    Device(String),
     /// A setting out of its range.
     #[error("{0}")]
     Config(String),

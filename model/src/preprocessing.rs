@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::segment::Scaling;
-use crate::volume::{Slices, Volume};
+use crate::volume::{Axial, Slices, Volume};
 
 /// What a data set's scans go through, in this order. An adapter keeps it, so that a new scan is prepared as those that
 /// it was trained on.
@@ -91,6 +91,26 @@ impl Preprocessing {
         }
     }
 
+    /// A scan as the network sees it: on the grid, in axial order, clipped and normalised.
+    ///
+    /// # Errors
+    /// As of [`Preprocessing::window`].
+    pub fn prepare(&self, scan: &Volume, site: Option<&str>) -> Result<PreparedScan, Error> {
+        let (axial, mut slices) = match self.resample {
+            Some(dims) if dims != scan.dims => {
+                let grid = averaged(scan, dims);
+                (grid.axial(), grid.to_slices())
+            }
+            _ => (scan.axial(), scan.to_slices()),
+        };
+        self.window(&mut slices, site)?;
+        Ok(PreparedScan {
+            slices,
+            axial,
+            dims: scan.dims,
+        })
+    }
+
     /// Labels on that grid: the whole part of the averages, so that a voxel keeps a label only where all that it covers
     /// have it (reference behaviour).
     pub fn labels_on_grid(&self, labels: Volume) -> Volume {
@@ -145,6 +165,24 @@ impl Preprocessing {
             .iter_mut()
             .for_each(|value| *value = (*value - window.mean) / window.std);
         Ok(())
+    }
+}
+
+/// A scan as the network sees it.
+#[derive(Debug, Clone)]
+pub struct PreparedScan {
+    /// What is segmented.
+    pub slices: Slices,
+    /// How the grid's axes, in the file's order, map to the slices'.
+    pub axial: Axial,
+    /// The scan's own voxels along the file's axes.
+    dims: [usize; 3],
+}
+
+impl PreparedScan {
+    /// The slices' labels on the scan's own grid, in the file's order.
+    pub fn restore(&self, labels: &[u8], preprocessing: &Preprocessing) -> Vec<u8> {
+        preprocessing.labels_off_grid(self.axial.restore(labels), self.dims)
     }
 }
 

@@ -6,6 +6,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
 use crate::resize;
 use crate::sam::{Sam, resize_bilinear};
 use crate::volume::Slices;
@@ -15,7 +16,7 @@ pub const STACK: usize = 5;
 /// Neighbours on either side.
 const REACH: usize = STACK / 2;
 /// Slices that go through the network together when they share one scaling.
-const BATCH: usize = 8;
+pub const BATCH: usize = 8;
 
 /// Over what minimum and maximum are taken.
 ///
@@ -78,7 +79,8 @@ struct Pass {
 /// Segments a volume whose values are prepared (see [`crate::preprocessing`]): labels in axial order, one for each voxel.
 /// `progress` is told slices done and slices in all, and stops the work by returning false; then the result is `None`.
 ///
-/// Asynchronous for the browser, where reading a tensor back must wait; on a CPU it never does.
+/// # Panics
+/// If the device is lost. Where it may be (in a browser), take the steps of a [`Segmentation`].
 pub async fn segment(
     sam: &Sam,
     slices: &Slices,
@@ -87,57 +89,114 @@ pub async fn segment(
     device: &Device,
     mut progress: impl FnMut(usize, usize) -> bool,
 ) -> Option<Vec<u8>> {
-    let [count, rows, columns] = slices.dims;
-    let mut labels = Vec::with_capacity(slices.values.len());
-    let mut open: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
-    for pass in passes(slices, scaling) {
-        let mut input = Vec::with_capacity(pass.members.len() * side * side);
-        for &(member, _) in &pass.members {
-            let mut values = slices.slice(member).to_vec();
-            scale_to_unit(&mut values, pass.range);
-            input.extend(resize::cubic(&values, [rows, columns], [side, side]));
+    let mut segmentation = Segmentation::new(sam, slices, scaling, side, device, BATCH);
+    while let Some(done) = segmentation.step().await.expect("the device answers while it is held") {
+        if !progress(done, slices.dims[0]) {
+            return None;
         }
-        let logits = sam.logits(to_input(input, side, device));
+    }
+    Some(segmentation.labels())
+}
+
+/// A volume's segmentation in steps, so that a browser can draw, and hear its user, between them.
+pub struct Segmentation<'a> {
+    sam: &'a Sam,
+    slices: &'a Slices,
+    side: usize,
+    device: &'a Device,
+    passes: std::vec::IntoIter<Pass>,
+    /// Sums of probabilities, `[class, row, column]`, of the slices that are not complete.
+    open: BTreeMap<usize, Vec<f32>>,
+    labels: Vec<u8>,
+}
+
+impl<'a> Segmentation<'a> {
+    /// The start. At most `batch` slices go through the network together; `side` is the network's image size.
+    pub fn new(
+        sam: &'a Sam,
+        slices: &'a Slices,
+        scaling: Scaling,
+        side: usize,
+        device: &'a Device,
+        batch: usize,
+    ) -> Self {
+        Self {
+            sam,
+            slices,
+            side,
+            device,
+            passes: passes(slices, scaling, batch.max(1)).into_iter(),
+            open: BTreeMap::new(),
+            labels: Vec::with_capacity(slices.values.len()),
+        }
+    }
+
+    /// One pass through the network: how many slices are complete now, or `None` if all were.
+    ///
+    /// Asynchronous for the browser, where reading a tensor back must wait; on a CPU it never does.
+    ///
+    /// # Errors
+    /// The device does not answer.
+    pub async fn step(&mut self) -> Result<Option<usize>, Error> {
+        let Some(pass) = self.passes.next() else {
+            return Ok(None);
+        };
+        let [_, rows, columns] = self.slices.dims;
+        let logits = self.sam.logits(self.input(&pass));
         let classes = logits.dims()[1];
         let probabilities = resize_bilinear(softmax(logits, 1), [rows, columns]);
+        let unanswered = |why: String| Error::Device(why);
         let data = probabilities.into_data_async().await;
-        let data = data.expect("the device answers while it is held");
+        let data = data.map_err(|why| unanswered(why.to_string()))?;
         let values = data
             .try_into_vec::<f32>()
-            .expect("floats are f32 on every device opened here");
+            .map_err(|why| unanswered(format!("{why:?}")))?;
         let volume = classes * rows * columns;
         for (slot, &(member, counts)) in pass.members.iter().enumerate() {
             if !counts {
                 continue;
             }
             let found = &values[slot * volume..(slot + 1) * volume];
-            let sum = open.entry(member).or_insert_with(|| vec![0.0; volume]);
+            let sum = self.open.entry(member).or_insert_with(|| vec![0.0; volume]);
             sum.iter_mut().zip(found).for_each(|(sum, value)| *sum += value);
         }
-        while let Some(entry) = open.first_entry().filter(|entry| *entry.key() < pass.complete) {
-            labels.extend(arg_max(&entry.remove(), rows * columns));
+        while let Some(entry) = self.open.first_entry().filter(|entry| *entry.key() < pass.complete) {
+            self.labels.extend(arg_max(&entry.remove(), rows * columns));
         }
-        if !progress(pass.complete, count) {
-            return None;
-        }
+        Ok(Some(pass.complete))
     }
-    Some(labels)
+
+    /// Labels of the complete slices, in axial order.
+    pub fn labels(self) -> Vec<u8> {
+        self.labels
+    }
+
+    fn input(&self, pass: &Pass) -> Tensor<4> {
+        let [_, rows, columns] = self.slices.dims;
+        let mut input = Vec::with_capacity(pass.members.len() * self.side * self.side);
+        for &(member, _) in &pass.members {
+            let mut values = self.slices.slice(member).to_vec();
+            scale_to_unit(&mut values, pass.range);
+            input.extend(resize::cubic(&values, [rows, columns], [self.side, self.side]));
+        }
+        to_input(input, self.side, self.device)
+    }
 }
 
-fn passes(slices: &Slices, scaling: Scaling) -> Vec<Pass> {
+fn passes(slices: &Slices, scaling: Scaling, batch: usize) -> Vec<Pass> {
     let count = slices.dims[0];
     match scaling {
         Scaling::Volume => {
             let range = range(&slices.values);
             let pass = |start: usize| {
-                let end = (start + BATCH).min(count);
+                let end = (start + batch).min(count);
                 Pass {
                     members: (start..end).map(|slice| (slice, true)).collect(),
                     range,
                     complete: end,
                 }
             };
-            (0..count).step_by(BATCH).map(pass).collect()
+            (0..count).step_by(batch).map(pass).collect()
         }
         Scaling::Stack => {
             let pass = |centre: usize| {

@@ -37,26 +37,20 @@ impl Volume {
     /// # Errors
     /// The bytes are cut off, are no NIfTI, claim absurd dimensions, or hold several volumes.
     pub fn from_nifti(bytes: &[u8], index: Option<usize>) -> Result<Self, Error> {
-        match bytes.starts_with(&[0x1f, 0x8b]) {
-            true => Self::read(MultiGzDecoder::new(bytes), index),
-            false => Self::read(bytes, index),
-        }
+        Self::read(unpacked(bytes), index)
+    }
+
+    /// The dimensions that a NIfTI file claims: known before memory is taken for its voxels.
+    ///
+    /// # Errors
+    /// As of [`Volume::from_nifti`], as far as the header shows them.
+    pub fn claimed_dims(bytes: &[u8], index: Option<usize>) -> Result<[usize; 3], Error> {
+        let (_, fields) = read_header(&mut unpacked(bytes))?;
+        Ok(fields.select(index)?.0)
     }
 
     fn read(mut input: impl Read, index: Option<usize>) -> Result<Self, Error> {
-        let mut header = vec![0; HEADER_1];
-        fill(&mut input, &mut header, "header")?;
-        let size = [&header[..4]].map(|bytes| [bytes[0], bytes[1], bytes[2], bytes[3]])[0];
-        let version_2 = [u32::from_le_bytes(size), u32::from_be_bytes(size)].contains(&(HEADER_2 as u32));
-        let fields = match version_2 {
-            true => {
-                let mut rest = vec![0; HEADER_2 - HEADER_1];
-                fill(&mut input, &mut rest, "header")?;
-                header.extend(rest);
-                Fields::version_2(&header)?
-            }
-            false => Fields::version_1(&header)?,
-        };
+        let (header, fields) = read_header(&mut input)?;
         let (dims, skip) = fields.select(index)?;
         let size = dims.iter().product::<usize>() * fields.width();
         // An absurd offset saturates and is found to lie past the end of the file.
@@ -593,6 +587,31 @@ impl Space {
             [0.0, 0.0, z, centre(2, z)],
         ]
     }
+}
+
+/// The file's bytes, without their gzip if they have one.
+fn unpacked(bytes: &[u8]) -> Box<dyn Read + '_> {
+    match bytes.starts_with(&[0x1f, 0x8b]) {
+        true => Box::new(MultiGzDecoder::new(bytes)),
+        false => Box::new(bytes),
+    }
+}
+
+/// A header's bytes, and what they say.
+fn read_header(input: &mut impl Read) -> Result<(Vec<u8>, Fields), Error> {
+    let mut header = vec![0; HEADER_1];
+    fill(input, &mut header, "header")?;
+    let size = [&header[..4]].map(|bytes| [bytes[0], bytes[1], bytes[2], bytes[3]])[0];
+    let version_2 = [u32::from_le_bytes(size), u32::from_be_bytes(size)].contains(&(HEADER_2 as u32));
+    if !version_2 {
+        let fields = Fields::version_1(&header)?;
+        return Ok((header, fields));
+    }
+    let mut rest = vec![0; HEADER_2 - HEADER_1];
+    fill(input, &mut rest, "header")?;
+    header.extend(rest);
+    let fields = Fields::version_2(&header)?;
+    Ok((header, fields))
 }
 
 fn fill(input: &mut impl Read, buffer: &mut [u8], what: &str) -> Result<(), Error> {

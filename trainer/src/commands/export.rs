@@ -2,16 +2,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use flapsam_model::adapter::{Adapter, AdapterMetadata};
-use flapsam_model::checkpoint::{sha256, write_safetensors, write_safetensors_f16};
+use flapsam_model::checkpoint::{EXPORT_KEY, sha256, write_safetensors, write_safetensors_f16};
 use flapsam_model::merge::merge;
 use serde::Serialize;
 
 use super::{Outcome, print_json};
 use crate::error::{Error, Result};
 use crate::files::{read, read_state_dict, write};
-
-/// The one metadata entry of an exported file, as JSON.
-const METADATA_KEY: &str = "flapsam_export";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -88,7 +85,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         adapter: adapter.as_ref().map(|adapter| &adapter.metadata),
     };
     let about = serde_json::to_string(&about).map_err(|why| Error::invalid(&args.out, why))?;
-    let metadata = Some((METADATA_KEY, about));
+    let metadata = Some((EXPORT_KEY, about));
     let bytes = match args.format {
         Format::FlapSam | Format::Merged => write_safetensors(&state, metadata),
         Format::BaseF16 => write_safetensors_f16(&state, metadata).map_err(Error::content(&args.base))?,

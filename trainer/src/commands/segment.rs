@@ -1,8 +1,6 @@
 use std::path::PathBuf;
 
 use flapsam_model::adapter::Adapter;
-use flapsam_model::parameters::Parameters;
-use flapsam_model::sam::Sam;
 use flapsam_model::segment::segment;
 use serde::Serialize;
 
@@ -60,23 +58,19 @@ pub fn run(args: Args) -> Result<Outcome> {
     let (base, base_sha256) = read_state_dict(&args.base)?;
     let volume = read_volume(&args.scan, args.volume)?;
     volume.check_finite().map_err(Error::content(&args.scan))?;
-    let weights = adapter
-        .on_base(&base, &base_sha256)
-        .map_err(Error::content(&args.adapter))?;
     let device = OpenDevice::open(args.device)?;
+    let sam = adapter
+        .network(&base, &base_sha256, &device.device)
+        .map_err(Error::content(&args.adapter))?;
 
     let metadata = &adapter.metadata;
-    let parameters = Parameters::new(&weights, &device.device);
-    let sam = Sam::new(&metadata.sam, Some(&metadata.adapter), &parameters)?;
     let preprocessing = &metadata.preprocessing;
-    let grid = preprocessing.on_grid(volume.clone());
-    let mut slices = grid.to_slices();
-    preprocessing.window(&mut slices, args.site.as_deref())?;
-    let progress = Progress::new(slices.dims[0]);
+    let scan = preprocessing.prepare(&volume, args.site.as_deref())?;
+    let progress = Progress::new(scan.slices.dims[0]);
     let mut shown = 0;
     let labels = segment(
         &sam,
-        &slices,
+        &scan.slices,
         preprocessing.scaling,
         metadata.sam.image_size,
         &device.device,
@@ -88,7 +82,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     );
     let labels = pollster::block_on(labels).unwrap_or_default();
     drop(progress);
-    let labels = preprocessing.labels_off_grid(grid.axial().restore(&labels), volume.dims);
+    let labels = scan.restore(&labels, preprocessing);
     write(&args.out, &volume.mask_to_nifti(&labels))?;
 
     let voxel_ml = volume.spacing().iter().product::<f64>() / 1000.0;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use flapsam_model::checkpoint::sha256;
+use flapsam_model::labels;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::volume::{Slices, Volume};
 
@@ -82,60 +83,10 @@ fn read_checked(folder: &Path, file: &DataFile) -> Result<(PathBuf, Volume)> {
     Ok((path, volume))
 }
 
-/// Refuses a scan and labels that do not belong together: other shapes, another place in space, or labels that are no
-/// whole numbers.
+/// Refuses a scan and labels that do not belong together, see [`labels::check_pair`].
 ///
 /// # Errors
 /// They do not belong together.
 pub fn check_pair(image: &Path, scan: &Volume, label: &Path, labels: &Volume) -> Result<()> {
-    let refuse = |why: String| Err(Error::invalid(label, why));
-    if labels.dims != scan.dims {
-        return refuse(format!(
-            "its shape {:?} is not that of its scan {}, {:?}; take both from the same export",
-            labels.dims,
-            image.display(),
-            scan.dims
-        ));
-    }
-    // Headers written by two programs differ in the last digits: a tenth of a voxel at the far corner is more than that.
-    let shift = furthest_shift(scan, labels);
-    if shift.is_nan() || shift > 0.1 {
-        return refuse(format!(
-            "it lies {shift:.1} voxels away from its scan {} (other affines); take both from the same export",
-            image.display()
-        ));
-    }
-    match labels
-        .voxels
-        .iter()
-        .find(|value| value.fract() != 0.0 || !(0.0..256.0).contains(*value))
-    {
-        Some(value) => refuse(format!(
-            "it holds {value}, and labels are whole numbers from 0 to 255; is it a scan?"
-        )),
-        None => Ok(()),
-    }
-}
-
-/// By how many voxels two volumes of one shape are apart at most, over the eight corners.
-fn furthest_shift(one: &Volume, other: &Volume) -> f64 {
-    let voxel = one.spacing().into_iter().fold(f64::INFINITY, f64::min);
-    let corners = (0..8).map(|corner| {
-        let index: [f64; 3] = std::array::from_fn(|axis| match corner >> axis & 1 {
-            0 => 0.0,
-            _ => one.dims[axis].saturating_sub(1) as f64,
-        });
-        let place = |affine: &[[f64; 4]; 3], row: usize| {
-            affine[row][3] + (0..3).map(|axis| affine[row][axis] * index[axis]).sum::<f64>()
-        };
-        let square = |row: usize| (place(&one.affine, row) - place(&other.affine, row)).powi(2);
-        (0..3).map(square).sum::<f64>().sqrt() / voxel
-    });
-    corners.fold(0.0, |furthest, shift| {
-        if shift > furthest || shift.is_nan() {
-            shift
-        } else {
-            furthest
-        }
-    })
+    labels::check_pair(scan, &image.display().to_string(), labels).map_err(Error::content(label))
 }

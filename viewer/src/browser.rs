@@ -1,0 +1,353 @@
+//! The bindings to JavaScript, for the page's worker.
+
+use std::cell::RefCell;
+
+use flapsam_model::adapter::AdapterMetadata;
+use flapsam_model::burn::tensor::Device;
+use flapsam_model::burn::tensor::wgpu::WgpuSetup;
+use flapsam_model::preprocessing::Preprocessing;
+use js_sys::{Function, JSON, Promise, Reflect, Uint8Array};
+use serde::Serialize;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+
+use crate::Error;
+use crate::comparison;
+use crate::device::{Adapter, Backend, Choice, Limits, Report, decide};
+use crate::network::{Network, Promised};
+
+#[wasm_bindgen(typescript_custom_section)]
+const TYPES: &str = r#"
+/** What WebGPU says of its adapter; words may be empty. */
+export interface AdapterInfo { vendor: string; architecture: string; description: string; fallback: boolean }
+
+/** What the network runs on, and why. Sizes in bytes. */
+export interface DeviceReport {
+    backend: "webgpu" | "cpu";
+    adapter: AdapterInfo | null;
+    software: boolean;
+    why: string;
+    limits: { largestTensor: number | null; host: number };
+    maxStorageBufferBindingSize: number | null;
+    maxBufferSize: number | null;
+    features: string[];
+}
+
+/** What a loaded adapter is. */
+export interface NetworkReport {
+    method: string;
+    imageSize: number;
+    classes: string[];
+    sites: string[];
+    baseSha256: string;
+    resample: [number, number, number] | null;
+}
+
+/** How much of a scan is of a class. */
+export interface Found { class: string; voxels: number; millilitres: number }
+
+/** A segmented scan; masks are gzipped NIfTI. */
+export interface Segmented {
+    classes: Found[];
+    /** On the scan's own grid, with its header. */
+    mask: Uint8Array;
+    /** On the grid that the network worked on, if that is another. */
+    gridMask: Uint8Array | null;
+}
+
+/** Two label maps, voxel by voxel. */
+export interface Comparison {
+    dice: number[];
+    equal: number;
+    voxels: number;
+    /** Gzipped NIfTI, 1 where they differ. */
+    difference: Uint8Array;
+}
+
+/** Told slices done and slices in all; false stops the work. */
+export type OnProgress = (done: number, of: number) => boolean | Promise<boolean>;
+"#;
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(typescript_type = "DeviceReport")]
+    pub type DeviceReport;
+    #[wasm_bindgen(typescript_type = "NetworkReport")]
+    pub type NetworkReport;
+    #[wasm_bindgen(typescript_type = "Segmented | null")]
+    pub type Segmented;
+    #[wasm_bindgen(typescript_type = "Comparison")]
+    pub type Comparison;
+    #[wasm_bindgen(typescript_type = "OnProgress")]
+    pub type OnProgress;
+    #[wasm_bindgen(js_namespace = console, js_name = error)]
+    fn log_error(message: &str);
+}
+
+thread_local! {
+    /// The WebGPU device: opened once, it lives as long as the worker.
+    static WEBGPU: RefCell<Option<(Device, Report)>> = const { RefCell::new(None) };
+    /// What the last panic said. The worker is of no use after one, but can still tell.
+    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Keeps the message of a panic, which WebAssembly alone would swallow.
+#[wasm_bindgen(start)]
+pub fn start() {
+    std::panic::set_hook(Box::new(|info| {
+        log_error(&info.to_string());
+        PANIC.with(|panic| *panic.borrow_mut() = info.to_string());
+    }));
+}
+
+/// What the last panic said; empty if there was none.
+#[wasm_bindgen(js_name = lastPanic)]
+pub fn last_panic() -> String {
+    PANIC.with(|panic| panic.borrow().clone())
+}
+
+/// Compares two NIfTI label maps. `resample` is the grid that a run's masks are on, if it is not the scans' own.
+#[wasm_bindgen]
+pub fn compare(one: &[u8], other: &[u8], classes: usize, resample: Option<Vec<u32>>) -> Result<Comparison, JsValue> {
+    let grid = resample.and_then(|grid| <[u32; 3]>::try_from(grid).ok());
+    let preprocessing = Preprocessing {
+        resample: grid.map(|grid| grid.map(|side| side as usize)),
+        ..Preprocessing::default()
+    };
+    let found = comparison::compare(one, other, classes, &preprocessing).map_err(to_js)?;
+    #[derive(Serialize)]
+    struct Figures {
+        dice: Vec<f64>,
+        equal: usize,
+        voxels: usize,
+    }
+    let figures = Figures {
+        dice: found.dice,
+        equal: found.equal,
+        voxels: found.voxels,
+    };
+    let object = plain(&figures)?;
+    set(&object, "difference", &Uint8Array::from(&found.difference[..]))?;
+    Ok(object.unchecked_into())
+}
+
+/// A device, and the network on it.
+#[wasm_bindgen]
+pub struct Engine {
+    device: Device,
+    report: Report,
+    network: Option<Network>,
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// Opens `auto`, `webgpu` or `cpu`. WebGPU is opened once; later calls take the same device.
+    pub async fn open(choice: String) -> Result<Engine, JsValue> {
+        open(&choice).await.map_err(to_js)
+    }
+
+    /// What it runs on.
+    #[wasm_bindgen(getter)]
+    pub fn device(&self) -> Result<DeviceReport, JsValue> {
+        Ok(plain(&self.report)?.unchecked_into())
+    }
+
+    /// Checks a base and its adapter and puts the network on the device. Without a sha256 a file is taken as it is.
+    pub fn load(
+        &mut self,
+        base: &[u8],
+        base_sha256: Option<String>,
+        adapter: &[u8],
+        adapter_sha256: Option<String>,
+    ) -> Result<NetworkReport, JsValue> {
+        // The old network's memory is free before the new one takes its own.
+        self.network = None;
+        let promised = |bytes, sha256| Promised { bytes, sha256 };
+        let base = promised(base, base_sha256.as_deref());
+        let adapter = promised(adapter, adapter_sha256.as_deref());
+        let network = Network::load(base, adapter, &self.device).map_err(to_js)?;
+        let report = plain(&Summary::of(&network.metadata))?.unchecked_into();
+        self.network = Some(network);
+        Ok(report)
+    }
+
+    /// Segments a NIfTI scan; null if `progress` stopped it.
+    pub async fn segment(
+        &self,
+        scan: Vec<u8>,
+        scan_sha256: Option<String>,
+        site: Option<String>,
+        progress: OnProgress,
+    ) -> Result<Segmented, JsValue> {
+        let network = self
+            .network
+            .as_ref()
+            .ok_or_else(|| to_js(Error::Request("load a network first".into())))?;
+        let scan = Promised {
+            bytes: &scan,
+            sha256: scan_sha256.as_deref(),
+        };
+        let told: Function = progress.unchecked_into();
+        let told = async |done, of| tell(&told, done, of).await;
+        let found = network.segment(scan, site.as_deref(), self.report.limits, told).await;
+        let Some(found) = found.map_err(to_js)? else {
+            return Ok(JsValue::NULL.unchecked_into());
+        };
+        #[derive(Serialize)]
+        struct Figures<'a> {
+            classes: &'a [crate::network::Found],
+        }
+        let object = plain(&Figures {
+            classes: &found.classes,
+        })?;
+        set(&object, "mask", &Uint8Array::from(&found.mask[..]))?;
+        let grid_mask = found.grid_mask.map(|mask| Uint8Array::from(&mask[..]).into());
+        set(&object, "gridMask", &grid_mask.unwrap_or(JsValue::NULL))?;
+        Ok(object.unchecked_into())
+    }
+}
+
+/// A [`NetworkReport`].
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary<'a> {
+    method: &'a str,
+    image_size: usize,
+    classes: &'a [String],
+    sites: Vec<&'a str>,
+    base_sha256: &'a str,
+    resample: Option<[usize; 3]>,
+}
+
+impl<'a> Summary<'a> {
+    fn of(metadata: &'a AdapterMetadata) -> Self {
+        let preprocessing = &metadata.preprocessing;
+        Self {
+            method: metadata.method.name(),
+            image_size: metadata.sam.image_size,
+            classes: &metadata.classes,
+            sites: preprocessing.sites.keys().map(String::as_str).collect(),
+            base_sha256: &metadata.base_sha256,
+            resample: preprocessing.resample,
+        }
+    }
+}
+
+async fn open(choice: &str) -> Result<Engine, Error> {
+    let choice = Choice::named(choice)?;
+    let adapter = adapter().await;
+    let (backend, why) = decide(choice, adapter.as_ref())?;
+    let (device, report) = match backend {
+        Backend::Cpu => (Device::flex(), cpu_report(adapter, why)),
+        Backend::WebGpu => match WEBGPU.with(|opened| opened.borrow().clone()) {
+            Some((device, report)) => (device, Report { why, ..report }),
+            None => {
+                let opened = open_webgpu(adapter, why).await?;
+                WEBGPU.with(|place| *place.borrow_mut() = Some(opened.clone()));
+                opened
+            }
+        },
+    };
+    Ok(Engine {
+        device,
+        report,
+        network: None,
+    })
+}
+
+fn cpu_report(adapter: Option<Adapter>, why: String) -> Report {
+    Report {
+        backend: Backend::Cpu,
+        software: adapter.as_ref().is_some_and(Adapter::is_software),
+        adapter,
+        why,
+        limits: Limits {
+            largest_tensor: None,
+            host: Limits::BROWSER_HOST,
+        },
+        max_storage_buffer_binding_size: None,
+        max_buffer_size: None,
+        features: Vec::new(),
+    }
+}
+
+async fn open_webgpu(adapter: Option<Adapter>, why: String) -> Result<(Device, Report), Error> {
+    let opened = Device::wgpu_options().init_with_setup_async().await;
+    let (device, setup): (Device, WgpuSetup) =
+        opened.map_err(|why| Error::Device(format!("WebGPU cannot be opened ({why}); choose the CPU")))?;
+    let limits = setup.device.limits();
+    let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+    let report = Report {
+        backend: Backend::WebGpu,
+        max_storage_buffer_binding_size: Some(limits.max_storage_buffer_binding_size),
+        max_buffer_size: Some(limits.max_buffer_size),
+        features: setup
+            .device
+            .features()
+            .iter_names()
+            .map(|(name, _)| name.into())
+            .collect(),
+        limits: Limits {
+            largest_tensor: Some(usize::try_from(largest).unwrap_or(usize::MAX)),
+            host: Limits::BROWSER_HOST,
+        },
+        ..cpu_report(adapter, why)
+    };
+    Ok((device, report))
+}
+
+/// The adapter that WebGPU would give us; none without WebGPU.
+async fn adapter() -> Option<Adapter> {
+    let navigator = get(&js_sys::global(), "navigator")?;
+    let gpu = get(&navigator, "gpu")?;
+    let request: Function = get(&gpu, "requestAdapter")?.dyn_into().ok()?;
+    let options = JSON::parse(r#"{"powerPreference": "high-performance"}"#).ok()?;
+    let promise: Promise = request.call1(&gpu, &options).ok()?.dyn_into().ok()?;
+    let adapter = JsFuture::from(promise).await.ok()?;
+    let adapter = Some(adapter).filter(JsValue::is_object)?;
+    let info = get(&adapter, "info").unwrap_or(JsValue::UNDEFINED);
+    let word = |name| get(&info, name).and_then(|word| word.as_string()).unwrap_or_default();
+    let flag = |object: &JsValue| get(object, "isFallbackAdapter").and_then(|flag| flag.as_bool());
+    Some(Adapter {
+        vendor: word("vendor"),
+        architecture: word("architecture"),
+        description: word("description"),
+        fallback: flag(&info).or(flag(&adapter)).unwrap_or(false),
+    })
+}
+
+/// Tells the page how far the work is, and waits for its answer.
+async fn tell(progress: &Function, done: usize, of: usize) -> Result<bool, Error> {
+    let failed = |why: JsValue| Error::Request(format!("the page failed to take the progress: {why:?}"));
+    let answer = progress
+        .call2(&JsValue::NULL, &done.into(), &of.into())
+        .map_err(failed)?;
+    let answer = match answer.dyn_into::<Promise>() {
+        Ok(promise) => JsFuture::from(promise).await.map_err(failed)?,
+        Err(answer) => answer,
+    };
+    Ok(answer.as_bool().unwrap_or(true))
+}
+
+/// A property that is there and has a value.
+fn get(object: &JsValue, name: &str) -> Option<JsValue> {
+    let value = Reflect::get(object, &name.into()).ok()?;
+    (!value.is_undefined() && !value.is_null()).then_some(value)
+}
+
+fn set(object: &JsValue, name: &str, value: &JsValue) -> Result<(), JsValue> {
+    Reflect::set(object, &name.into(), value).map(drop)
+}
+
+/// A plain object, which the worker can send to the page as it is.
+fn plain(value: &impl Serialize) -> Result<JsValue, JsValue> {
+    let text = serde_json::to_string(value).map_err(|why| to_js(Error::Request(why.to_string())))?;
+    JSON::parse(&text)
+}
+
+/// An Error whose name is the error's kind.
+fn to_js(error: Error) -> JsValue {
+    let made = js_sys::Error::new(&error.to_string());
+    made.set_name(error.kind());
+    made.into()
+}

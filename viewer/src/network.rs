@@ -1,0 +1,212 @@
+//! A base and its adapter, checked and loaded; and a scan, segmented.
+
+use flapsam_model::adapter::{Adapter, AdapterMetadata};
+use flapsam_model::burn::tensor::Device;
+use flapsam_model::checkpoint::{EXPORT_KEY, read_safetensors, sha256};
+use flapsam_model::memory;
+use flapsam_model::sam::Sam;
+use flapsam_model::segment::{BATCH, STACK, Scaling, Segmentation};
+use flapsam_model::volume::Volume;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::device::Limits;
+
+/// A file, and the sha256 that it is promised to have.
+#[derive(Debug, Clone, Copy)]
+pub struct Promised<'a> {
+    /// Its content.
+    pub bytes: &'a [u8],
+    /// Lower-case hexadecimal; none for a user's own file.
+    pub sha256: Option<&'a str>,
+}
+
+impl Promised<'_> {
+    /// The sha256 that it has.
+    fn check(&self, file: &'static str) -> Result<String, Error> {
+        let found = sha256(self.bytes);
+        match self.sha256 {
+            Some(expected) if expected != found => Err(Error::Checksum {
+                file,
+                found,
+                expected: expected.into(),
+            }),
+            _ => Ok(found),
+        }
+    }
+}
+
+/// An adapted network on a device.
+#[derive(Debug)]
+pub struct Network {
+    /// How the adapter was made and is used.
+    pub metadata: AdapterMetadata,
+    sam: Sam,
+    device: Device,
+}
+
+/// What `flapsam export` says of a base in half precision.
+#[derive(Deserialize)]
+struct Export {
+    format: String,
+    base_sha256: String,
+}
+
+impl Network {
+    /// Checks both files and puts the network on the device. The base is the very file that the adapter was made for,
+    /// or that file in half precision as `flapsam export --format base-f16` writes it.
+    ///
+    /// # Errors
+    /// A file is not the promised one, cannot be read, or does not belong to the other.
+    pub fn load(base: Promised, adapter: Promised, device: &Device) -> Result<Self, Error> {
+        const BASE: &str = "the base checkpoint";
+        const ADAPTER: &str = "the adapter";
+        let base_sha256 = base.check(BASE)?;
+        adapter.check(ADAPTER)?;
+        let adapter = Adapter::from_bytes(adapter.bytes).map_err(Error::content(ADAPTER))?;
+        let (state, notes) = read_safetensors(base.bytes).map_err(Error::content(BASE))?;
+        let export = notes.get(EXPORT_KEY).and_then(|note| serde_json::from_str(note).ok());
+        let made_for = match export {
+            Some(Export { format, base_sha256 }) if format == "base-f16" => base_sha256,
+            _ => base_sha256,
+        };
+        let sam = adapter
+            .network(&state, &made_for, device)
+            .map_err(Error::content(ADAPTER))?;
+        Ok(Self {
+            metadata: adapter.metadata,
+            sam,
+            device: device.clone(),
+        })
+    }
+
+    /// Segments a NIfTI scan of a site. `progress` is told slices done and slices in all, and stops the work by
+    /// returning false; then the result is `None`.
+    ///
+    /// # Errors
+    /// The scan cannot be read, is too large for the limits, or the device stopped.
+    pub async fn segment(
+        &self,
+        scan: Promised<'_>,
+        site: Option<&str>,
+        limits: Limits,
+        mut progress: impl AsyncFnMut(usize, usize) -> Result<bool, Error>,
+    ) -> Result<Option<Segmented>, Error> {
+        const SCAN: &str = "the scan";
+        scan.check(SCAN)?;
+        let dims = Volume::claimed_dims(scan.bytes, None).map_err(Error::content(SCAN))?;
+        check_host(dims, scan.bytes.len(), limits)?;
+        let volume = Volume::from_nifti(scan.bytes, None).map_err(Error::content(SCAN))?;
+        volume.check_finite().map_err(Error::content(SCAN))?;
+        let preprocessing = &self.metadata.preprocessing;
+        let prepared = preprocessing.prepare(&volume, site).map_err(Error::content(SCAN))?;
+        let [count, rows, columns] = prepared.slices.dims;
+        let batch = self.batch([rows, columns], limits)?;
+        let (scaling, side) = (preprocessing.scaling, self.metadata.sam.image_size);
+        let mut work = Segmentation::new(&self.sam, &prepared.slices, scaling, side, &self.device, batch);
+        if !progress(0, count).await? {
+            return Ok(None);
+        }
+        while let Some(done) = work.step().await.map_err(Error::content(SCAN))? {
+            if !progress(done, count).await? {
+                return Ok(None);
+            }
+        }
+        let labels = work.labels();
+        let grid_mask = match preprocessing.resample {
+            Some(grid) if grid != volume.dims => {
+                let mut grid = preprocessing.on_grid(volume.clone());
+                grid.voxels = Vec::new();
+                Some(grid.mask_to_nifti(&prepared.axial.restore(&labels)))
+            }
+            _ => None,
+        };
+        let labels = prepared.restore(&labels, preprocessing);
+        Ok(Some(Segmented {
+            classes: self.count(&labels, &volume),
+            mask: volume.mask_to_nifti(&labels),
+            grid_mask,
+        }))
+    }
+
+    /// How many slices at a time the device can take.
+    fn batch(&self, pixels: [usize; 2], limits: Limits) -> Result<usize, Error> {
+        let (sam, adapter) = (&self.metadata.sam, &self.metadata.adapter);
+        let largest = |batch: usize| memory::largest_tensor(sam, adapter, batch, pixels);
+        let fits = |batch: &usize| limits.largest_tensor.is_none_or(|limit| largest(*batch) <= limit);
+        let sizes = match self.metadata.preprocessing.scaling {
+            Scaling::Volume => 1..=BATCH,
+            // A stack goes through the network as a whole.
+            Scaling::Stack => STACK..=STACK,
+        };
+        let least = *sizes.start();
+        sizes.rev().find(fits).ok_or_else(|| {
+            Error::Limit(format!(
+                "this network needs a tensor of {} on slices of {} x {} pixels, and WebGPU here allows {}; choose the \
+                 CPU, or a smaller network",
+                megabytes(largest(least)),
+                pixels[0],
+                pixels[1],
+                megabytes(limits.largest_tensor.unwrap_or_default())
+            ))
+        })
+    }
+
+    fn count(&self, labels: &[u8], volume: &Volume) -> Vec<Found> {
+        let millilitres = volume.spacing().iter().product::<f64>() / 1000.0;
+        let found = |(class, name): (usize, &String)| {
+            let voxels = labels.iter().filter(|&&label| label as usize == class).count();
+            Found {
+                class: name.clone(),
+                voxels,
+                millilitres: voxels as f64 * millilitres,
+            }
+        };
+        self.metadata.classes.iter().enumerate().skip(1).map(found).collect()
+    }
+}
+
+/// A segmented scan.
+#[derive(Debug, Clone)]
+pub struct Segmented {
+    /// NIfTI with the scan's own grid, axes, affine and header.
+    pub mask: Vec<u8>,
+    /// The same on the grid that the network worked on, if that is another: what the native program keeps of a run.
+    pub grid_mask: Option<Vec<u8>>,
+    /// What was found, by foreground class.
+    pub classes: Vec<Found>,
+}
+
+/// How much of the scan is of a class.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Found {
+    /// Its name.
+    pub class: String,
+    /// Voxels of it.
+    pub voxels: usize,
+    /// Their volume.
+    pub millilitres: f64,
+}
+
+fn check_host(dims: [usize; 3], file: usize, limits: Limits) -> Result<(), Error> {
+    let needed = memory::host(dims.iter().product(), file);
+    if needed <= limits.host {
+        return Ok(());
+    }
+    Err(Error::Limit(format!(
+        "a scan of {} x {} x {} voxels needs about {} of memory, and a page may take {}; segment it with the native \
+         program: flapsam segment",
+        dims[0],
+        dims[1],
+        dims[2],
+        megabytes(needed),
+        megabytes(limits.host)
+    )))
+}
+
+fn megabytes(bytes: usize) -> String {
+    format!("{} MB", bytes.div_ceil(1_000_000))
+}
+
+#[cfg(test)]
+mod tests;
