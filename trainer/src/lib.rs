@@ -16,5 +16,6 @@ pub mod progress;
 pub mod report;
 pub mod training;
 pub mod verification;
+pub mod view;
 
 pub use error::{Error, Result};

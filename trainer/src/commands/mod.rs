@@ -15,6 +15,7 @@ mod report;
 mod run;
 mod segment;
 mod verify;
+mod view;
 
 use std::path::Path;
 
@@ -61,6 +62,8 @@ enum Command {
     Segment(segment::Args),
     /// Write a run's network for other programs: the reference's, one without LoRA, or a browser's.
     Export(export::Args),
+    /// Show a run's cases in a browser, and segment them there.
+    View(view::Args),
     /// Run a suite and compare every figure with the golden one.
     Verify(verify::Args),
     /// Compare two runs, or a run and its golden figures: what moved, and by how much.
@@ -86,6 +89,7 @@ impl Flapsam {
             Command::Segment(args) => segment::run(args),
             Command::Export(args) => export::run(args),
             Command::Verify(args) => verify::run(args),
+            Command::View(args) => view::run(args),
             Command::Diff(args) => diff::run(args),
             Command::Params(args) => params::run(args),
         }

@@ -1,0 +1,282 @@
+//! What the page shows: its own files, `run.json`, and the run's files under addresses of our own making.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use flapsam_model::adapter::Adapter;
+use flapsam_model::method::Method;
+use serde::Serialize;
+
+use crate::data::cases::lock::ready;
+use crate::data::manifest::{Case, Manifest};
+use crate::error::{Error, Result};
+use crate::experiment::{CaseScores, Setting};
+use crate::files::{create_folder, read, sha256_file, write};
+use crate::report::RunFolder;
+
+/// Where everything is that a page is made of.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Folder of manifests.
+    pub manifests: PathBuf,
+    /// Folder of data sets, each in a folder of its own name.
+    pub data: PathBuf,
+    /// The base checkpoint.
+    pub base: PathBuf,
+    /// The page's own files, as `viewer/build.sh` leaves them.
+    pub page: PathBuf,
+}
+
+/// A file under an address.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// Of the page or of the run. Its sha256, if it is known.
+    File { path: PathBuf, sha256: Option<String> },
+    /// Made here.
+    Bytes(Vec<u8>),
+}
+
+/// A run as the page shows it.
+#[derive(Debug, Clone)]
+pub struct Exhibit {
+    /// By address, without the first slash.
+    pub contents: BTreeMap<String, Content>,
+}
+
+/// `run.json`. Addresses are relative to the page.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Run<'a> {
+    name: &'a str,
+    title: &'a str,
+    data: &'a str,
+    data_description: &'a str,
+    method: Method,
+    setting: Setting,
+    seed: u64,
+    /// What the native predictions were computed on.
+    device: &'a str,
+    program: &'a str,
+    /// Background first.
+    classes: &'a [String],
+    resample: Option<[usize; 3]>,
+    /// The range of values that the network sees, if it is the same for all scans.
+    clip: Option<[f32; 2]>,
+    /// The sites that a new scan may be of, if each has intensities of its own.
+    sites: Vec<&'a str>,
+    base: Linked,
+    adapter: Linked,
+    cases: Vec<Shown<'a>>,
+}
+
+/// A file that the page fetches and checks.
+#[derive(Debug, Serialize)]
+struct Linked {
+    path: String,
+    sha256: String,
+    bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    site: &'a str,
+    id: &'a str,
+    /// By foreground class, of the native prediction.
+    dice: &'a [f64],
+    image: Linked,
+    truth: Linked,
+    /// None if the run did not keep its masks.
+    prediction: Option<Linked>,
+}
+
+impl Exhibit {
+    /// Gathers a run's files and the page's. Every checksum is taken from the run and its data set where they have one,
+    /// so that the page finds out if a file has changed since.
+    ///
+    /// # Errors
+    /// The data set or the base are not those of the run, a file is missing, or the page has not been built.
+    pub fn gather(run: &RunFolder, place: &Place) -> Result<Self> {
+        let mut exhibit = Self {
+            contents: page_files(&place.page)?,
+        };
+        let manifest_path = place.manifests.join(format!("{}.json", run.record.data));
+        let manifest = ready(&manifest_path, &place.data)?;
+        if manifest.sha256 != run.provenance.data_sha256 {
+            let why = format!(
+                "the data set is not the one of the run: its table's sha256 is {}, not {}; make the run once more",
+                manifest.sha256, run.provenance.data_sha256
+            );
+            return Err(Error::invalid(&manifest_path, why));
+        }
+        let adapter = first_adapter(&run.path)?;
+        let metadata = Adapter::from_bytes(&read(&adapter)?)
+            .map_err(Error::content(&adapter))?
+            .metadata;
+        let base = exhibit.link("files/base.safetensors", &place.base, None)?;
+        if base.sha256 != run.provenance.base_sha256 {
+            let why = format!(
+                "it is not the base checkpoint of the run, whose sha256 is {}; pass that one as --base",
+                run.provenance.base_sha256
+            );
+            return Err(Error::invalid(&place.base, why));
+        }
+        let adapter = exhibit.link("files/adapter.safetensors", &adapter, None)?;
+        let cases = run.record.cases.iter().enumerate();
+        let cases = cases.map(|(index, scores)| exhibit.case(index, scores, run, &manifest, place));
+        let page = Run {
+            cases: cases.collect::<Result<_>>()?,
+            name: &run.name,
+            title: &run.record.title,
+            data: &run.record.data,
+            data_description: &run.record.data_description,
+            method: run.record.method,
+            setting: run.record.setting,
+            seed: run.record.seed,
+            device: &run.provenance.device,
+            program: &run.provenance.program,
+            classes: &run.record.classes,
+            resample: metadata.preprocessing.resample,
+            clip: metadata.preprocessing.clip,
+            sites: metadata.preprocessing.sites.keys().map(String::as_str).collect(),
+            base,
+            adapter,
+        };
+        let text = serde_json::to_vec_pretty(&page).map_err(|why| Error::invalid(&run.path, why))?;
+        exhibit.contents.insert("run.json".into(), Content::Bytes(text));
+        Ok(exhibit)
+    }
+
+    /// Writes everything into a folder that any web host can serve.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn export(&self, folder: &Path) -> Result<()> {
+        for (address, content) in &self.contents {
+            let target = folder.join(address);
+            match content {
+                Content::Bytes(bytes) => write(&target, bytes)?,
+                Content::File { path, .. } => {
+                    create_folder(target.parent().unwrap_or(folder))?;
+                    fs::copy(path, &target).map_err(Error::file("copy", path))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn case<'a>(
+        &mut self,
+        index: usize,
+        scores: &'a CaseScores,
+        run: &RunFolder,
+        manifest: &Manifest,
+        place: &Place,
+    ) -> Result<Shown<'a>> {
+        let case = find(manifest, scores, &place.manifests)?;
+        let folder = place.data.join(&manifest.about.name);
+        // Numbered: the names of sites and cases may hold anything.
+        let address = |what: &str, path: &str| {
+            let packed = if path.ends_with(".gz") { ".gz" } else { "" };
+            format!("files/cases/{index}/{what}.nii{packed}")
+        };
+        let mut of_data = |what, file: &crate::data::manifest::DataFile| {
+            let path = folder.join(&file.path);
+            self.link(&address(what, &file.path), &path, file.sha256.clone())
+        };
+        let (image, truth) = (of_data("image", &case.image)?, of_data("truth", &case.label)?);
+        let mask = run.prediction(&scores.site, &scores.case);
+        let prediction = match mask.is_file() {
+            true => Some(self.link(&address("prediction", ".gz"), &mask, None)?),
+            false => None,
+        };
+        Ok(Shown {
+            site: &scores.site,
+            id: &scores.case,
+            dice: &scores.dice,
+            image,
+            truth,
+            prediction,
+        })
+    }
+
+    /// Puts a file under an address.
+    fn link(&mut self, address: &str, path: &Path, sha256: Option<String>) -> Result<Linked> {
+        let bytes = fs::metadata(path).map_err(Error::file("read", path))?.len();
+        let sha256 = match sha256 {
+            Some(known) => known,
+            None => sha256_file(path)?,
+        };
+        let content = Content::File {
+            path: path.to_owned(),
+            sha256: Some(sha256.clone()),
+        };
+        self.contents.insert(address.to_owned(), content);
+        Ok(Linked {
+            path: address.to_owned(),
+            sha256,
+            bytes,
+        })
+    }
+}
+
+fn find<'a>(manifest: &'a Manifest, scores: &CaseScores, manifests: &Path) -> Result<&'a Case> {
+    let mut cases = manifest.cases.iter();
+    let found = cases.find(|case| case.id == scores.case && case.site == scores.site);
+    found.ok_or_else(|| {
+        let path = manifests.join(format!("{}.json", manifest.about.name));
+        let (case, site) = (&scores.case, &scores.site);
+        Error::invalid(
+            &path,
+            format!("it has no case '{case}' of site '{site}'; make the run once more"),
+        )
+    })
+}
+
+/// The run's adapter; the first client's of clients alone, whose masks the run keeps.
+fn first_adapter(run: &Path) -> Result<PathBuf> {
+    let entries = fs::read_dir(run).map_err(Error::file("read the folder", run))?;
+    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
+    let mut adapters: Vec<String> = names
+        .filter(|name| name.starts_with("adapter") && name.ends_with(".safetensors"))
+        .collect();
+    adapters.sort();
+    match adapters.first() {
+        Some(first) => Ok(run.join(first)),
+        None => Err(Error::invalid(
+            run,
+            "it holds no adapter; pass the folder of a finished run",
+        )),
+    }
+}
+
+/// The page's own files by address.
+fn page_files(folder: &Path) -> Result<BTreeMap<String, Content>> {
+    let mut found = BTreeMap::new();
+    if !folder.join("index.html").is_file() {
+        let why = "the page has not been built (there is no index.html); run 'bash viewer/build.sh', or pass --page";
+        return Err(Error::invalid(folder, why));
+    }
+    collect(folder, "", &mut found)?;
+    Ok(found)
+}
+
+fn collect(folder: &Path, below: &str, found: &mut BTreeMap<String, Content>) -> Result<()> {
+    let entries = fs::read_dir(folder).map_err(Error::file("read the folder", folder))?;
+    for entry in entries {
+        let path = entry.map_err(Error::file("read the folder", folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // A link could lead out of the page.
+        if path.is_symlink() {
+            continue;
+        }
+        match path.is_dir() {
+            true => collect(&path, &format!("{below}{name}/"), found)?,
+            false => {
+                found.insert(format!("{below}{name}"), Content::File { path, sha256: None });
+            }
+        }
+    }
+    Ok(())
+}

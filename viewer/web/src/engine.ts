@@ -1,0 +1,113 @@
+/** The page's side of the worker. */
+
+import type { Comparison, DeviceReport } from "../wasm/flapsam_viewer";
+import type { Answer, Choice, Failure, Job, Outcome, Pair, Progress, Request } from "./protocol";
+
+/** How long a step may take to hear that it is cancelled; afterwards the worker is ended. */
+const PATIENCE_MS = 5000;
+
+/** A failure that the worker told. */
+export class EngineError extends Error {
+    constructor(readonly kind: string, message: string) {
+        super(message);
+    }
+}
+
+type Waiting = { resolve: (value: never) => void; reject: (error: Error) => void };
+type Asked = { kind: "open"; choice: Choice } | { kind: "run"; job: Job } | { kind: "compare"; pair: Pair };
+
+export class Engine {
+    private worker: Worker | null = null;
+    private waiting = new Map<number, Waiting>();
+    private last = 0;
+    private running: number | null = null;
+    private onProgress: (progress: Progress) => void = () => {};
+
+    /** `onDevice` hears of every device that is opened. */
+    constructor(private readonly onDevice: (report: DeviceReport) => void) {}
+
+    /** Opens a device, to say what it is. */
+    open(choice: Choice): Promise<DeviceReport> {
+        return this.ask({ kind: "open", choice });
+    }
+
+    compare(pair: Pair): Promise<Comparison> {
+        return this.ask({ kind: "compare", pair });
+    }
+
+    /** Segments a scan; null if it was cancelled. One at a time. */
+    async run(job: Job, onProgress: (progress: Progress) => void): Promise<Outcome | null> {
+        if (this.running !== null) throw new EngineError("request", "a segmentation is running already");
+        this.onProgress = onProgress;
+        this.running = this.last + 1;
+        try {
+            return await this.ask<Outcome | null>({ kind: "run", job });
+        } finally {
+            this.running = null;
+        }
+    }
+
+    /** Asks the run to stop; a worker that does not hear is ended, and the next request starts another one. */
+    cancel(): void {
+        const run = this.running;
+        const waiting = run === null ? undefined : this.waiting.get(run);
+        if (run === null || !waiting) return;
+        this.worker?.postMessage({ kind: "cancel" } satisfies Request);
+        setTimeout(() => {
+            if (this.running !== run) return;
+            this.waiting.delete(run);
+            waiting.resolve(null as never);
+            this.end("the segmentation was cancelled");
+        }, PATIENCE_MS);
+    }
+
+    private ask<Value>(asked: Asked): Promise<Value> {
+        const id = ++this.last;
+        return new Promise<Value>((resolve, reject) => {
+            this.waiting.set(id, { resolve: resolve as Waiting["resolve"], reject });
+            this.start().postMessage({ ...asked, id } satisfies Request);
+        });
+    }
+
+    private start(): Worker {
+        if (!this.worker) {
+            this.worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+            this.worker.onmessage = (event: MessageEvent<Answer>) => this.hear(event.data);
+            this.worker.onerror = (event) => {
+                event.preventDefault();
+                this.end(event.message || "the worker could not be started");
+            };
+        }
+        return this.worker;
+    }
+
+    private hear(answer: Answer): void {
+        switch (answer.kind) {
+            case "device":
+                return this.onDevice(answer.report);
+            case "progress":
+                return this.onProgress(answer.progress);
+            case "done":
+                this.waiting.get(answer.id)?.resolve(answer.value as never);
+                this.waiting.delete(answer.id);
+                return;
+            case "failed":
+                return this.fail(answer.id, answer.failure);
+        }
+    }
+
+    private fail(id: number, { kind, message }: Failure): void {
+        this.waiting.get(id)?.reject(new EngineError(kind, message));
+        this.waiting.delete(id);
+        // After a crash, or with a device that was lost, only a new worker helps.
+        if (kind === "crash" || kind === "device") this.end(message);
+    }
+
+    private end(why: string): void {
+        this.worker?.terminate();
+        this.worker = null;
+        const waiting = [...this.waiting.values()];
+        this.waiting.clear();
+        waiting.forEach(({ reject }) => reject(new EngineError("crash", why)));
+    }
+}

@@ -1,0 +1,343 @@
+/** Puts the page together: the run, the chosen case, its images, and what is segmented here. */
+
+import * as address from "./address";
+import { CaseList, keyOf } from "./cases";
+import { DevicePanel } from "./device";
+import { byId, el, save } from "./dom";
+import { Engine, EngineError } from "./engine";
+import { FilePanel, type OwnFile } from "./files";
+import { LAYERS, Legend, type LayerName } from "./layers";
+import { clear, sentence, warn, type Action } from "./notices";
+import type { Choice, Outcome, Promised } from "./protocol";
+import { fetchBytes, fetchRun, type Case, type LinkedFile, type Run } from "./run";
+import { RunPanel } from "./runhere";
+import { Stage } from "./stage";
+
+/** What is shown and can be segmented. */
+interface Shown {
+    key: string;
+    title: string;
+    scan: Promised;
+    site: string | undefined;
+    truth: Uint8Array | null;
+    native: Uint8Array | null;
+    nativeDice: number[] | null;
+    own: boolean;
+    outcome: Outcome | null;
+}
+
+class Page {
+    private shown: Shown | null = null;
+    private state = address.read();
+    private readonly own = new Map<string, OwnFile>();
+    private adapter: OwnFile | null = null;
+    private ownSite: string | undefined;
+    /** Files of the run that were fetched for segmenting. */
+    private readonly fetched = new Map<string, Promise<Uint8Array>>();
+    private fetching = new AbortController();
+
+    private readonly engine = new Engine((report) => this.device.show(report));
+    private readonly cases = new CaseList(byId("cases"), (key) => void this.choose(key));
+    private readonly legend = new Legend(byId("layers"), (name) => void this.restyle(name));
+    private readonly stage = new Stage((view) => this.remember({ view }));
+    private readonly files: FilePanel;
+    private readonly runPanel = new RunPanel(byId("run-here"), {
+        onRun: () => void this.segment(),
+        onCancel: () => this.cancel(),
+        onSave: () => this.saveMask(),
+    });
+    private readonly device = new DevicePanel(
+        byId("device"),
+        () => ({ run: this.run.name, case: this.shown?.title ?? null, last: this.summary() }),
+        (choice) => void this.openDevice(choice),
+    );
+
+    constructor(private readonly run: Run) {
+        byId("run-title").textContent = `${run.title} · seed ${run.seed}`;
+        byId("run-title").title = run.dataDescription;
+        document.title = `${run.name} · flapsam viewer`;
+        this.legend.setClasses(run.classes);
+        this.stage.classes = run.classes;
+        this.cases.show(run, []);
+        this.ownSite = run.sites[0];
+        this.files = new FilePanel(byId("files"), run.sites, {
+            onScan: (file) => void this.openOwn(file),
+            onAdapter: (file) => this.useAdapter(file),
+            onTruth: (file) => void this.addTruth(file),
+            onNoAdapter: () => this.useAdapter(null),
+            onSite: (site) => (this.ownSite = site),
+        });
+        this.files.setOwnScan(false);
+        window.addEventListener("popstate", () => {
+            this.state = address.read();
+            this.stage.setView(this.state.view);
+            if (this.state.case) void this.choose(this.state.case);
+        });
+        document.addEventListener("keydown", (event) => {
+            if (event.key === "Escape") this.cancel();
+        });
+    }
+
+    async start(): Promise<void> {
+        const { run, state } = this;
+        if (state.run && state.run !== run.name) {
+            warn("link", `This link is of the run ${state.run}; the page shows ${run.name}.`);
+        }
+        await this.stage.open(state.view, () => this.redraw());
+        void this.openDevice("auto");
+        const known = run.cases.some((one) => keyOf(one) === state.case);
+        if (state.case && !known) warn("link", `The run has no case ${state.case}; choose one from the list.`);
+        const first = document.querySelector<HTMLElement>("#cases [data-case]")?.dataset["case"];
+        const key = known ? state.case : first;
+        if (key) await this.choose(key);
+    }
+
+    /** Shows a case of the run, or a scan of the user's. */
+    private async choose(key: string): Promise<void> {
+        const of = this.run.cases.find((one) => keyOf(one) === key);
+        const own = this.own.get(key);
+        if (!of && !own) return;
+        this.cancel();
+        this.fetching.abort();
+        const { signal } = (this.fetching = new AbortController());
+        this.cases.select(key);
+        this.remember({ case: of ? key : null });
+        this.shown = null;
+        this.runPanel.setCase(false);
+        this.files.setOwnScan(!!own);
+        try {
+            const shown = own ? ownCase(key, own) : await caseOf(this.run, of as Case, signal);
+            if (signal.aborted) return;
+            this.shown = shown;
+            this.runPanel.setCase(true);
+            clear("case");
+            await this.redraw();
+        } catch (error) {
+            if (signal.aborted) return;
+            warn("case", sentence(error), [{ label: "Try again", act: () => void this.choose(key) }]);
+        }
+    }
+
+    /** Draws the scan and every layer anew. */
+    private async redraw(): Promise<void> {
+        const { shown } = this;
+        if (!shown) return;
+        this.legend.setThere("truth", !!shown.truth);
+        this.legend.setThere("native", !!shown.native);
+        this.legend.setThere("browser", !!shown.outcome);
+        this.legend.setThere("missed", !!shown.truth && !!(shown.native ?? shown.outcome));
+        this.legend.setThere("moved", !!shown.native && !!shown.outcome);
+        try {
+            await this.stage.show(shown.scan.bytes, shown.title, this.run.clip);
+            for (const name of LAYERS) await this.draw(name);
+        } catch (error) {
+            if (this.shown !== shown) return;
+            warn("images", `The images cannot be drawn: ${sentence(error)}`);
+        }
+    }
+
+    private async draw(name: LayerName): Promise<void> {
+        const { shown } = this;
+        if (!shown) return;
+        const bytes = await this.layer(shown, name);
+        if (this.shown === shown) await this.stage.setLayer(name, bytes, this.legend.style(name));
+    }
+
+    /** A layer's label map. Differences are computed when they are first looked at. */
+    private async layer(shown: Shown, name: LayerName): Promise<Uint8Array | null> {
+        const browser = shown.outcome && (shown.outcome.gridMask ?? shown.outcome.mask);
+        switch (name) {
+            case "truth":
+                return shown.truth;
+            case "native":
+                return shown.native;
+            case "browser":
+                return shown.outcome?.mask ?? null;
+            case "missed":
+                return this.difference(name, shown.native ?? browser, shown.truth);
+            case "moved":
+                return this.difference(name, browser, shown.native);
+        }
+    }
+
+    private async difference(name: LayerName, one: Uint8Array | null, other: Uint8Array | null) {
+        if (!this.legend.isOn(name) || !one || !other) return null;
+        return (await this.compare(one, other)).difference;
+    }
+
+    private compare(one: Uint8Array, other: Uint8Array) {
+        const { classes, resample } = this.run;
+        return this.engine.compare({ one, other, classes: classes.length, resample });
+    }
+
+    private async restyle(name: LayerName): Promise<void> {
+        try {
+            if ((name === "missed" || name === "moved") && this.legend.isOn(name)) await this.draw(name);
+            this.stage.setStyle(name, this.legend.style(name));
+        } catch (error) {
+            warn("layer", sentence(error));
+        }
+    }
+
+    private async openDevice(choice: Choice): Promise<void> {
+        try {
+            await this.engine.open(choice);
+            clear("device");
+        } catch (error) {
+            warn("device", sentence(error), this.remedies(error));
+        }
+    }
+
+    private async segment(): Promise<void> {
+        const { shown } = this;
+        if (!shown) return;
+        ["run", "device"].forEach(clear);
+        this.runPanel.running();
+        try {
+            const { base, adapter } = this.run;
+            const job = {
+                choice: this.device.choice,
+                base: await this.fetchOnce(base),
+                adapter: this.adapter ? { bytes: this.adapter.bytes } : await this.fetchOnce(adapter),
+                scan: shown.scan,
+                site: shown.own ? this.ownSite : shown.site,
+            };
+            const outcome = await this.engine.run(job, (progress) => this.runPanel.progress(progress));
+            if (!outcome) return this.runPanel.ended("Cancelled.");
+            shown.outcome = outcome;
+            if (this.shown === shown) await this.present(shown, outcome);
+            else this.runPanel.ended("");
+        } catch (error) {
+            this.runPanel.ended("It did not finish.");
+            warn("run", sentence(error), this.remedies(error));
+        }
+    }
+
+    /** Shows a finished segmentation beside the truth and the native one. */
+    private async present(shown: Shown, outcome: Outcome): Promise<void> {
+        const mask = outcome.gridMask ?? outcome.mask;
+        const truth = shown.truth && (await this.compare(mask, shown.truth));
+        const native = shown.native && !this.adapter ? await this.compare(mask, shown.native) : null;
+        this.runPanel.show({ outcome, truth, native, nativeDice: shown.nativeDice });
+        this.legend.setThere("browser", true);
+        this.legend.setThere("missed", !!shown.truth);
+        this.legend.setThere("moved", !!shown.native);
+        for (const name of ["browser", "missed", "moved"] as const) await this.draw(name);
+    }
+
+    private cancel(): void {
+        if (byId("cancel").hidden) return;
+        this.runPanel.cancelling();
+        this.engine.cancel();
+    }
+
+    /** What the user can do about a failure. */
+    private remedies(error: unknown): Action[] {
+        const kind = error instanceof EngineError ? error.kind : "";
+        const again = { label: "Try again", act: () => void this.segment() };
+        const onCpu = {
+            label: "Use the CPU",
+            act: () => byId("device").querySelector<HTMLInputElement>("[value=cpu]")?.click(),
+        };
+        switch (kind) {
+            case "device":
+            case "limit":
+                return [onCpu];
+            case "crash":
+                return [again, onCpu];
+            case "checksum":
+                this.fetched.clear();
+                return [again];
+            default:
+                return [];
+        }
+    }
+
+    private saveMask(): void {
+        const { shown } = this;
+        if (!shown?.outcome) return;
+        const name = shown.title.replace(/\.nii(\.gz)?$/i, "").replaceAll(/[^\w.-]+/g, "_");
+        save(shown.outcome.mask, `${name}_mask.nii.gz`, "application/gzip");
+    }
+
+    private async openOwn(file: OwnFile): Promise<void> {
+        this.own.set(file.name, file);
+        this.cases.show(this.run, [...this.own.keys()]);
+        await this.choose(file.name);
+    }
+
+    private useAdapter(file: OwnFile | null): void {
+        this.adapter = file;
+        this.files.setAdapter(file?.name ?? null);
+    }
+
+    private async addTruth(file: OwnFile): Promise<void> {
+        const { shown } = this;
+        if (!shown?.own) return;
+        shown.truth = file.bytes;
+        try {
+            if (shown.outcome) await this.present(shown, shown.outcome);
+            await this.redraw();
+        } catch (error) {
+            shown.truth = null;
+            this.legend.setThere("truth", false);
+            warn("truth", `${file.name}: ${sentence(error)}`);
+        }
+    }
+
+    private async fetchOnce({ path, sha256 }: LinkedFile): Promise<Promised> {
+        const known = this.fetched.get(path) ?? fetchBytes(path);
+        this.fetched.set(path, known);
+        try {
+            return { bytes: await known, sha256 };
+        } catch (error) {
+            this.fetched.delete(path);
+            throw error;
+        }
+    }
+
+    private remember(change: Partial<address.State>): void {
+        this.state = { ...this.state, run: this.run.name, ...change };
+        address.write(this.state);
+    }
+
+    private summary(): object | null {
+        const outcome = this.shown?.outcome;
+        if (!outcome) return null;
+        const { slices, milliseconds, classes, network } = outcome;
+        return { slices, milliseconds, classes, network, device: outcome.device.backend };
+    }
+}
+
+function ownCase(key: string, file: OwnFile): Shown {
+    const scan = { bytes: file.bytes };
+    const none = { truth: null, native: null, nativeDice: null, outcome: null };
+    return { key, title: file.name, scan, site: undefined, own: true, ...none };
+}
+
+async function caseOf(run: Run, of: Case, signal: AbortSignal): Promise<Shown> {
+    const [scan, truth, native] = await Promise.all([
+        fetchBytes(of.image.path, signal),
+        fetchBytes(of.truth.path, signal),
+        of.prediction && fetchBytes(of.prediction.path, signal),
+    ]);
+    return {
+        key: keyOf(of),
+        title: `${run.name}_${of.site}_${of.id}`,
+        scan: { bytes: scan, sha256: of.image.sha256 },
+        site: of.site,
+        truth,
+        native,
+        nativeDice: of.dice,
+        own: false,
+        outcome: null,
+    };
+}
+
+try {
+    await new Page(await fetchRun()).start();
+} catch (error) {
+    byId("run-title").textContent = "No run";
+    warn("page", `The page cannot start: ${sentence(error)}`, [{ label: "Reload", act: () => location.reload() }]);
+    byId("cases").replaceChildren(el("h2", {}, "Cases"), el("p", {}, "None."));
+}

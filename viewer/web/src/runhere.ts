@@ -1,0 +1,115 @@
+/** The panel that segments the case in the browser, and what came of it. */
+
+import type { Comparison } from "../wasm/flapsam_viewer";
+import { duration, el } from "./dom";
+import type { Outcome, Progress } from "./protocol";
+
+/** A finished segmentation, compared with what there is. */
+export interface Result {
+    outcome: Outcome;
+    truth: Comparison | null;
+    native: Comparison | null;
+    /** Dice of the native prediction by class; none for a user's own scan. */
+    nativeDice: number[] | null;
+}
+
+export interface Buttons {
+    onRun: () => void;
+    onCancel: () => void;
+    onSave: () => void;
+}
+
+export class RunPanel {
+    private readonly start = el("button", { type: "button", id: "segment", class: "primary" }, "Segment this case");
+    private readonly stop = el("button", { type: "button", id: "cancel", hidden: true }, "Cancel");
+    private readonly save = el("button", { type: "button", id: "save", hidden: true }, "Save mask (NIfTI)");
+    private readonly bar = el("progress", { max: 1, value: 0, hidden: true, "aria-label": "Slices segmented" });
+    private readonly status = el("p", { id: "status", role: "status" });
+    private readonly result = el("div", { id: "result" });
+
+    constructor(place: HTMLElement, buttons: Buttons) {
+        this.start.onclick = buttons.onRun;
+        this.stop.onclick = buttons.onCancel;
+        this.save.onclick = buttons.onSave;
+        const row = el("div", { class: "row" }, this.start, this.stop, this.save);
+        place.replaceChildren(row, this.bar, this.status, this.result);
+        this.setCase(false);
+    }
+
+    /** Whether there is a scan to segment. */
+    setCase(there: boolean): void {
+        this.start.disabled = !there;
+        this.save.hidden = true;
+        this.status.textContent = there ? "Runs the adapter on this device; nothing is uploaded." : "Choose a case.";
+        this.result.replaceChildren();
+    }
+
+    running(): void {
+        this.start.hidden = true;
+        this.stop.hidden = false;
+        this.stop.disabled = false;
+        this.save.hidden = true;
+        this.bar.hidden = false;
+        this.bar.removeAttribute("value");
+        this.status.textContent = "Loading the network…";
+        this.result.replaceChildren();
+        this.stop.focus();
+    }
+
+    progress({ done, of, milliseconds }: Progress): void {
+        this.bar.max = of;
+        this.bar.value = done;
+        const left = done ? ((milliseconds / done) * (of - done)) / 1000 : null;
+        const time = left === null ? "" : `, ${duration(left)} left`;
+        this.status.textContent = `${done} of ${of} slices${time}`;
+    }
+
+    cancelling(): void {
+        this.stop.disabled = true;
+        this.status.textContent = "Cancelling…";
+    }
+
+    /** The end of a run: finished (with what follows by `show`), cancelled or failed. */
+    ended(how: string): void {
+        const focused = document.activeElement === this.stop;
+        this.start.hidden = false;
+        this.stop.hidden = true;
+        this.bar.hidden = true;
+        this.status.textContent = how;
+        if (focused) this.start.focus();
+    }
+
+    show(result: Result): void {
+        const { outcome, truth, native, nativeDice } = result;
+        const each = outcome.milliseconds / Math.max(1, outcome.slices);
+        const device = outcome.device.backend === "webgpu" ? "WebGPU" : "the CPU";
+        this.ended(`${outcome.slices} slices in ${duration(outcome.milliseconds / 1000)} on ${device}.`);
+        this.save.hidden = false;
+        const facts = el("dl", { class: "facts" });
+        const fact = (name: string, value: string, key: string) =>
+            facts.append(el("dt", {}, name), el("dd", { "data-fact": key }, value));
+        fact("A slice", `${each.toFixed(1)} ms`, "milliseconds");
+        if (native) fact("Same as native", agreement(native), "agreement");
+        this.result.replaceChildren(facts, table(outcome, truth, nativeDice));
+    }
+}
+
+/** The share of equal voxels; never rounded up to all of them. */
+function agreement({ equal, voxels }: Comparison): string {
+    const different = voxels - equal;
+    if (different === 0) return `100 % of ${voxels.toLocaleString("en")} voxels`;
+    const percent = Math.floor((100_000 * equal) / voxels) / 1000;
+    return `${percent} % of voxels (${different.toLocaleString("en")} differ)`;
+}
+
+function table(outcome: Outcome, truth: Comparison | null, nativeDice: number[] | null): HTMLElement {
+    const titles = ["Class", "ml", ...(truth ? ["Dice"] : []), ...(nativeDice ? ["native"] : [])];
+    const rows = outcome.classes.map((found, index) => {
+        const cells = [found.millilitres.toFixed(1)];
+        if (truth) cells.push(truth.dice[index]?.toFixed(4) ?? "");
+        if (nativeDice) cells.push(nativeDice[index]?.toFixed(4) ?? "");
+        return el("tr", {}, el("th", { scope: "row" }, found.class), ...cells.map((text) => el("td", {}, text)));
+    });
+    const head = el("tr", {}, ...titles.map((title) => el("th", { scope: "col" }, title)));
+    return el("table", { class: "result" }, el("thead", {}, head), el("tbody", {}, ...rows));
+}

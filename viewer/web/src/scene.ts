@@ -1,0 +1,274 @@
+/** The images: NiiVue's three planes and 3D, with label maps over the scan. */
+
+import { DRAG_MODE, MULTIPLANAR_TYPE, Niivue, NVImage, SHOW_RENDER, SLICE_TYPE, type NiiVueLocation } from "@niivue/niivue";
+
+import type { View } from "./address";
+import { el } from "./dom";
+import { LAYERS, type LayerName, type Style } from "./layers";
+
+/** A place in the scan. */
+export interface Place {
+    /** Voxel along right, anterior, superior, from 0. */
+    voxel: [number, number, number];
+    /** How many there are. */
+    voxels: [number, number, number];
+    mm: [number, number, number];
+    value: number;
+    /** Labels of the layers that are there. */
+    labels: Partial<Record<LayerName, number>>;
+}
+
+/** The lowest value of a scan in Hounsfield units is air, below this. */
+const AIR = -500;
+
+const SLICES: Record<View, SLICE_TYPE> = {
+    planes: SLICE_TYPE.MULTIPLANAR,
+    axial: SLICE_TYPE.AXIAL,
+    coronal: SLICE_TYPE.CORONAL,
+    sagittal: SLICE_TYPE.SAGITTAL,
+    "3d": SLICE_TYPE.RENDER,
+};
+
+export interface Listeners {
+    /** The crosshair moved. */
+    onCrosshair: (place: Place) => void;
+    /** The pointer moved; null when it is on no slice. */
+    onPointer: (place: Place | null) => void;
+    /** The graphics driver took the canvas away. */
+    onLost: () => void;
+    onWindow: (window: [number, number]) => void;
+}
+
+export class Scene {
+    private readonly nv: Niivue;
+    private readonly canvas: HTMLCanvasElement;
+    private readonly overlays = new Map<LayerName, NVImage>();
+    private initial: [number, number] = [0, 1];
+
+    private constructor(
+        holder: HTMLElement,
+        private readonly listeners: Listeners,
+    ) {
+        this.canvas = el("canvas", {
+            id: "canvas",
+            role: "application",
+            "aria-label": "Scan with overlays. Arrow keys and page keys move the crosshair.",
+            "aria-describedby": "readout",
+        });
+        holder.replaceChildren(this.canvas);
+        this.nv = new Niivue({
+            backColor: [0.04, 0.045, 0.055, 1],
+            crosshairColor: [0.85, 0.85, 0.4, 0.7],
+            crosshairGap: 6,
+            multiplanarLayout: MULTIPLANAR_TYPE.GRID,
+            multiplanarShowRender: SHOW_RENDER.ALWAYS,
+            isNearestInterpolation: true,
+            // Shown as radiologists look at it: the patient's right on the left.
+            isRadiologicalConvention: true,
+            dragAndDropEnabled: false,
+            isOrientCube: false,
+            logLevel: "silent",
+            mouseEventConfig: {
+                leftButton: { primary: DRAG_MODE.crosshair, withShift: DRAG_MODE.windowing, withCtrl: DRAG_MODE.pan },
+                rightButton: DRAG_MODE.windowing,
+                centerButton: DRAG_MODE.pan,
+            },
+            touchEventConfig: { singleTouch: DRAG_MODE.crosshair, doubleTouch: DRAG_MODE.windowing },
+        });
+    }
+
+    /** Attaches to a holder. Rejects without WebGL 2. */
+    static async open(holder: HTMLElement, listeners: Listeners): Promise<Scene> {
+        const scene = new Scene(holder, listeners);
+        const { canvas, nv } = scene;
+        if (!document.createElement("canvas").getContext("webgl2")) {
+            throw new Error("this browser offers no WebGL 2, so the images cannot be drawn; segmenting and saving still work");
+        }
+        await nv.attachToCanvas(canvas, false);
+        nv.onLocationChange = (location) => listeners.onCrosshair(scene.placeOf(location as NiiVueLocation));
+        nv.onIntensityChange = () => listeners.onWindow(scene.window);
+        canvas.addEventListener("webglcontextlost", (event) => {
+            event.preventDefault();
+            listeners.onLost();
+        });
+        canvas.addEventListener("pointermove", (event) => listeners.onPointer(scene.under(event)));
+        canvas.addEventListener("pointerleave", () => listeners.onPointer(null));
+        // NiiVue's own keys would change the view behind the page's back.
+        const own = (event: Event) => event.stopImmediatePropagation();
+        canvas.parentElement?.addEventListener("keydown", (event) => scene.key(event), { capture: true });
+        canvas.parentElement?.addEventListener("keyup", own, { capture: true });
+        return scene;
+    }
+
+    /** What the user's keys on the images choose as a view. */
+    onView: (view: View) => void = () => {};
+
+    /** Shows a scan without overlays. `window` is the range from black to white; the scan's own without one. */
+    async show(scan: Uint8Array, name: string, window: [number, number] | null): Promise<void> {
+        const image = await read(scan, name);
+        this.clear();
+        const [low, high] = window ?? [image.robust_min ?? 0, image.robust_max ?? 1];
+        // What a double click resets to.
+        [image.robust_min, image.robust_max] = [low, high];
+        [image.cal_min, image.cal_max] = [low, high];
+        this.initial = [low, high];
+        this.nv.addVolume(image);
+        this.nv.scene.crosshairPos = this.nv.vox2frac(middle(image));
+        this.nv.updateGLVolume();
+        this.nv.createOnLocationChange();
+        this.listeners.onWindow([low, high]);
+    }
+
+    /** Takes everything away. */
+    clear(): void {
+        this.overlays.clear();
+        for (const volume of [...this.nv.volumes].reverse()) this.nv.removeVolume(volume);
+    }
+
+    /** Puts a label map over the scan, or takes it away. */
+    async setLayer(name: LayerName, bytes: Uint8Array | null, style: Style): Promise<void> {
+        const image = bytes && (await read(bytes, `${name}.nii.gz`));
+        const old = this.overlays.get(name);
+        if (old) {
+            this.overlays.delete(name);
+            this.nv.removeVolume(old);
+        }
+        if (!image || this.nv.volumes.length === 0) return;
+        this.overlays.set(name, image);
+        paint(image, style);
+        this.nv.addVolume(image);
+        this.sort();
+    }
+
+    /** Draws a layer in another style. */
+    setStyle(name: LayerName, style: Style): void {
+        const image = this.overlays.get(name);
+        if (!image) return;
+        paint(image, style);
+        this.nv.updateGLVolume();
+    }
+
+    setView(view: View): void {
+        this.nv.setSliceType(SLICES[view]);
+    }
+
+    get window(): [number, number] {
+        const scan = this.nv.volumes[0];
+        return [scan?.cal_min ?? 0, scan?.cal_max ?? 1];
+    }
+
+    set window([low, high]: [number, number]) {
+        const scan = this.nv.volumes[0];
+        if (!scan || !(low < high)) return;
+        [scan.cal_min, scan.cal_max] = [low, high];
+        this.nv.updateGLVolume();
+        this.listeners.onWindow([low, high]);
+    }
+
+    resetWindow(): void {
+        this.window = this.initial;
+    }
+
+    /** Hounsfield units, as far as the values tell; nothing for other scans. */
+    get unit(): string {
+        return (this.nv.volumes[0]?.global_min ?? 0) <= AIR ? "HU" : "";
+    }
+
+    /** Moves the crosshair by voxels to the right, to the front and up. */
+    move([x, y, z]: [number, number, number]): void {
+        if (this.nv.volumes.length) this.nv.moveCrosshairInVox(x, y, z);
+    }
+
+    /** Where the crosshair is; null without a scan. */
+    get crosshair(): Place | null {
+        return this.nv.volumes.length ? this.placeAt(this.nv.scene.crosshairPos) : null;
+    }
+
+    private key(event: KeyboardEvent): void {
+        const moves: Record<string, [number, number, number]> = {
+            // To the left on the screen is to the patient's right.
+            ArrowLeft: [1, 0, 0],
+            ArrowRight: [-1, 0, 0],
+            ArrowUp: [0, 1, 0],
+            ArrowDown: [0, -1, 0],
+            PageUp: [0, 0, 1],
+            PageDown: [0, 0, -1],
+        };
+        if (event.target !== this.canvas || event.ctrlKey || event.altKey || event.metaKey) return;
+        event.stopPropagation();
+        const view = Object.keys(SLICES)[Number(event.key) - 1] as View | undefined;
+        const move = moves[event.key];
+        if (move) this.move(move);
+        else if (view) this.onView(view);
+        if (move || view) event.preventDefault();
+        else if (event.key === "Escape") document.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
+    }
+
+    private under(event: PointerEvent): Place | null {
+        if (!this.nv.volumes.length) return null;
+        const box = this.canvas.getBoundingClientRect();
+        const scale = this.canvas.width / box.width;
+        const frac = this.nv.canvasPos2frac([(event.clientX - box.left) * scale, (event.clientY - box.top) * scale]);
+        return frac[0] < 0 ? null : this.placeAt(frac);
+    }
+
+    private placeOf(location: NiiVueLocation): Place {
+        return this.placeAt(location.frac);
+    }
+
+    private placeAt(frac: ArrayLike<number> & Parameters<Niivue["frac2mm"]>[0]): Place {
+        const scan = this.nv.volumes[0];
+        if (!scan) throw new Error("there is no scan");
+        const mm = this.nv.frac2mm(frac, 0, true);
+        const at = (image: NVImage) => {
+            const [x, y, z] = image.mm2vox([mm[0], mm[1], mm[2]]);
+            return image.getValue(x ?? 0, y ?? 0, z ?? 0);
+        };
+        const labels: Place["labels"] = {};
+        for (const [name, image] of this.overlays) labels[name] = at(image);
+        const [x, y, z] = this.nv.frac2vox(frac);
+        const [, right, front, up] = scan.dimsRAS ?? [];
+        return {
+            voxel: [x ?? 0, y ?? 0, z ?? 0],
+            voxels: [right ?? 1, front ?? 1, up ?? 1],
+            mm: [mm[0], mm[1], mm[2]],
+            value: at(scan),
+            labels,
+        };
+    }
+
+    /** Layers lie over each other in their own order, however they came. */
+    private sort(): void {
+        const wanted = LAYERS.map((name) => this.overlays.get(name)).filter((image) => image !== undefined);
+        wanted.forEach((image, index) => this.nv.setVolume(image, index + 1));
+    }
+}
+
+async function read(bytes: Uint8Array, name: string): Promise<NVImage> {
+    const packed = bytes[0] === 0x1f && bytes[1] === 0x8b;
+    const image = await NVImage.loadFromUrl({
+        url: bytes,
+        // NiiVue goes by the ending.
+        name: name.replace(/(\.nii)?(\.gz)?$/i, packed ? ".nii.gz" : ".nii"),
+        colorbarVisible: false,
+    });
+    if (!image?.img) throw new Error(`${name} cannot be drawn`);
+    return image;
+}
+
+function paint(image: NVImage, { opacity, colours }: Style): void {
+    const channel = (index: 0 | 1 | 2) => colours.map((colour) => colour?.[index] ?? 0);
+    image.setColormapLabel({
+        R: channel(0),
+        G: channel(1),
+        B: channel(2),
+        A: colours.map((colour) => (colour ? 255 : 0)),
+        I: colours.map((_, label) => label),
+    });
+    image.opacity = opacity;
+}
+
+function middle(image: NVImage): [number, number, number] {
+    const [, x, y, z] = image.dimsRAS ?? [];
+    return [x, y, z].map((side) => Math.floor((side ?? 1) / 2)) as [number, number, number];
+}

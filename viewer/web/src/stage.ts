@@ -1,0 +1,146 @@
+/** The images with their controls: view, window, slice, and what lies under the pointer. */
+
+import { VIEWS, type View } from "./address";
+import { byId, el } from "./dom";
+import type { LayerName, Style } from "./layers";
+import { clear, sentence, warn } from "./notices";
+import { Scene, type Place } from "./scene";
+
+const TITLES: Record<View, string> = {
+    planes: "Planes + 3D",
+    axial: "Axial",
+    coronal: "Coronal",
+    sagittal: "Sagittal",
+    "3d": "3D",
+};
+
+/** The axis that the slice's slider goes along. */
+const AXES: Record<View, 0 | 1 | 2> = { planes: 2, axial: 2, coronal: 1, sagittal: 0, "3d": 2 };
+const AXIS_NAMES = ["Sagittal", "Coronal", "Axial"] as const;
+const LAYER_NAMES: Partial<Record<LayerName, string>> = { truth: "truth", native: "native", browser: "browser" };
+
+export class Stage {
+    private scene: Scene | null = null;
+    private view: View = "planes";
+    private readonly slider = byId<HTMLInputElement>("slice");
+    private readonly low = byId<HTMLInputElement>("window-low");
+    private readonly high = byId<HTMLInputElement>("window-high");
+
+    constructor(private readonly onView: (view: View) => void) {
+        const radios = VIEWS.map((view) => {
+            const radio = el("input", { type: "radio", name: "view", value: view });
+            radio.onchange = () => this.choose(view);
+            return el("label", {}, radio, el("span", {}, TITLES[view]));
+        });
+        byId("views").append(...radios);
+        this.slider.oninput = () => this.toSlice(this.slider.valueAsNumber - 1);
+        const form = byId<HTMLFormElement>("window");
+        form.onsubmit = (event) => event.preventDefault();
+        form.onchange = () => {
+            if (this.scene) this.scene.window = [this.low.valueAsNumber, this.high.valueAsNumber];
+        };
+        form.onreset = (event) => {
+            event.preventDefault();
+            this.scene?.resetWindow();
+        };
+    }
+
+    /** Opens the canvas. If the driver takes it away, the user can have a new one, which `redraw` then fills. */
+    async open(view: View, redraw: () => Promise<void>): Promise<void> {
+        const again = async () => {
+            clear("images");
+            await this.open(this.view, redraw);
+            await redraw();
+        };
+        const action = { label: "Draw the images again", act: () => void again() };
+        try {
+            this.scene = await Scene.open(byId("holder"), {
+                onCrosshair: (place) => this.crosshair(place),
+                onPointer: (place) => this.tell(place ?? this.scene?.crosshair ?? null),
+                onWindow: (window) => this.showWindow(window),
+                onLost: () => {
+                    this.scene = null;
+                    warn("images", "The graphics driver took the images away (its memory may be full).", [action]);
+                },
+            });
+            this.scene.onView = (chosen) => this.choose(chosen);
+        } catch (error) {
+            this.scene = null;
+            warn("images", `The images cannot be drawn: ${sentence(error)}.`, [action]);
+        }
+        this.setView(view);
+    }
+
+    async show(scan: Uint8Array, name: string, window: [number, number] | null): Promise<void> {
+        await this.scene?.show(scan, name, window);
+    }
+
+    async setLayer(name: LayerName, bytes: Uint8Array | null, style: Style): Promise<void> {
+        await this.scene?.setLayer(name, bytes, style);
+        this.tell(this.scene?.crosshair ?? null);
+    }
+
+    setStyle(name: LayerName, style: Style): void {
+        this.scene?.setStyle(name, style);
+    }
+
+    setView(view: View): void {
+        this.view = view;
+        const radio = byId("views").querySelector<HTMLInputElement>(`[value="${view}"]`);
+        if (radio) radio.checked = true;
+        this.scene?.setView(view);
+        const place = this.scene?.crosshair;
+        if (place) this.crosshair(place);
+    }
+
+    private choose(view: View): void {
+        this.setView(view);
+        this.onView(view);
+    }
+
+    private crosshair(place: Place): void {
+        const axis = AXES[this.view];
+        const [at, of] = [(place.voxel[axis] ?? 0) + 1, place.voxels[axis] ?? 1];
+        this.slider.max = String(of);
+        this.slider.value = String(at);
+        byId("slice-name").textContent = `${AXIS_NAMES[axis]} slice`;
+        byId("slice-at").textContent = `${at} of ${of}`;
+        this.tell(place);
+    }
+
+    private toSlice(slice: number): void {
+        const place = this.scene?.crosshair;
+        if (!place) return;
+        const axis = AXES[this.view];
+        const step: [number, number, number] = [0, 0, 0];
+        step[axis] = slice - place.voxel[axis];
+        this.scene?.move(step);
+    }
+
+    private showWindow([low, high]: [number, number]): void {
+        this.low.value = String(Math.round(low * 100) / 100);
+        this.high.value = String(Math.round(high * 100) / 100);
+    }
+
+    /** Slice, place, value and labels. */
+    private tell(place: Place | null): void {
+        if (!place) return;
+        const unit = this.scene?.unit ?? "";
+        const slices = place.voxel.map((voxel, axis) => `${voxel + 1}/${place.voxels[axis]}`);
+        const facts: [string, string][] = [
+            ["Slice", `S ${slices[0]}  C ${slices[1]}  A ${slices[2]}`],
+            ["mm", place.mm.map((value) => value.toFixed(1)).join(", ")],
+            [unit || "Value", String(Math.round(place.value * 100) / 100)],
+        ];
+        for (const [layer, name] of Object.entries(LAYER_NAMES) as [LayerName, string][]) {
+            const label = place.labels[layer];
+            if (label !== undefined) facts.push([name, this.classes[label] ?? String(label)]);
+        }
+        byId("readout").replaceChildren(
+            ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+        );
+    }
+
+    /** Names of the labels, background first. */
+    classes: string[] = [];
+}

@@ -1,0 +1,98 @@
+/** The worker: WebAssembly runs here, so that the page stays responsive. */
+
+import init, { compare, Engine, lastPanic, type NetworkReport } from "../wasm/flapsam_viewer";
+import type { Answer, Choice, Failure, Job, Outcome, Request } from "./protocol";
+
+const ready = init();
+let opened: { choice: Choice; engine: Engine } | null = null;
+let loaded: { key: string; network: NetworkReport } | null = null;
+let cancelled = false;
+
+self.onmessage = async (event: MessageEvent<Request>) => {
+    const request = event.data;
+    if (request.kind === "cancel") {
+        cancelled = true;
+        return;
+    }
+    try {
+        await ready;
+        tell({ kind: "done", id: request.id, value: await answer(request) });
+    } catch (error) {
+        tell({ kind: "failed", id: request.id, failure: failure(error) });
+    }
+};
+
+async function answer(request: Exclude<Request, { kind: "cancel" }>) {
+    switch (request.kind) {
+        case "open":
+            return (await open(request.choice)).device;
+        case "compare": {
+            const { one, other, classes, resample } = request.pair;
+            return compare(one, other, classes, resample && new Uint32Array(resample));
+        }
+        case "run":
+            return run(request.job);
+    }
+}
+
+async function open(choice: Choice): Promise<Engine> {
+    if (opened?.choice !== choice) {
+        opened?.engine.free();
+        opened = null;
+        loaded = null;
+        opened = { choice, engine: await Engine.open(choice) };
+    }
+    tell({ kind: "device", report: opened.engine.device });
+    return opened.engine;
+}
+
+async function run(job: Job): Promise<Outcome | null> {
+    cancelled = false;
+    const engine = await open(job.choice);
+    const network = load(engine, job);
+    let start = performance.now();
+    let slices = 0;
+    let milliseconds = 0;
+    const progress = async (done: number, of: number) => {
+        if (done === 0) start = performance.now();
+        slices = of;
+        milliseconds = performance.now() - start;
+        tell({ kind: "progress", progress: { done, of, milliseconds } });
+        // Lets a cancellation in.
+        await new Promise((resolve) => setTimeout(resolve));
+        return !cancelled;
+    };
+    const found = await engine.segment(job.scan.bytes, job.scan.sha256, job.site, progress);
+    return found && { ...found, slices, milliseconds, device: engine.device, network: network.method };
+}
+
+/** Loads a network unless it is there already. A user's own files have no promised checksum and are loaded each time. */
+function load(engine: Engine, { base, adapter }: Job): NetworkReport {
+    const key = base.sha256 && adapter.sha256 ? `${base.sha256} ${adapter.sha256}` : "";
+    if (!loaded || !key || loaded.key !== key) {
+        loaded = null;
+        const network = engine.load(base.bytes, base.sha256, adapter.bytes, adapter.sha256);
+        loaded = { key, network };
+    }
+    return loaded.network;
+}
+
+/** Errors of ours have a kind as their name; all others mean that WebAssembly has stopped for good. */
+function failure(error: unknown): Failure {
+    const known = ["checksum", "file", "limit", "device", "request"];
+    const { name, message } = error instanceof Error ? error : { name: "", message: String(error) };
+    if (known.includes(name)) return { kind: name, message };
+    return { kind: "crash", message: lastPanicOr(message) };
+}
+
+function lastPanicOr(message: string): string {
+    try {
+        return lastPanic() || message;
+    } catch {
+        return message;
+    }
+}
+
+function tell(answer: Answer): void {
+    self.postMessage(answer);
+}
