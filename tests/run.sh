@@ -6,6 +6,7 @@
 # For Debian, as root or with sudo. It says what it installs, and leaves alone what is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source tests/packages.sh
 
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/flapsam"
 # Outside the clone, so that the next clone starts from what this one built.
@@ -21,31 +22,6 @@ step() {
     printf '\n== %s\n' "$heading"
     "$@"
     printf -- '-- %s took %d s\n' "$heading" "$((SECONDS - start))"
-}
-
-as_root() {
-    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
-}
-
-# packages NAME...: installs the Debian packages that are missing.
-packages() {
-    local name missing=()
-    if ! command -v apt-get >/dev/null; then
-        echo "This is not Debian: if a step fails, install what these packages hold: $*"
-        return
-    fi
-    for name; do
-        if [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$name" 2>/dev/null)" != installed ]; then
-            missing+=("$name")
-        fi
-    done
-    if [ ${#missing[@]} -eq 0 ]; then
-        echo "Debian packages that are there: $*"
-        return
-    fi
-    echo "Installing Debian packages: ${missing[*]}"
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "${missing[@]}"
 }
 
 # A Python with what the tests compare with: nibabel for scans, scipy and Pillow for augmentation, scipy for intervals,
@@ -85,35 +61,12 @@ set_up() {
     fi
 }
 
-has_wasm() {
-    [ -d "$(rustc --print target-libdir --target wasm32-unknown-unknown)" ]
-}
-
-# The browser's half of the workspace compiles for the browser. Its target directory is its own: the compiler may be
-# another one.
-wasm_check() {
-    local -x CARGO_TARGET_DIR="${CARGO_TARGET_DIR%/*}/wasm"
-    local check=(check --release -p flapsam-model --target wasm32-unknown-unknown)
-    if ! has_wasm && command -v rustup >/dev/null; then
-        echo "Installing the Rust target wasm32-unknown-unknown"
-        timeout 60 rustup target add wasm32-unknown-unknown || echo "rustup cannot fetch it; Debian's compiler can build it"
-    fi
-    if has_wasm; then
-        cargo "${check[@]}" --locked
-        return
-    fi
-    packages rustc-web cargo-web rust-web-src lld
-    # Builds the standard library from Debian's sources. Without --locked, which would hold for that library's own
-    # lock file too; the earlier steps have held ours.
-    RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-ld \
-        /usr/bin/cargo "${check[@]}" -Zbuild-std=std,panic_abort
-}
-
 step "Set-up" set_up
 step "Format" cargo fmt --all --check
 step "Clippy" cargo clippy "${everything[@]}" --all-targets -- -D warnings
 step "Documentation" env RUSTDOCFLAGS="-D warnings" cargo doc "${everything[@]}" --no-deps
-step "WASM check" wasm_check
+# Its target directory is its own: the compiler may be another one.
+step "Viewer" env FLAPSAM_WASM_TARGET="${CARGO_TARGET_DIR%/*}/wasm" bash viewer/build.sh
 # The tests run the program itself, which building the tests alone does not build.
 step "Build" cargo build "${everything[@]}" --all-targets
 
