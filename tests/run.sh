@@ -53,6 +53,10 @@ set_up() {
     packages mesa-vulkan-drivers libvulkan1
     # Another processor, emulated, for the test that results do not depend on it.
     packages qemu-user
+    # The viewer's tests run in a real browser.
+    packages chromium
+    # Other sources' nodejs has npm in it, and Debian's npm does not go with it.
+    command -v npm >/dev/null || packages nodejs npm
     python_packages
     if [ -d ../shared ]; then
         echo "Real scans and more reference cases: ../shared"
@@ -69,6 +73,15 @@ step "Documentation" env RUSTDOCFLAGS="-D warnings" cargo doc "${everything[@]}"
 step "Viewer" env FLAPSAM_WASM_TARGET="${CARGO_TARGET_DIR%/*}/wasm" bash viewer/build.sh
 # The tests run the program itself, which building the tests alone does not build.
 step "Build" cargo build "${everything[@]}" --all-targets
+# The page on a fresh run, in headless Chromium.
+browser_tests() (
+    cd tests/browser
+    if [ ! node_modules/.package-lock.json -nt package-lock.json ]; then
+        npm ci --no-audit --no-fund
+    fi
+    FLAPSAM="$CARGO_TARGET_DIR/release/flapsam" npm test
+)
+step "Browser tests" browser_tests
 
 # Last, and in place of this script: the closing lines are the test runner's.
 printf '\n== Tests\n'

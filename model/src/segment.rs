@@ -145,12 +145,10 @@ impl<'a> Segmentation<'a> {
         let logits = self.sam.logits(self.input(&pass));
         let classes = logits.dims()[1];
         let probabilities = resize_bilinear(softmax(logits, 1), [rows, columns]);
-        let unanswered = |why: String| Error::Device(why);
         let data = probabilities.into_data_async().await;
-        let data = data.map_err(|why| unanswered(why.to_string()))?;
-        let values = data
-            .try_into_vec::<f32>()
-            .map_err(|why| unanswered(format!("{why:?}")))?;
+        let data = data.map_err(|why| Error::Device(cause(&why.to_string())))?;
+        let values = data.try_into_vec::<f32>();
+        let values = values.map_err(|why| Error::Device(format!("{why:?}")))?;
         let volume = classes * rows * columns;
         for (slot, &(member, counts)) in pass.members.iter().enumerate() {
             if !counts {
@@ -181,6 +179,13 @@ impl<'a> Segmentation<'a> {
         }
         to_input(input, self.side, self.device)
     }
+}
+
+/// The innermost cause of a device's report, which tells it layer by layer and may end in a backtrace.
+fn cause(report: &str) -> String {
+    let lines = report.lines().map(str::trim).take_while(|line| *line != "Backtrace:");
+    let causes = lines.filter(|line| !line.is_empty() && *line != "Caused by:");
+    causes.last().unwrap_or("it gives no reason").to_owned()
 }
 
 fn passes(slices: &Slices, scaling: Scaling, batch: usize) -> Vec<Pass> {
@@ -268,6 +273,13 @@ mod tests {
         let labels = pollster::block_on(labels).unwrap();
         assert_eq!(told.last(), Some(&(SLICES, SLICES)));
         labels
+    }
+
+    #[test]
+    fn the_cause_of_a_report_is_its_innermost() {
+        let report = "failed\nCaused by:\n  failed\nCaused by:\n  no such buffer\nBacktrace:\nnone here";
+        assert_eq!(cause(report), "no such buffer");
+        assert_eq!(cause(""), "it gives no reason");
     }
 
     #[test]

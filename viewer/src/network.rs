@@ -144,10 +144,10 @@ impl Network {
             Error::Limit(format!(
                 "this network needs a tensor of {} on slices of {} x {} pixels, and WebGPU here allows {}; choose the \
                  CPU, or a smaller network",
-                megabytes(largest(least)),
+                amount(largest(least)),
                 pixels[0],
                 pixels[1],
-                megabytes(limits.largest_tensor.unwrap_or_default())
+                amount(limits.largest_tensor.unwrap_or_default())
             ))
         })
     }
@@ -199,13 +199,16 @@ fn check_host(dims: [usize; 3], file: usize, limits: Limits) -> Result<(), Error
         dims[0],
         dims[1],
         dims[2],
-        megabytes(needed),
-        megabytes(limits.host)
+        amount(needed),
+        amount(limits.host)
     )))
 }
 
-fn megabytes(bytes: usize) -> String {
-    format!("{} MB", bytes.div_ceil(1_000_000))
+fn amount(bytes: usize) -> String {
+    match bytes < 10_000_000 {
+        true => format!("{} kB", bytes.div_ceil(1000)),
+        false => format!("{} MB", bytes.div_ceil(1_000_000)),
+    }
 }
 
 #[cfg(test)]

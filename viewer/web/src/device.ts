@@ -11,6 +11,9 @@ const CHOICES: [Choice, string][] = [
     ["cpu", "CPU"],
 ];
 
+/** Features that matter to a network; diagnostics have all of them. */
+const COMPUTE = /shader_|subgroup|timestamp/i;
+
 export class DevicePanel {
     choice: Choice = "auto";
     private report: DeviceReport | null = null;
@@ -53,7 +56,7 @@ export class DevicePanel {
             ...fact("Largest storage binding", bytes(report.maxStorageBufferBindingSize)),
             ...fact("Largest buffer", bytes(report.maxBufferSize)),
             ...fact("Memory for a run", bytes(report.limits.host)),
-            ...fact("Features", report.features.length ? report.features.join(", ").toLowerCase() : null),
+            ...fact("Features", report.features.filter((name) => COMPUTE.test(name)).join(", ").toLowerCase() || null),
         );
         const chip = byId("chip");
         chip.hidden = false;

@@ -18,10 +18,10 @@ interface About {
 }
 
 const ABOUT: Record<LayerName, About> = {
-    truth: { title: "Ground truth", missing: "no labels", hue: 145, on: true },
-    native: { title: "Native prediction", missing: "not kept by the run", hue: 210, on: true },
-    browser: { title: "Browser prediction", missing: "press Segment", hue: 30, on: true },
-    missed: { title: "Prediction ≠ truth", missing: "needs both", hue: 350, difference: true, on: false },
+    truth: { title: "Truth", missing: "no labels", hue: 145, on: true },
+    native: { title: "Native", missing: "not kept by the run", hue: 210, on: true },
+    browser: { title: "Browser", missing: "press Segment", hue: 30, on: true },
+    missed: { title: "Native ≠ truth", missing: "needs both", hue: 350, difference: true, on: false },
     moved: { title: "Browser ≠ native", missing: "press Segment", hue: 300, difference: true, on: false },
 };
 

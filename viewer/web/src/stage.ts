@@ -72,7 +72,9 @@ export class Stage {
     }
 
     async show(scan: Uint8Array, name: string, window: [number, number] | null): Promise<void> {
-        await this.scene?.show(scan, name, window);
+        if (!this.scene) return;
+        await this.scene.show(scan, name, window);
+        clear("images");
     }
 
     async setLayer(name: LayerName, bytes: Uint8Array | null, style: Style): Promise<void> {

@@ -1,0 +1,5 @@
+// In one process: they share a run, a server and a browser.
+import "./display.mjs";
+import "./segment.mjs";
+import "./faults.mjs";
+import "./server.mjs";

@@ -1,0 +1,118 @@
+// What the page shows of a run.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { metrics, pixels, visit } from "./setup.mjs";
+
+const mean = (dice) => dice.reduce((sum, value) => sum + value, 0) / dice.length;
+
+test("cases are listed by site with their Dice, worst first", async (t) => {
+    const page = await visit(t);
+    const sites = [...new Set(metrics.cases.map((one) => one.site))].sort();
+    const wanted = sites.flatMap((site) => {
+        const cases = metrics.cases.filter((one) => one.site === site);
+        return cases.sort((one, other) => mean(one.dice) - mean(other.dice)).map((one) => `${site}/${one.case}`);
+    });
+    const listed = page.locator("#cases [data-case]");
+    assert.deepEqual(await listed.evaluateAll((all) => all.map((one) => one.dataset.case)), wanted);
+    const first = metrics.cases.find((one) => `${one.site}/${one.case}` === wanted[0]);
+    const cells = await page.locator("#cases tbody tr:not(.site)").first().locator("td span").allTextContents();
+    assert.deepEqual(cells, first.dice.map((dice) => dice.toFixed(3)));
+});
+
+test("planes are drawn, and change with the slice, the view and the layers", async (t) => {
+    const page = await visit(t);
+    const seen = [await pixels(page)];
+    assert.ok(seen[0].colours > 100, `${seen[0].colours} colours are a blank canvas`);
+    const changed = async (what) => {
+        await page.waitForTimeout(300);
+        const now = await pixels(page);
+        assert.notEqual(now.sum, seen.at(-1).sum, `nothing changed with ${what}`);
+        seen.push(now);
+    };
+    await page.locator("#slice").fill("4");
+    assert.match(await page.textContent("#slice-at"), /^4 of /);
+    await changed("the slice");
+    await page.locator('[data-layer="truth"]').uncheck();
+    await changed("the truth switched off");
+    await page.getByLabel("Opacity of Native", { exact: true }).fill("1");
+    await changed("opacity");
+    await page.locator('[data-name="native"] .label').first().click();
+    await changed("a label switched off");
+    await page.locator('[data-layer="missed"]').check();
+    await page.waitForTimeout(2000);
+    await changed("the map of differences");
+    await page.locator("#views [value=coronal]").check({ force: true });
+    await changed("the view");
+    await page.locator("#window-high").fill("50");
+    await page.locator("#window-high").press("Enter");
+    await changed("the window");
+});
+
+test("a link leads to its case and view, and the back button to where one came from", async (t) => {
+    const { site, case: id } = metrics.cases[2];
+    const page = await visit(t, { query: `?run=browser-1&case=${site}/${id}&view=axial` });
+    assert.equal(await page.locator("#cases [aria-current]").textContent(), id);
+    assert.ok(await page.locator("#views [value=axial]").isChecked());
+    assert.equal(await page.locator("#notices .notice").count(), 0);
+
+    const other = metrics.cases[3];
+    await page.locator(`[data-case="${other.site}/${other.case}"]`).click();
+    await page.waitForURL((address) => address.searchParams.get("case") === `${other.site}/${other.case}`);
+    assert.equal(new URL(page.url()).searchParams.get("view"), "axial");
+    await page.goBack();
+    await page.locator("#cases [aria-current]").filter({ hasText: id }).waitFor();
+});
+
+test("a link to another run or a case that is not there says so", async (t) => {
+    const page = await visit(t, { query: "?run=other-7&case=Z/none" });
+    const said = await page.locator("#notices .notice").last().textContent();
+    assert.match(said, /Z\/none/);
+});
+
+test("slice, millimetres, value and labels are told under the pointer", async (t) => {
+    const page = await visit(t, { query: "?view=axial" });
+    const box = await page.locator("#canvas").boundingBox();
+    const told = async (x, y) => {
+        await page.mouse.move(box.x + x * box.width, box.y + y * box.height);
+        return page.locator("#readout").innerText();
+    };
+    const [middle, aside] = [await told(0.5, 0.5), await told(0.42, 0.6)];
+    assert.match(middle, /HU/);
+    assert.match(middle, /mm\s+-?\d/);
+    assert.match(middle, /truth/);
+    assert.notEqual(middle, aside);
+});
+
+test("the images are worked by keyboard", async (t) => {
+    const page = await visit(t);
+    await page.locator("#canvas").focus();
+    const before = await page.textContent("#slice-at");
+    await page.keyboard.press("PageUp");
+    const after = await page.textContent("#slice-at");
+    assert.equal(Number.parseInt(after) - Number.parseInt(before), 1);
+    await page.keyboard.press("4");
+    assert.ok(await page.locator("#views [value=sagittal]").isChecked());
+    assert.match(page.url(), /view=sagittal/);
+    // Every control can be reached and has a name.
+    const nameless = await page.evaluate(() =>
+        [...document.querySelectorAll("button, input, select, canvas")]
+            .filter((one) => {
+                const labels = one.labels?.length ? one.labels[0].textContent : "";
+                return !(one.getAttribute("aria-label") || labels || one.textContent.trim());
+            })
+            .map((one) => one.outerHTML),
+    );
+    assert.deepEqual(nameless, []);
+});
+
+test("the page fits a phone and a large screen", async (t) => {
+    const page = await visit(t);
+    for (const [width, height] of [[360, 740], [768, 1024], [3840, 2160]]) {
+        await page.setViewportSize({ width, height });
+        const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+        assert.ok(wide <= width, `${wide} pixels on a screen of ${width}`);
+        assert.ok((await pixels(page)).colours > 100, `blank at ${width}`);
+    }
+});
