@@ -241,11 +241,14 @@ async fn open(choice: &str) -> Result<Engine, Error> {
         Backend::Cpu => (Device::flex(), cpu_report(adapter, why)),
         Backend::WebGpu => match WEBGPU.with(|opened| opened.borrow().clone()) {
             Some((device, report)) => (device, Report { why, ..report }),
-            None => {
-                let opened = open_webgpu(adapter, why).await?;
-                WEBGPU.with(|place| *place.borrow_mut() = Some(opened.clone()));
-                opened
-            }
+            None => match (open_webgpu(adapter.clone(), why).await, choice) {
+                (Ok(opened), _) => {
+                    WEBGPU.with(|place| *place.borrow_mut() = Some(opened.clone()));
+                    opened
+                }
+                (Err(why), Choice::Auto) => (Device::flex(), cpu_report(adapter, format!("{why}."))),
+                (Err(why), _) => return Err(why),
+            },
         },
     };
     Ok(Engine {
@@ -274,7 +277,7 @@ fn cpu_report(adapter: Option<Adapter>, why: String) -> Report {
 async fn open_webgpu(adapter: Option<Adapter>, why: String) -> Result<(Device, Report), Error> {
     let opened = Device::wgpu_options().init_with_setup_async().await;
     let (device, setup): (Device, WgpuSetup) =
-        opened.map_err(|why| Error::Device(format!("WebGPU cannot be opened ({why}); choose the CPU")))?;
+        opened.map_err(|why| Error::Device(format!("WebGPU cannot be opened here ({why})")))?;
     let limits = setup.device.limits();
     let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
     let report = Report {

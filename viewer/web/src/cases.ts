@@ -41,7 +41,9 @@ export class CaseList {
             if (name === key) button.setAttribute("aria-current", "true");
             else button.removeAttribute("aria-current");
         }
-        this.buttons.get(key)?.scrollIntoView({ block: "nearest" });
+        // On narrow screens the list is a part of the page, which is to stay where it is.
+        const scrolls = this.place.scrollHeight > this.place.clientHeight;
+        if (scrolls) this.buttons.get(key)?.scrollIntoView({ block: "nearest" });
     }
 
     private row(key: string, title: string, dice: (number | null)[]): HTMLElement {

@@ -52,7 +52,7 @@ export class Engine {
         const run = this.running;
         const waiting = run === null ? undefined : this.waiting.get(run);
         if (run === null || !waiting) return;
-        this.worker?.postMessage({ kind: "cancel" } satisfies Request);
+        this.worker?.postMessage({ kind: "cancel", id: run } satisfies Request);
         setTimeout(() => {
             if (this.running !== run) return;
             this.waiting.delete(run);

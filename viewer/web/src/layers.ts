@@ -70,6 +70,12 @@ export class Legend {
         old?.replaceWith(this.draw(name));
     }
 
+    switchOff(name: LayerName): void {
+        const layer = this.of(name);
+        layer.on = false;
+        this.places.get(name)?.replaceWith(this.draw(name));
+    }
+
     isOn(name: LayerName): boolean {
         const layer = this.of(name);
         return layer.on && layer.there;

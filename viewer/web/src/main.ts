@@ -31,13 +31,18 @@ class Page {
     private state = address.read();
     private readonly own = new Map<string, OwnFile>();
     private adapter: OwnFile | null = null;
+    private classes: string[] = [];
     private ownSite: string | undefined;
     /** Files of the run that were fetched for segmenting. */
     private readonly fetched = new Map<string, Promise<Uint8Array>>();
     private fetching = new AbortController();
 
     private readonly engine = new Engine((report) => this.device.show(report));
-    private readonly cases = new CaseList(byId("cases"), (key) => void this.choose(key));
+    private readonly cases = new CaseList(byId("cases"), (key) => {
+        void this.choose(key);
+        // There the images are above the list.
+        if (matchMedia("(max-width: 720px)").matches) byId("stage").scrollIntoView();
+    });
     private readonly legend = new Legend(byId("layers"), (name) => void this.restyle(name));
     private readonly stage = new Stage((view) => this.remember({ view }));
     private readonly files: FilePanel;
@@ -56,8 +61,7 @@ class Page {
         byId("run-title").textContent = `${run.title} · seed ${run.seed}`;
         byId("run-title").title = run.dataDescription;
         document.title = `${run.name} · flapsam viewer`;
-        this.legend.setClasses(run.classes);
-        this.stage.classes = run.classes;
+        this.name(run.classes);
         this.cases.show(run, []);
         this.ownSite = run.sites[0];
         this.files = new FilePanel(byId("files"), run.sites, {
@@ -103,6 +107,7 @@ class Page {
         this.cases.select(key);
         this.remember({ case: of ? key : null });
         this.shown = null;
+        this.name(this.run.classes);
         this.runPanel.setCase(false);
         this.files.setOwnScan(!!own);
         try {
@@ -166,8 +171,7 @@ class Page {
     }
 
     private compare(one: Uint8Array, other: Uint8Array) {
-        const { classes, resample } = this.run;
-        return this.engine.compare({ one, other, classes: classes.length, resample });
+        return this.engine.compare({ one, other, classes: this.classes.length, resample: this.run.resample });
     }
 
     private async restyle(name: LayerName): Promise<void> {
@@ -215,6 +219,8 @@ class Page {
 
     /** Shows a finished segmentation beside the truth and the native one. */
     private async present(shown: Shown, outcome: Outcome): Promise<void> {
+        // A user's own adapter may have classes of its own.
+        if (this.adapter) this.name([this.run.classes[0] ?? "background", ...outcome.classes.map((found) => found.class)]);
         const mask = outcome.gridMask ?? outcome.mask;
         const truth = shown.truth && (await this.compare(mask, shown.truth));
         const native = shown.native && !this.adapter ? await this.compare(mask, shown.native) : null;
@@ -222,7 +228,16 @@ class Page {
         this.legend.setThere("browser", true);
         this.legend.setThere("missed", !!shown.truth);
         this.legend.setThere("moved", !!shown.native);
-        for (const name of ["browser", "missed", "moved"] as const) await this.draw(name);
+        // It mostly covers the native one; two layers are easier to tell apart than three.
+        if (native) this.legend.switchOff("native");
+        for (const name of ["native", "browser", "missed", "moved"] as const) await this.draw(name);
+    }
+
+    /** Tells everyone the names of the labels, background first. */
+    private name(classes: string[]): void {
+        this.classes = classes;
+        this.legend.setClasses(classes);
+        this.stage.classes = classes;
     }
 
     private cancel(): void {

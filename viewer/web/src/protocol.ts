@@ -29,7 +29,8 @@ export type Request =
     | { kind: "open"; id: number; choice: Choice }
     | { kind: "run"; id: number; job: Job }
     | { kind: "compare"; id: number; pair: Pair }
-    | { kind: "cancel" };
+    /** Stops the run of that id. */
+    | { kind: "cancel"; id: number };
 
 /** How far a run is. */
 export interface Progress {

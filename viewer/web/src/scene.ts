@@ -44,6 +44,8 @@ export class Scene {
     private readonly canvas: HTMLCanvasElement;
     private readonly overlays = new Map<LayerName, NVImage>();
     private initial: [number, number] = [0, 1];
+    /** Counts the scans, so that a slow one does not come after a later one. */
+    private scans = 0;
 
     private constructor(
         holder: HTMLElement,
@@ -59,6 +61,7 @@ export class Scene {
         this.nv = new Niivue({
             backColor: [0.04, 0.045, 0.055, 1],
             crosshairColor: [0.85, 0.85, 0.4, 0.7],
+            crosshairWidth: 0.5,
             crosshairGap: 6,
             multiplanarLayout: MULTIPLANAR_TYPE.GRID,
             multiplanarShowRender: SHOW_RENDER.ALWAYS,
@@ -105,7 +108,9 @@ export class Scene {
 
     /** Shows a scan without overlays. `window` is the range from black to white; the scan's own without one. */
     async show(scan: Uint8Array, name: string, window: [number, number] | null): Promise<void> {
+        const turn = ++this.scans;
         const image = await read(scan, name);
+        if (turn !== this.scans) return;
         this.clear();
         const [low, high] = window ?? [image.robust_min ?? 0, image.robust_max ?? 1];
         // What a double click resets to.
@@ -127,7 +132,9 @@ export class Scene {
 
     /** Puts a label map over the scan, or takes it away. */
     async setLayer(name: LayerName, bytes: Uint8Array | null, style: Style): Promise<void> {
+        const turn = this.scans;
         const image = bytes && (await read(bytes, `${name}.nii.gz`));
+        if (turn !== this.scans) return;
         const old = this.overlays.get(name);
         if (old) {
             this.overlays.delete(name);
@@ -251,6 +258,7 @@ async function read(bytes: Uint8Array, name: string): Promise<NVImage> {
         // NiiVue goes by the ending.
         name: name.replace(/(\.nii)?(\.gz)?$/i, packed ? ".nii.gz" : ".nii"),
         colorbarVisible: false,
+        limitFrames4D: 1,
     });
     if (!image?.img) throw new Error(`${name} cannot be drawn`);
     return image;

@@ -6,23 +6,29 @@ import type { Answer, Choice, Failure, Job, Outcome, Request } from "./protocol"
 const ready = init();
 let opened: { choice: Choice; engine: Engine } | null = null;
 let loaded: { key: string; network: NetworkReport } | null = null;
-let cancelled = false;
+/** The run that is to stop. */
+let cancelled = 0;
+/** One request after the other: a device is opened once, and none is put away while it runs. */
+let queue: Promise<unknown> = ready.catch(() => {});
 
-self.onmessage = async (event: MessageEvent<Request>) => {
+type Asked = Exclude<Request, { kind: "cancel" }>;
+
+self.onmessage = (event: MessageEvent<Request>) => {
     const request = event.data;
-    if (request.kind === "cancel") {
-        cancelled = true;
-        return;
-    }
+    if (request.kind === "cancel") cancelled = request.id;
+    else queue = queue.then(() => serve(request));
+};
+
+async function serve(request: Asked): Promise<void> {
     try {
         await ready;
         tell({ kind: "done", id: request.id, value: await answer(request) });
     } catch (error) {
         tell({ kind: "failed", id: request.id, failure: failure(error) });
     }
-};
+}
 
-async function answer(request: Exclude<Request, { kind: "cancel" }>) {
+async function answer(request: Asked) {
     switch (request.kind) {
         case "open":
             return (await open(request.choice)).device;
@@ -31,7 +37,7 @@ async function answer(request: Exclude<Request, { kind: "cancel" }>) {
             return compare(one, other, classes, resample && new Uint32Array(resample));
         }
         case "run":
-            return run(request.job);
+            return run(request.id, request.job);
     }
 }
 
@@ -46,8 +52,7 @@ async function open(choice: Choice): Promise<Engine> {
     return opened.engine;
 }
 
-async function run(job: Job): Promise<Outcome | null> {
-    cancelled = false;
+async function run(id: number, job: Job): Promise<Outcome | null> {
     const engine = await open(job.choice);
     const network = load(engine, job);
     let start = performance.now();
@@ -60,7 +65,7 @@ async function run(job: Job): Promise<Outcome | null> {
         tell({ kind: "progress", progress: { done, of, milliseconds } });
         // Lets a cancellation in.
         await new Promise((resolve) => setTimeout(resolve));
-        return !cancelled;
+        return cancelled !== id;
     };
     const found = await engine.segment(job.scan.bytes, job.scan.sha256, job.site, progress);
     return found && { ...found, slices, milliseconds, device: engine.device, network: network.method };
