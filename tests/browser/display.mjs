@@ -50,6 +50,20 @@ test("planes are drawn, and change with the slice, the view and the layers", asy
     await changed("the window");
 });
 
+test("a drag with the right button changes the window, and a double click resets it", async (t) => {
+    const page = await visit(t, { query: "?view=axial" });
+    const box = await page.locator("#canvas").boundingBox();
+    const window = async () => [await page.inputValue("#window-low"), await page.inputValue("#window-high")];
+    const before = await window();
+    await page.mouse.move(box.x + 200, box.y + 200);
+    await page.mouse.down({ button: "right" });
+    await page.mouse.move(box.x + 260, box.y + 150, { steps: 5 });
+    await page.mouse.up({ button: "right" });
+    assert.notDeepEqual(await window(), before);
+    await page.mouse.dblclick(box.x + 200, box.y + 200);
+    assert.deepEqual(await window(), before);
+});
+
 test("a link leads to its case and view, and the back button to where one came from", async (t) => {
     const { site, case: id } = metrics.cases[2];
     const page = await visit(t, { query: `?run=browser-1&case=${site}/${id}&view=axial` });

@@ -42,8 +42,11 @@ for (const [what, bytes, sentence] of BAD) {
     test(`${what} is refused with a sentence, and the page goes on`, async (t) => {
         const page = await visit(t);
         await choose(page, "cpu", "You chose the CPU");
+        const before = await page.textContent("#slice-at");
         await drop(page, "bad.nii.gz", bytes);
         await page.locator("#cases [aria-current]").filter({ hasText: "bad.nii.gz" }).waitFor();
+        // Nothing of the case before is left to be taken for this one.
+        assert.notEqual(await page.textContent("#slice-at"), before);
         assert.match(await refusal(page), sentence);
         await drop(page, "good.nii.gz", scan);
         await page.locator("#cases [aria-current]").filter({ hasText: "good.nii.gz" }).waitFor();
@@ -127,7 +130,7 @@ test("images that the graphics driver takes away come back", async (t) => {
         const gl = document.querySelector("#canvas").getContext("webgl2");
         gl.getExtension("WEBGL_lose_context").loseContext();
     });
-    assert.match(await notice(page, "images"), /took the images away/);
+    assert.match(await notice(page, "canvas"), /took the images away/);
     await page.getByRole("button", { name: "Draw the images again" }).click();
     await page.waitForTimeout(2000);
     assert.ok((await pixels(page)).colours > 100);

@@ -18,8 +18,8 @@ interface About {
 }
 
 const ABOUT: Record<LayerName, About> = {
-    truth: { title: "Truth", missing: "no labels", hue: 145, on: true },
-    native: { title: "Native", missing: "not kept by the run", hue: 210, on: true },
+    truth: { title: "Truth", missing: "none", hue: 145, on: true },
+    native: { title: "Native", missing: "none", hue: 210, on: true },
     browser: { title: "Browser", missing: "press Segment", hue: 30, on: true },
     missed: { title: "Native ≠ truth", missing: "needs both", hue: 350, difference: true, on: false },
     moved: { title: "Browser ≠ native", missing: "press Segment", hue: 300, difference: true, on: false },

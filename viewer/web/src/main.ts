@@ -107,6 +107,8 @@ class Page {
         this.cases.select(key);
         this.remember({ case: of ? key : null });
         this.shown = null;
+        this.stage.clear();
+        ["run", "images"].forEach(clear);
         this.name(this.run.classes);
         this.runPanel.setCase(false);
         this.files.setOwnScan(!!own);
@@ -137,7 +139,7 @@ class Page {
             for (const name of LAYERS) await this.draw(name);
         } catch (error) {
             if (this.shown !== shown) return;
-            warn("images", `The images cannot be drawn: ${sentence(error)}`);
+            warn("images", `The images of ${shown.title} cannot be drawn: ${sentence(error)}`);
         }
     }
 

@@ -61,7 +61,9 @@ export class Scene {
         this.nv = new Niivue({
             backColor: [0.04, 0.045, 0.055, 1],
             crosshairColor: [0.85, 0.85, 0.4, 0.7],
-            crosshairWidth: 0.5,
+            crosshairWidth: 0.2,
+            crosshairWidthUnit: "percent",
+            loadingText: " ",
             crosshairGap: 6,
             multiplanarLayout: MULTIPLANAR_TYPE.GRID,
             multiplanarShowRender: SHOW_RENDER.ALWAYS,
@@ -111,7 +113,7 @@ export class Scene {
         const turn = ++this.scans;
         const image = await read(scan, name);
         if (turn !== this.scans) return;
-        this.clear();
+        this.empty();
         const [low, high] = window ?? [image.robust_min ?? 0, image.robust_max ?? 1];
         // What a double click resets to.
         [image.robust_min, image.robust_max] = [low, high];
@@ -124,10 +126,15 @@ export class Scene {
         this.listeners.onWindow([low, high]);
     }
 
-    /** Takes everything away. */
-    clear(): void {
+    private empty(): void {
         this.overlays.clear();
         for (const volume of [...this.nv.volumes].reverse()) this.nv.removeVolume(volume);
+    }
+
+    /** Takes everything away, and what is still being read. */
+    clear(): void {
+        this.scans++;
+        this.empty();
     }
 
     /** Puts a label map over the scan, or takes it away. */

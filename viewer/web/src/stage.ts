@@ -48,7 +48,7 @@ export class Stage {
     /** Opens the canvas. If the driver takes it away, the user can have a new one, which `redraw` then fills. */
     async open(view: View, redraw: () => Promise<void>): Promise<void> {
         const again = async () => {
-            clear("images");
+            clear("canvas");
             await this.open(this.view, redraw);
             await redraw();
         };
@@ -60,13 +60,13 @@ export class Stage {
                 onWindow: (window) => this.showWindow(window),
                 onLost: () => {
                     this.scene = null;
-                    warn("images", "The graphics driver took the images away (its memory may be full).", [action]);
+                    warn("canvas", "The graphics driver took the images away (its memory may be full).", [action]);
                 },
             });
             this.scene.onView = (chosen) => this.choose(chosen);
         } catch (error) {
             this.scene = null;
-            warn("images", `The images cannot be drawn: ${sentence(error)}.`, [action]);
+            warn("canvas", `The images cannot be drawn: ${sentence(error)}.`, [action]);
         }
         this.setView(view);
     }
@@ -75,6 +75,13 @@ export class Stage {
         if (!this.scene) return;
         await this.scene.show(scan, name, window);
         clear("images");
+    }
+
+    /** Shows nothing, until the next scan is there. */
+    clear(): void {
+        this.scene?.clear();
+        byId("slice-at").textContent = "";
+        byId("readout").replaceChildren();
     }
 
     async setLayer(name: LayerName, bytes: Uint8Array | null, style: Style): Promise<void> {
