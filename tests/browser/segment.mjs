@@ -105,6 +105,35 @@ test("two runs one after the other, and one cancelled between them", async (t) =
     assert.notEqual(await page.locator("#result tbody").innerText(), first);
 });
 
+test("a step that takes too long to hear a cancellation is ended", async (t) => {
+    const page = await visit(t);
+    await choose(page, "webgpu", "You chose WebGPU");
+    await page.click("#segment");
+    // The software adapter now translates the network's kernels, for tens of seconds.
+    await page.locator("#status").filter({ hasText: /^0 of \d+ slices/ }).waitFor({ timeout: 60_000 });
+    await page.click("#cancel");
+    await page.locator("#status").filter({ hasText: "Cancelled." }).waitFor({ timeout: 10_000 });
+    await choose(page, "cpu", "You chose the CPU");
+    await segment(page);
+    assert.ok((await agreement(page)).percent >= 99.9);
+});
+
+test("a run that kept no masks is segmented all the same", async (t) => {
+    const without = async (page) =>
+        page.route("**/run.json", async (route) => {
+            const answer = await route.fetch();
+            const said = await answer.json();
+            said.cases.forEach((one) => (one.prediction = null));
+            await route.fulfill({ response: answer, json: said });
+        });
+    const page = await visit(t, { prepare: without });
+    assert.ok(await page.locator('[data-layer="native"]').isDisabled());
+    await segment(page);
+    assert.equal(await page.locator('[data-fact="agreement"]').count(), 0);
+    const [, , dice, native] = (await page.locator("#result tbody tr").first().innerText()).split(/\s+/);
+    assert.ok(Math.abs(dice - native) < 2e-3, `${dice} and ${native}`);
+});
+
 test("a user's own scan, labels and adapter", async (t) => {
     const page = await visit(t);
     await choose(page, "cpu", "You chose the CPU");
