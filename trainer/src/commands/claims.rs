@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Serialize;
@@ -65,8 +65,15 @@ pub fn print_report(report: &Report) {
     if !report.not_counted.is_empty() {
         println!("\nnot counted");
     }
+    let mut by_reason: BTreeMap<&str, Vec<&Path>> = BTreeMap::new();
     for run in &report.not_counted {
-        println!("  {}: {}", run.folder.display(), run.why);
+        by_reason.entry(&run.why).or_default().push(&run.folder);
+    }
+    for (why, folders) in by_reason {
+        match folders[..] {
+            [folder] => println!("  {}: {why}", folder.display()),
+            _ => println!("  {} runs, such as {}: {why}", folders.len(), folders[0].display()),
+        }
     }
 }
 

@@ -1,30 +1,26 @@
+mod folder;
+mod judging;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use flapsam_model::adapter::{Adapter, AdapterMetadata};
-use flapsam_model::checkpoint::{adapt, sha256};
+use flapsam_model::checkpoint::adapt;
 use flapsam_model::config::{AdapterConfig, SamConfig};
-use flapsam_model::parameters::{Parameters, StateDict};
+use flapsam_model::parameters::Parameters;
 use flapsam_model::sam::Sam;
-use serde::Deserialize;
+use folder::{CONFIG, MASKS, RECORD, clear_results, table};
+use judging::Training;
 
 use super::config::{Experiment, Setting};
-use super::evaluation::{CaseScores, Examination, MeanScores, mean_dice};
-use super::record::{Provenance, Record, TrainingTime};
+use super::record::{Record, TrainingTime};
 use crate::data::batches::prepared::{Preparation, PreparedCase};
 use crate::data::cases::lock::ready;
 use crate::data::manifest::{Case, Manifest};
 use crate::device::OpenDevice;
 use crate::error::{Error, Result};
-use crate::federation::ledger::Entry;
-use crate::federation::{
-    Aggregation, Checkpoint, Checkpoints, Client, Federation, Folding, Member, RoundRecord, Rules,
-};
-use crate::files::{
-    create_folder, files_in, read_json, read_state_dict, remove_folder_if_there, remove_half_written, remove_if_there,
-    write, write_json,
-};
+use crate::federation::{Aggregation, Checkpoint, Checkpoints, Client, Federation, Folding, Member, Rules};
+use crate::files::{create_folder, read_json, read_state_dict, remove_half_written, write, write_json};
 use crate::progress::Progress;
 use crate::training::{AdamW, Learner};
 
@@ -99,58 +95,6 @@ pub enum Start {
     GoOn,
     /// One that was cut off goes on; a finished one of the same settings, data, base, device and program stays as it is.
     Keep,
-}
-
-/// The file that says that a run is done, and what it came to.
-const RECORD: &str = "metrics.json";
-/// The settings that it was made with.
-const CONFIG: &str = "config.toml";
-/// The predicted masks.
-const MASKS: &str = "predictions";
-
-/// Removes what an earlier run left in its folder, so that nothing of it stays beside the new results: the record first,
-/// since with it the run counts as done.
-fn clear_results(out: &Path) -> Result<()> {
-    for name in [RECORD, "provenance.json", "timing.json", "ledger.csv"] {
-        remove_if_there(&out.join(name))?;
-    }
-    for path in files_in(out)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("adapter") && name.ends_with(".safetensors") {
-            remove_if_there(&path)?;
-        }
-    }
-    remove_folder_if_there(&out.join(MASKS))
-}
-
-/// What tells runs on different data apart.
-#[derive(Deserialize)]
-struct RunOf {
-    data: String,
-}
-
-/// What training leaves for the record.
-struct Training {
-    untrained_dice: Vec<f64>,
-    rounds: Vec<RoundRecord>,
-    trained_parameters: usize,
-}
-
-/// A trained network: what an adapter file holds.
-struct Model {
-    /// Whose it is, where there are several.
-    site: Option<String>,
-    adapter: Adapter,
-}
-
-/// Entries of the ledger as a table for people and spreadsheets.
-fn table(entries: &[Entry]) -> Result<Vec<u8>> {
-    let mut table = csv::Writer::from_writer(Vec::new());
-    let failed = |why: String| Error::Message(format!("the ledger cannot be written: {why}"));
-    for entry in entries {
-        table.serialize(entry).map_err(|why| failed(why.to_string()))?;
-    }
-    table.into_inner().map_err(|why| failed(why.to_string()))
 }
 
 /// All that a run needs before its first step.
@@ -340,226 +284,6 @@ impl Run {
     fn judged_after(&self, round: usize) -> bool {
         let every = self.experiment.dice_every;
         every.is_some_and(|every| round.is_multiple_of(every))
-    }
-
-    /// Whether clients keep a part of the network to themselves, so that each has its own.
-    fn personal(&self) -> bool {
-        self.experiment.setting == Setting::Federated && self.adapter.num_lora > 1
-    }
-
-    /// The networks to be judged: the federation's one; each client's where they differ.
-    fn models(&self, federation: &Federation) -> Vec<Model> {
-        let model = |site: Option<&str>, state: StateDict| {
-            let rank = federation.server.folded.values().next().map(|a| a.shape[0]);
-            Model {
-                site: site.map(str::to_owned),
-                adapter: Adapter {
-                    metadata: AdapterMetadata {
-                        method: self.experiment.method,
-                        sam: self.sam.clone(),
-                        adapter: AdapterConfig {
-                            rank: rank.unwrap_or(self.adapter.rank),
-                            ..self.adapter.clone()
-                        },
-                        classes: self.manifest.classes.clone(),
-                        preprocessing: self.experiment.preprocessing.clone(),
-                        base_sha256: self.base_sha256.clone(),
-                        seed: self.seed,
-                    },
-                    state,
-                },
-            }
-        };
-        let members = &federation.members;
-        match self.experiment.setting {
-            Setting::Federated if !self.personal() => vec![model(None, federation.model())],
-            Setting::Pooled => vec![model(None, members[0].client.trained())],
-            _ => {
-                let of_client = |member: &Member| model(Some(&member.client.site), member.client.trained());
-                members.iter().map(of_client).collect()
-            }
-        }
-    }
-
-    /// Mean Dice of the models by class.
-    fn dice(&self, models: &[Model]) -> Result<Vec<f64>> {
-        let evaluations = self.judge(models, None, None)?;
-        Ok(mean_dice(evaluations.iter().flatten()))
-    }
-
-    /// Scores of every test case, by model; those of surfaces only with a tolerance. A client's personal model is judged on the cases of its own site.
-    fn judge(
-        &self,
-        models: &[Model],
-        masks: Option<&Path>,
-        surface_tolerance_mm: Option<f64>,
-    ) -> Result<Vec<Vec<CaseScores>>> {
-        let network = |model: &Model| {
-            let mut parameters = self.weights.clone();
-            parameters.load(&model.adapter.state, &self.device.device);
-            Ok(Sam::new(&self.sam, Some(&model.adapter.metadata.adapter), &parameters)?)
-        };
-        if !(self.personal() && models.len() > 1) {
-            let networks = models.iter().map(network).collect::<Result<Vec<_>>>()?;
-            return self
-                .examination(self.test.iter().collect())
-                .judge(&networks, masks, surface_tolerance_mm);
-        }
-        let of_model = |model: &Model| {
-            let own = |case: &&Case| model.site.as_ref() == Some(&case.site);
-            let cases = self.test.iter().filter(own).collect();
-            Ok(self
-                .examination(cases)
-                .judge(&[network(model)?], masks, surface_tolerance_mm)?
-                .remove(0))
-        };
-        models.iter().map(of_model).collect()
-    }
-
-    fn examination<'a>(&'a self, cases: Vec<&'a Case>) -> Examination<'a> {
-        Examination {
-            folder: self.data_folder.clone(),
-            cases,
-            classes: self.manifest.classes.len(),
-            preprocessing: &self.experiment.preprocessing,
-            side: self.sam.image_size,
-            device: &self.device.device,
-        }
-    }
-
-    fn save_adapters(&self, models: &[Model], out: &Path) -> Result<Vec<String>> {
-        let save = |model: &Model| {
-            let name = match &model.site {
-                None => PathBuf::from("adapter.safetensors"),
-                Some(site) => PathBuf::from(format!("adapter-{site}.safetensors")),
-            };
-            let bytes = model.adapter.to_bytes();
-            write(&out.join(name), &bytes)?;
-            Ok(sha256(&bytes))
-        };
-        models.iter().map(save).collect()
-    }
-
-    fn record(
-        &self,
-        training: Training,
-        models: &[Model],
-        evaluations: &[Vec<CaseScores>],
-        adapter_sha256: Vec<String>,
-    ) -> Record {
-        let cases: Vec<CaseScores> = match self.personal() {
-            true => evaluations.concat(),
-            false => {
-                let of_case = |index: usize| {
-                    let all = evaluations.iter().map(|evaluation| &evaluation[index]);
-                    let mean = MeanScores::of(all);
-                    CaseScores {
-                        dice: mean.dice,
-                        hausdorff_95_mm: mean.hausdorff_95_mm,
-                        surface_dice: mean.surface_dice,
-                        ..evaluations[0][index].clone()
-                    }
-                };
-                (0..self.test.len()).map(of_case).collect()
-            }
-        };
-        let of_site = |site: &Site| {
-            let own = cases.iter().filter(|case| case.site == site.name);
-            (site.name.clone(), mean_dice(own))
-        };
-        let alone = match self.experiment.setting {
-            Setting::Federated | Setting::Pooled => BTreeMap::new(),
-            Setting::Alone => {
-                let of_client = |(model, evaluation): (&Model, &Vec<CaseScores>)| {
-                    Some((model.site.clone()?, mean_dice(evaluation.iter())))
-                };
-                models.iter().zip(evaluations).filter_map(of_client).collect()
-            }
-        };
-        let mean = MeanScores::of(cases.iter());
-        Record {
-            title: self.experiment.title.clone(),
-            method: self.experiment.method,
-            setting: self.experiment.setting,
-            data: self.manifest.about.name.clone(),
-            seed: self.seed,
-            partial: self.experiment.cases_per_site.is_some(),
-            classes: self.manifest.classes.clone(),
-            data_description: self.manifest.about.description.clone(),
-            trained_parameters: training.trained_parameters,
-            weights: self.sites.iter().map(|site| (site.name.clone(), site.weight)).collect(),
-            untrained_dice: training.untrained_dice,
-            rounds: training.rounds,
-            dice: mean.dice,
-            hausdorff_95_mm: mean.hausdorff_95_mm,
-            hausdorff_95_cases: mean.hausdorff_95_cases,
-            surface_dice: mean.surface_dice,
-            surface_tolerance_mm: self.experiment.surface_tolerance_mm,
-            dice_by_site: self.sites.iter().map(of_site).collect(),
-            cases,
-            alone,
-            adapter_sha256,
-        }
-    }
-
-    fn provenance(&self, device: &OpenDevice) -> Provenance {
-        Provenance {
-            program: format!("flapsam {}", env!("CARGO_PKG_VERSION")),
-            commit: option_env!("FLAPSAM_COMMIT").map(str::to_owned),
-            data_sha256: self.manifest.sha256.clone(),
-            base_sha256: self.base_sha256.clone(),
-            device: device.name.clone(),
-            seed: self.seed,
-            fingerprint: self.fingerprint(),
-        }
-    }
-
-    /// Whether a finished run's folder is of this run.
-    fn made(&self, out: &Path) -> bool {
-        let provenance: Result<Provenance> = read_json(&out.join("provenance.json"));
-        provenance.is_ok_and(|provenance| provenance.fingerprint == self.fingerprint())
-    }
-
-    /// Refuses a folder that holds a run of something else.
-    fn is_of_the_same_settings(&self, out: &Path) -> Result<()> {
-        let config = out.join(CONFIG);
-        if !config.exists() {
-            return Ok(());
-        }
-        let mut different = match Experiment::read(&config) {
-            Ok(other) => self.experiment.differences(&other),
-            Err(why) => vec![why.to_string()],
-        };
-        let data = read_json::<RunOf>(&out.join(RECORD)).map(|run| run.data);
-        different.extend(
-            data.is_ok_and(|data| data != self.manifest.about.name)
-                .then(|| "data".to_owned()),
-        );
-        match different.is_empty() {
-            true => Ok(()),
-            false => Err(Error::invalid(
-                &config,
-                format!(
-                    "the folder holds a run with other settings ({}); pass another folder with --out, or --replace it",
-                    different.join(", ")
-                ),
-            )),
-        }
-    }
-
-    /// sha256 of all that decides what the run leaves behind.
-    fn fingerprint(&self) -> String {
-        let parts = [
-            env!("FLAPSAM_SOURCES"),
-            &self.device.name,
-            &self.manifest.sha256,
-            &self.manifest.classes.join(","),
-            &self.base_sha256,
-            &self.seed.to_string(),
-            &self.experiment.save_predictions.to_string(),
-            &self.experiment.deciding_settings(),
-        ];
-        sha256(parts.join("\n").as_bytes())
     }
 }
 

@@ -1,0 +1,179 @@
+//! What a run is judged by: its networks, their scores, and the record of them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use flapsam_model::adapter::{Adapter, AdapterMetadata};
+use flapsam_model::config::AdapterConfig;
+use flapsam_model::parameters::StateDict;
+use flapsam_model::sam::Sam;
+
+use super::{Run, Site};
+use crate::data::manifest::Case;
+use crate::error::Result;
+use crate::experiment::evaluation::{CaseScores, Examination, MeanScores, mean_dice};
+use crate::experiment::{Record, Setting};
+use crate::federation::{Federation, Member, RoundRecord};
+
+/// A trained network: what an adapter file holds.
+pub(super) struct Model {
+    /// Whose it is, where there are several.
+    pub(super) site: Option<String>,
+    pub(super) adapter: Adapter,
+}
+
+/// What training leaves for the record.
+pub(super) struct Training {
+    pub(super) untrained_dice: Vec<f64>,
+    pub(super) rounds: Vec<RoundRecord>,
+    pub(super) trained_parameters: usize,
+}
+
+impl Run {
+    /// Whether clients keep a part of the network to themselves, so that each has its own.
+    pub(super) fn personal(&self) -> bool {
+        self.experiment.setting == Setting::Federated && self.adapter.num_lora > 1
+    }
+
+    /// The networks to be judged: the federation's one; each client's where they differ.
+    pub(super) fn models(&self, federation: &Federation) -> Vec<Model> {
+        let model = |site: Option<&str>, state: StateDict| {
+            let rank = federation.server.folded.values().next().map(|a| a.shape[0]);
+            Model {
+                site: site.map(str::to_owned),
+                adapter: Adapter {
+                    metadata: AdapterMetadata {
+                        method: self.experiment.method,
+                        sam: self.sam.clone(),
+                        adapter: AdapterConfig {
+                            rank: rank.unwrap_or(self.adapter.rank),
+                            ..self.adapter.clone()
+                        },
+                        classes: self.manifest.classes.clone(),
+                        preprocessing: self.experiment.preprocessing.clone(),
+                        base_sha256: self.base_sha256.clone(),
+                        seed: self.seed,
+                    },
+                    state,
+                },
+            }
+        };
+        let members = &federation.members;
+        match self.experiment.setting {
+            Setting::Federated if !self.personal() => vec![model(None, federation.model())],
+            Setting::Pooled => vec![model(None, members[0].client.trained())],
+            _ => {
+                let of_client = |member: &Member| model(Some(&member.client.site), member.client.trained());
+                members.iter().map(of_client).collect()
+            }
+        }
+    }
+
+    /// Mean Dice of the models by class.
+    pub(super) fn dice(&self, models: &[Model]) -> Result<Vec<f64>> {
+        let evaluations = self.judge(models, None, None)?;
+        Ok(mean_dice(evaluations.iter().flatten()))
+    }
+
+    /// Scores of every test case, by model; those of surfaces only with a tolerance. A client's personal model is judged on the cases of its own site.
+    pub(super) fn judge(
+        &self,
+        models: &[Model],
+        masks: Option<&Path>,
+        surface_tolerance_mm: Option<f64>,
+    ) -> Result<Vec<Vec<CaseScores>>> {
+        let network = |model: &Model| {
+            let mut parameters = self.weights.clone();
+            parameters.load(&model.adapter.state, &self.device.device);
+            Ok(Sam::new(&self.sam, Some(&model.adapter.metadata.adapter), &parameters)?)
+        };
+        if !(self.personal() && models.len() > 1) {
+            let networks = models.iter().map(network).collect::<Result<Vec<_>>>()?;
+            return self
+                .examination(self.test.iter().collect())
+                .judge(&networks, masks, surface_tolerance_mm);
+        }
+        let of_model = |model: &Model| {
+            let own = |case: &&Case| model.site.as_ref() == Some(&case.site);
+            let cases = self.test.iter().filter(own).collect();
+            Ok(self
+                .examination(cases)
+                .judge(&[network(model)?], masks, surface_tolerance_mm)?
+                .remove(0))
+        };
+        models.iter().map(of_model).collect()
+    }
+
+    pub(super) fn examination<'a>(&'a self, cases: Vec<&'a Case>) -> Examination<'a> {
+        Examination {
+            folder: self.data_folder.clone(),
+            cases,
+            classes: self.manifest.classes.len(),
+            preprocessing: &self.experiment.preprocessing,
+            side: self.sam.image_size,
+            device: &self.device.device,
+        }
+    }
+
+    pub(super) fn record(
+        &self,
+        training: Training,
+        models: &[Model],
+        evaluations: &[Vec<CaseScores>],
+        adapter_sha256: Vec<String>,
+    ) -> Record {
+        let cases: Vec<CaseScores> = match self.personal() {
+            true => evaluations.concat(),
+            false => {
+                let of_case = |index: usize| {
+                    let all = evaluations.iter().map(|evaluation| &evaluation[index]);
+                    let mean = MeanScores::of(all);
+                    CaseScores {
+                        dice: mean.dice,
+                        hausdorff_95_mm: mean.hausdorff_95_mm,
+                        surface_dice: mean.surface_dice,
+                        ..evaluations[0][index].clone()
+                    }
+                };
+                (0..self.test.len()).map(of_case).collect()
+            }
+        };
+        let of_site = |site: &Site| {
+            let own = cases.iter().filter(|case| case.site == site.name);
+            (site.name.clone(), mean_dice(own))
+        };
+        let alone = match self.experiment.setting {
+            Setting::Federated | Setting::Pooled => BTreeMap::new(),
+            Setting::Alone => {
+                let of_client = |(model, evaluation): (&Model, &Vec<CaseScores>)| {
+                    Some((model.site.clone()?, mean_dice(evaluation.iter())))
+                };
+                models.iter().zip(evaluations).filter_map(of_client).collect()
+            }
+        };
+        let mean = MeanScores::of(cases.iter());
+        Record {
+            title: self.experiment.title.clone(),
+            method: self.experiment.method,
+            setting: self.experiment.setting,
+            data: self.manifest.about.name.clone(),
+            seed: self.seed,
+            partial: self.experiment.cases_per_site.is_some(),
+            classes: self.manifest.classes.clone(),
+            data_description: self.manifest.about.description.clone(),
+            trained_parameters: training.trained_parameters,
+            weights: self.sites.iter().map(|site| (site.name.clone(), site.weight)).collect(),
+            untrained_dice: training.untrained_dice,
+            rounds: training.rounds,
+            dice: mean.dice,
+            hausdorff_95_mm: mean.hausdorff_95_mm,
+            hausdorff_95_cases: mean.hausdorff_95_cases,
+            surface_dice: mean.surface_dice,
+            surface_tolerance_mm: self.experiment.surface_tolerance_mm,
+            dice_by_site: self.sites.iter().map(of_site).collect(),
+            cases,
+            alone,
+            adapter_sha256,
+        }
+    }
+}
