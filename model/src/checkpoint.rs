@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use burn::tensor::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::Error;
@@ -22,6 +23,21 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// Bytes in lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The base checkpoint that a file stands for: the sha256 of the file itself, or, if `flapsam export --format base-f16`
+/// made it of another one, of that one. `notes` are the file's metadata.
+pub fn base_sha256(bytes: &[u8], notes: &HashMap<String, String>) -> String {
+    #[derive(Deserialize)]
+    struct Export {
+        format: String,
+        base_sha256: String,
+    }
+    let export = notes.get(EXPORT_KEY).and_then(|note| serde_json::from_str(note).ok());
+    match export {
+        Some(Export { format, base_sha256 }) if format == "base-f16" => base_sha256,
+        _ => sha256(bytes),
+    }
 }
 
 /// Reads a safetensors file: its tensors as `f32`, and its metadata.

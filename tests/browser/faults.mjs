@@ -136,6 +136,16 @@ test("images that the graphics driver takes away come back", async (t) => {
     assert.ok((await pixels(page)).colours > 100);
 });
 
+test("weights that do not come are told, and fetched when asked again", async (t) => {
+    const page = await visit(t);
+    const gone = (route) => route.fulfill({ status: 404 });
+    await page.route("**/adapter.safetensors", gone);
+    assert.match(await refusal(page), /adapter.safetensors cannot be fetched \(404\)/);
+    await page.unroute("**/adapter.safetensors", gone);
+    await page.getByRole("button", { name: "Try again" }).click();
+    await page.locator("#result table").waitFor({ timeout: 60_000 });
+});
+
 test("a server that has gone away is told", async (t) => {
     const page = await visit(t);
     await page.route("**/files/cases/**", (route) => route.abort());

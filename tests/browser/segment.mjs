@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { agreement, choose, drop, metrics, nifti, python, run, saveMask, segment, shared, visit } from "./setup.mjs";
+import { agreement, choose, drop, metrics, nifti, notice, python, run, saveMask, segment, shared, visit } from "./setup.mjs";
 
 /** What nibabel says of two files: shape and affine to the bit, header fields, labels. */
 const COMPARE = `
@@ -132,6 +132,36 @@ test("a run that kept no masks is segmented all the same", async (t) => {
     assert.equal(await page.locator('[data-fact="agreement"]').count(), 0);
     const [, , dice, native] = (await page.locator("#result tbody tr").first().innerText()).split(/\s+/);
     assert.ok(Math.abs(dice - native) < 2e-3, `${dice} and ${native}`);
+});
+
+test("the base is fetched once and kept; when what is kept is damaged, it is fetched again", async (t) => {
+    const page = await visit(t);
+    let fetched = 0;
+    page.on("request", (request) => (fetched += request.url().endsWith("base.safetensors") ? 1 : 0));
+    await segment(page);
+    assert.equal(fetched, 1);
+    await page.reload();
+    await page.locator("#segment:enabled").waitFor();
+    await segment(page);
+    assert.equal(fetched, 1, "it was kept");
+
+    await page.evaluate(async () => {
+        const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("weights");
+        for await (const [, handle] of folder.entries()) {
+            const { size } = await handle.getFile();
+            const stream = await handle.createWritable();
+            await stream.write(new Uint8Array(size));
+            await stream.close();
+        }
+    });
+    await page.reload();
+    await page.locator("#segment:enabled").waitFor();
+    assert.equal(await segment(page), "It did not finish.");
+    assert.match(await notice(page, "run"), /the base checkpoint has the sha256/);
+    await page.getByRole("button", { name: "Try again" }).click();
+    await page.locator("#result table").waitFor({ timeout: 60_000 });
+    assert.equal(fetched, 2);
+    assert.ok((await agreement(page)).percent >= 99.9);
 });
 
 test("a user's own scan, labels and adapter", async (t) => {

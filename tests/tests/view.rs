@@ -74,11 +74,37 @@ fn an_exported_folder_holds_the_page_and_the_runs_files_with_their_checksums() {
 }
 
 #[test]
+fn the_base_may_be_in_half_precision() {
+    let show = Show::new();
+    let half = show.folder.path().join("half.safetensors");
+    let mut export = flapsam();
+    export
+        .current_dir(root())
+        .args(["export", "--format", "base-f16", "-o"]);
+    export.arg(&half).assert().success();
+    let out = show.folder.path().join("out");
+    let mut command = show.command(&show.run, micro::data());
+    command
+        .arg("--base")
+        .arg(&half)
+        .arg("--export")
+        .arg(&out)
+        .assert()
+        .success();
+    assert_eq!(
+        fs::read(out.join("files/base.safetensors")).unwrap(),
+        fs::read(&half).unwrap()
+    );
+}
+
+#[test]
 fn what_cannot_be_shown_is_refused_with_a_remedy() {
     let show = Show::new();
     let data = micro::data();
     let run = || show.command(&show.run, data);
     let said = show.refusal(run().args(["--base", "README.md"]));
+    assert!(said.contains("safetensors file cannot be read"), "{said}");
+    let said = show.refusal(run().arg("--base").arg(show.run.join("adapter.safetensors")));
     assert!(said.contains("not the base checkpoint of the run"), "{said}");
     let said = show.refusal(run().args(["--page", "model"]));
     assert!(said.contains("viewer/build.sh"), "{said}");

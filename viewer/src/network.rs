@@ -2,12 +2,12 @@
 
 use flapsam_model::adapter::{Adapter, AdapterMetadata};
 use flapsam_model::burn::tensor::Device;
-use flapsam_model::checkpoint::{EXPORT_KEY, read_safetensors, sha256};
+use flapsam_model::checkpoint::{base_sha256, read_safetensors, sha256};
 use flapsam_model::memory;
 use flapsam_model::sam::Sam;
 use flapsam_model::segment::{BATCH, STACK, Scaling, Segmentation};
 use flapsam_model::volume::Volume;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::Error;
 use crate::device::Limits;
@@ -22,17 +22,19 @@ pub struct Promised<'a> {
 }
 
 impl Promised<'_> {
-    /// The sha256 that it has.
-    fn check(&self, file: &'static str) -> Result<String, Error> {
+    fn check(&self, file: &'static str) -> Result<(), Error> {
+        let Some(expected) = self.sha256 else {
+            return Ok(());
+        };
         let found = sha256(self.bytes);
-        match self.sha256 {
-            Some(expected) if expected != found => Err(Error::Checksum {
-                file,
-                found,
-                expected: expected.into(),
-            }),
-            _ => Ok(found),
+        if found == expected {
+            return Ok(());
         }
+        Err(Error::Checksum {
+            file,
+            found,
+            expected: expected.into(),
+        })
     }
 }
 
@@ -45,13 +47,6 @@ pub struct Network {
     device: Device,
 }
 
-/// What `flapsam export` says of a base in half precision.
-#[derive(Deserialize)]
-struct Export {
-    format: String,
-    base_sha256: String,
-}
-
 impl Network {
     /// Checks both files and puts the network on the device. The base is the very file that the adapter was made for,
     /// or that file in half precision as `flapsam export --format base-f16` writes it.
@@ -61,17 +56,12 @@ impl Network {
     pub fn load(base: Promised, adapter: Promised, device: &Device) -> Result<Self, Error> {
         const BASE: &str = "the base checkpoint";
         const ADAPTER: &str = "the adapter";
-        let base_sha256 = base.check(BASE)?;
+        base.check(BASE)?;
         adapter.check(ADAPTER)?;
         let adapter = Adapter::from_bytes(adapter.bytes).map_err(Error::content(ADAPTER))?;
         let (state, notes) = read_safetensors(base.bytes).map_err(Error::content(BASE))?;
-        let export = notes.get(EXPORT_KEY).and_then(|note| serde_json::from_str(note).ok());
-        let made_for = match export {
-            Some(Export { format, base_sha256 }) if format == "base-f16" => base_sha256,
-            _ => base_sha256,
-        };
         let sam = adapter
-            .network(&state, &made_for, device)
+            .network(&state, &base_sha256(base.bytes, &notes), device)
             .map_err(Error::content(ADAPTER))?;
         Ok(Self {
             metadata: adapter.metadata,

@@ -15,7 +15,7 @@ pub struct Args {
     /// Write a folder for any web host instead: the page, the run's files and its test cases.
     #[arg(long, value_name = "DIR")]
     export: Option<PathBuf>,
-    /// The base checkpoint of the run.
+    /// The base checkpoint of the run, a safetensors file; in half precision (export --format base-f16) it is half as large.
     #[arg(long, default_value = "golden/nano.safetensors")]
     base: PathBuf,
     /// Folder of data sets.

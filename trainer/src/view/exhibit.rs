@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use flapsam_model::adapter::Adapter;
+use flapsam_model::checkpoint::{base_sha256, read_safetensors, sha256};
 use flapsam_model::method::Method;
 use serde::Serialize;
 
@@ -114,14 +115,7 @@ impl Exhibit {
         let metadata = Adapter::from_bytes(&read(&adapter)?)
             .map_err(Error::content(&adapter))?
             .metadata;
-        let base = exhibit.link("files/base.safetensors", &place.base, None)?;
-        if base.sha256 != run.provenance.base_sha256 {
-            let why = format!(
-                "it is not the base checkpoint of the run, whose sha256 is {}; pass that one as --base",
-                run.provenance.base_sha256
-            );
-            return Err(Error::invalid(&place.base, why));
-        }
+        let base = exhibit.base(&place.base, &run.provenance.base_sha256)?;
         let adapter = exhibit.link("files/adapter.safetensors", &adapter, None)?;
         let cases = run.record.cases.iter().enumerate();
         let cases = cases.map(|(index, scores)| exhibit.case(index, scores, run, &manifest, place));
@@ -164,6 +158,20 @@ impl Exhibit {
             }
         }
         Ok(())
+    }
+
+    /// The run's base checkpoint as a safetensors file, or that in half precision.
+    fn base(&mut self, path: &Path, wanted: &str) -> Result<Linked> {
+        let bytes = read(path)?;
+        let (_, notes) = read_safetensors(&bytes).map_err(Error::content(path))?;
+        if base_sha256(&bytes, &notes) != wanted {
+            let why = format!(
+                "it is not the base checkpoint of the run, whose sha256 is {wanted}; pass that one as --base, or what \
+                 'flapsam export --format base-f16' makes of it"
+            );
+            return Err(Error::invalid(path, why));
+        }
+        self.link("files/base.safetensors", path, Some(sha256(&bytes)))
     }
 
     fn case<'a>(

@@ -22,6 +22,7 @@ export class Engine {
     private last = 0;
     private running: number | null = null;
     private onProgress: (progress: Progress) => void = () => {};
+    private onFetching: (received: number, of: number) => void = () => {};
 
     /** `onDevice` hears of every device that is opened. */
     constructor(private readonly onDevice: (report: DeviceReport) => void) {}
@@ -36,9 +37,14 @@ export class Engine {
     }
 
     /** Segments a scan; null if it was cancelled. One at a time. */
-    async run(job: Job, onProgress: (progress: Progress) => void): Promise<Outcome | null> {
+    async run(
+        job: Job,
+        onProgress: (progress: Progress) => void,
+        onFetching: (received: number, of: number) => void,
+    ): Promise<Outcome | null> {
         if (this.running !== null) throw new EngineError("request", "a segmentation is running already");
         this.onProgress = onProgress;
+        this.onFetching = onFetching;
         this.running = this.last + 1;
         try {
             return await this.ask<Outcome | null>({ kind: "run", job });
@@ -87,6 +93,8 @@ export class Engine {
                 return this.onDevice(answer.report);
             case "progress":
                 return this.onProgress(answer.progress);
+            case "fetching":
+                return this.onFetching(answer.received, answer.of);
             case "done":
                 this.waiting.get(answer.id)?.resolve(answer.value as never);
                 this.waiting.delete(answer.id);

@@ -12,6 +12,7 @@ import type { Choice, Outcome, Promised } from "./protocol";
 import { fetchBytes, fetchRun, type Case, type LinkedFile, type Run } from "./run";
 import { RunPanel } from "./runhere";
 import { Stage } from "./stage";
+import type { Remote } from "./weights";
 
 /** What is shown and can be segmented. */
 interface Shown {
@@ -33,8 +34,6 @@ class Page {
     private adapter: OwnFile | null = null;
     private classes: string[] = [];
     private ownSite: string | undefined;
-    /** Files of the run that were fetched for segmenting. */
-    private readonly fetched = new Map<string, Promise<Uint8Array>>();
     private fetching = new AbortController();
 
     private readonly engine = new Engine((report) => this.device.show(report));
@@ -203,12 +202,16 @@ class Page {
             const { base, adapter } = this.run;
             const job = {
                 choice: this.device.choice,
-                base: await this.fetchOnce(base),
-                adapter: this.adapter ? { bytes: this.adapter.bytes } : await this.fetchOnce(adapter),
+                base: remote(base),
+                adapter: this.adapter ? { bytes: this.adapter.bytes } : remote(adapter),
                 scan: shown.scan,
                 site: shown.own ? this.ownSite : shown.site,
             };
-            const outcome = await this.engine.run(job, (progress) => this.runPanel.progress(progress));
+            const outcome = await this.engine.run(
+                job,
+                (progress) => this.runPanel.progress(progress),
+                (received, of) => this.runPanel.fetching(received, of),
+            );
             if (!outcome) return this.runPanel.ended("Cancelled.");
             shown.outcome = outcome;
             if (this.shown === shown) await this.present(shown, outcome);
@@ -263,7 +266,7 @@ class Page {
             case "crash":
                 return [again, onCpu];
             case "checksum":
-                this.fetched.clear();
+            case "fetch":
                 return [again];
             default:
                 return [];
@@ -302,17 +305,6 @@ class Page {
         }
     }
 
-    private async fetchOnce({ path, sha256 }: LinkedFile): Promise<Promised> {
-        const known = this.fetched.get(path) ?? fetchBytes(path);
-        this.fetched.set(path, known);
-        try {
-            return { bytes: await known, sha256 };
-        } catch (error) {
-            this.fetched.delete(path);
-            throw error;
-        }
-    }
-
     private remember(change: Partial<address.State>): void {
         this.state = { ...this.state, run: this.run.name, ...change };
         address.write(this.state);
@@ -324,6 +316,11 @@ class Page {
         const { slices, milliseconds, classes, network } = outcome;
         return { slices, milliseconds, classes, network, device: outcome.device.backend };
     }
+}
+
+/** A file of the run, for the worker, whose own address is another. */
+function remote({ path, sha256, bytes }: LinkedFile): Remote {
+    return { url: new URL(path, document.baseURI).href, sha256, bytes };
 }
 
 function ownCase(key: string, file: OwnFile): Shown {

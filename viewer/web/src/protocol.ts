@@ -1,6 +1,7 @@
 /** What the page and its worker say to each other. */
 
 import type { Comparison, DeviceReport, Segmented } from "../wasm/flapsam_viewer";
+import type { Remote } from "./weights";
 
 export type Choice = "auto" | "webgpu" | "cpu";
 
@@ -12,8 +13,9 @@ export interface Promised {
 
 export interface Job {
     choice: Choice;
-    base: Promised;
-    adapter: Promised;
+    base: Remote;
+    /** The run's, or the user's own. */
+    adapter: Remote | Promised;
     scan: Promised;
     site?: string | undefined;
 }
@@ -48,7 +50,7 @@ export interface Outcome extends Segmented {
     network: string;
 }
 
-/** One word for what went wrong: checksum, file, limit, device, request, or crash. */
+/** One word for what went wrong: checksum, fetch, file, limit, device, request, or crash. */
 export interface Failure {
     kind: string;
     message: string;
@@ -56,6 +58,7 @@ export interface Failure {
 
 export type Answer =
     | { kind: "device"; report: DeviceReport }
+    | { kind: "fetching"; received: number; of: number }
     | { kind: "progress"; progress: Progress }
     | { kind: "done"; id: number; value: DeviceReport | Comparison | Outcome | null }
     | { kind: "failed"; id: number; failure: Failure };

@@ -1,7 +1,7 @@
 /** The panel that segments the case in the browser, and what came of it. */
 
 import type { Comparison } from "../wasm/flapsam_viewer";
-import { duration, el } from "./dom";
+import { duration, el, size } from "./dom";
 import type { Outcome, Progress } from "./protocol";
 
 /** A finished segmentation, compared with what there is. */
@@ -54,6 +54,12 @@ export class RunPanel {
         this.status.textContent = "Loading the network…";
         this.result.replaceChildren();
         this.stop.focus();
+    }
+
+    fetching(received: number, of: number): void {
+        this.bar.max = of;
+        this.bar.value = received;
+        this.status.textContent = `Loading the network… ${size(received)} of ${size(of)}`;
     }
 
     progress({ done, of, milliseconds }: Progress): void {

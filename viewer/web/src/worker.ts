@@ -1,7 +1,8 @@
 /** The worker: WebAssembly runs here, so that the page stays responsive. */
 
 import init, { compare, Engine, lastPanic, type NetworkReport } from "../wasm/flapsam_viewer";
-import type { Answer, Choice, Failure, Job, Outcome, Request } from "./protocol";
+import type { Answer, Choice, Failure, Job, Outcome, Promised, Request } from "./protocol";
+import { fetchWeights, forget, type Remote } from "./weights";
 
 const ready = init();
 let opened: { choice: Choice; engine: Engine } | null = null;
@@ -54,7 +55,7 @@ async function open(choice: Choice): Promise<Engine> {
 
 async function run(id: number, job: Job): Promise<Outcome | null> {
     const engine = await open(job.choice);
-    const network = load(engine, job);
+    const network = await load(engine, job);
     let start = performance.now();
     let slices = 0;
     let milliseconds = 0;
@@ -71,20 +72,33 @@ async function run(id: number, job: Job): Promise<Outcome | null> {
     return found && { ...found, slices, milliseconds, device: engine.device, network: network.method };
 }
 
-/** Loads a network unless it is there already. A user's own files have no promised checksum and are loaded each time. */
-function load(engine: Engine, { base, adapter }: Job): NetworkReport {
-    const key = base.sha256 && adapter.sha256 ? `${base.sha256} ${adapter.sha256}` : "";
-    if (!loaded || !key || loaded.key !== key) {
-        loaded = null;
+/** Loads a network unless it is there already. A user's own adapter has no promised checksum and is loaded each time. */
+async function load(engine: Engine, job: Job): Promise<NetworkReport> {
+    const key = "url" in job.adapter ? `${job.base.sha256} ${job.adapter.sha256}` : "";
+    if (loaded && key && loaded.key === key) return loaded.network;
+    loaded = null;
+    const [base, adapter] = [await fetched(job.base), await fetched(job.adapter)];
+    try {
         const network = engine.load(base.bytes, base.sha256, adapter.bytes, adapter.sha256);
         loaded = { key, network };
+        return network;
+    } catch (error) {
+        // What is kept may be damaged; the next attempt fetches it again.
+        await forget(job.base);
+        throw error;
     }
-    return loaded.network;
+}
+
+async function fetched(file: Remote | Promised): Promise<Promised> {
+    if (!("url" in file)) return file;
+    const of = file.bytes;
+    const bytes = await fetchWeights(file, (received) => tell({ kind: "fetching", received, of }));
+    return { bytes, sha256: file.sha256 };
 }
 
 /** Errors of ours have a kind as their name; all others mean that WebAssembly has stopped for good. */
 function failure(error: unknown): Failure {
-    const known = ["checksum", "file", "limit", "device", "request"];
+    const known = ["checksum", "fetch", "file", "limit", "device", "request"];
     const { name, message } = error instanceof Error ? error : { name: "", message: String(error) };
     if (known.includes(name)) return { kind: name, message };
     return { kind: "crash", message: lastPanicOr(message) };
