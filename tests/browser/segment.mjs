@@ -179,6 +179,12 @@ test("a user's own scan, labels and adapter", async (t) => {
     const dice = metrics.cases.find((one) => one.site === site && one.case === id).dice[0];
     const row = (await page.locator("#result tbody tr").first().innerText()).split(/\s+/);
     assert.ok(Math.abs(row[2] - dice) < 2e-3, `${row[2]} and ${dice}`);
+    await page.locator("#pick-truth").setInputFiles({
+        name: "other.nii.gz",
+        mimeType: "application/gzip",
+        buffer: nifti([8, 8, 8], () => 1),
+    });
+    assert.match(await notice(page, "comparison"), /shape/);
     const mask = await saveMask(page, "own.nii.gz");
     const found = python(t, COMPARE, mask, join(run.path, "predictions", site, `${id}.nii.gz`));
     if (found) assert.ok(found.equal >= 0.999 && found.affine, JSON.stringify(found));

@@ -21,9 +21,12 @@ pub enum Error {
         /// What is wrong with it.
         source: ModelError,
     },
-    /// The device, or the browser's memory, is too small.
+    /// The device is too small.
     #[error("{0}")]
     Limit(String),
+    /// The page's own memory is too small, whatever the device.
+    #[error("{0}")]
+    Memory(String),
     /// There is no such device, or it stopped.
     #[error("{0}")]
     Device(String),
@@ -39,6 +42,7 @@ impl Error {
             Error::Checksum { .. } => "checksum",
             Error::Content { .. } => "file",
             Error::Limit(_) => "limit",
+            Error::Memory(_) => "memory",
             Error::Device(_) => "device",
             Error::Request(_) => "request",
         }

@@ -183,7 +183,7 @@ fn check_host(dims: [usize; 3], file: usize, limits: Limits) -> Result<(), Error
     if needed <= limits.host {
         return Ok(());
     }
-    Err(Error::Limit(format!(
+    Err(Error::Memory(format!(
         "a scan of {} x {} x {} voxels needs about {} of memory, and a page may take {}; segment it with the native \
          program: flapsam segment",
         dims[0],

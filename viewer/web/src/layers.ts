@@ -35,6 +35,8 @@ export interface Style {
 
 interface Layer {
     on: boolean;
+    /** The page switched it off, not the user. */
+    aside: boolean;
     opacity: number;
     hidden: Set<number>;
     /** Whether there is something to draw, or could be on demand. */
@@ -51,7 +53,7 @@ export class Legend {
         private readonly onChange: (name: LayerName) => void,
     ) {
         for (const name of LAYERS) {
-            this.layers.set(name, { on: ABOUT[name].on, opacity: 0.5, hidden: new Set(), there: false });
+            this.layers.set(name, { on: ABOUT[name].on, aside: false, opacity: 0.5, hidden: new Set(), there: false });
         }
     }
 
@@ -70,9 +72,12 @@ export class Legend {
         old?.replaceWith(this.draw(name));
     }
 
-    switchOff(name: LayerName): void {
+    /** Switches a layer off for a while, and then on again if it was on. */
+    setAside(name: LayerName, aside: boolean): void {
         const layer = this.of(name);
-        layer.on = false;
+        if (layer.aside === aside || (aside && !layer.on)) return;
+        layer.aside = aside;
+        layer.on = !aside;
         this.places.get(name)?.replaceWith(this.draw(name));
     }
 
@@ -100,6 +105,7 @@ export class Legend {
         const toggle = el("input", { type: "checkbox", "data-layer": name, checked: layer.on, disabled: !layer.there });
         toggle.onchange = () => {
             layer.on = toggle.checked;
+            layer.aside = false;
             this.onChange(name);
         };
         const opacity = el("input", {

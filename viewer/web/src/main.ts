@@ -1,5 +1,6 @@
 /** Puts the page together: the run, the chosen case, its images, and what is segmented here. */
 
+import type { Comparison } from "../wasm/flapsam_viewer";
 import * as address from "./address";
 import { CaseList, keyOf } from "./cases";
 import { DevicePanel } from "./device";
@@ -107,6 +108,7 @@ class Page {
         this.remember({ case: of ? key : null });
         this.shown = null;
         this.stage.clear();
+        this.legend.setAside("native", false);
         ["run", "images"].forEach(clear);
         this.name(this.run.classes);
         this.runPanel.setCase(false);
@@ -172,7 +174,19 @@ class Page {
     }
 
     private compare(one: Uint8Array, other: Uint8Array) {
-        return this.engine.compare({ one, other, classes: this.classes.length, resample: this.run.resample });
+        const { resample } = this.shown?.outcome?.network ?? this.run;
+        return this.engine.compare({ one, other, classes: this.classes.length, resample });
+    }
+
+    /** A segmentation is worth showing even if what it is compared with does not fit. */
+    private async compareIfPossible(one: Uint8Array, other: Uint8Array): Promise<Comparison | null> {
+        try {
+            clear("comparison");
+            return await this.compare(one, other);
+        } catch (error) {
+            warn("comparison", sentence(error));
+            return null;
+        }
     }
 
     private async restyle(name: LayerName): Promise<void> {
@@ -225,16 +239,16 @@ class Page {
     /** Shows a finished segmentation beside the truth and the native one. */
     private async present(shown: Shown, outcome: Outcome): Promise<void> {
         // A user's own adapter may have classes of its own.
-        if (this.adapter) this.name([this.run.classes[0] ?? "background", ...outcome.classes.map((found) => found.class)]);
+        if (this.adapter) this.name(outcome.network.classes);
         const mask = outcome.gridMask ?? outcome.mask;
-        const truth = shown.truth && (await this.compare(mask, shown.truth));
-        const native = shown.native && !this.adapter ? await this.compare(mask, shown.native) : null;
+        const truth = shown.truth && (await this.compareIfPossible(mask, shown.truth));
+        const native = shown.native && !this.adapter ? await this.compareIfPossible(mask, shown.native) : null;
         this.runPanel.show({ outcome, truth, native, nativeDice: shown.nativeDice });
         this.legend.setThere("browser", true);
-        this.legend.setThere("missed", !!shown.truth);
-        this.legend.setThere("moved", !!shown.native);
+        this.legend.setThere("missed", !!truth);
+        this.legend.setThere("moved", !!native);
         // It mostly covers the native one; two layers are easier to tell apart than three.
-        if (native) this.legend.switchOff("native");
+        if (native) this.legend.setAside("native", true);
         for (const name of ["native", "browser", "missed", "moved"] as const) await this.draw(name);
     }
 
@@ -295,14 +309,8 @@ class Page {
         const { shown } = this;
         if (!shown?.own) return;
         shown.truth = file.bytes;
-        try {
-            if (shown.outcome) await this.present(shown, shown.outcome);
-            await this.redraw();
-        } catch (error) {
-            shown.truth = null;
-            this.legend.setThere("truth", false);
-            warn("truth", `${file.name}: ${sentence(error)}`);
-        }
+        await this.redraw();
+        if (shown.outcome) await this.present(shown, shown.outcome);
     }
 
     private remember(change: Partial<address.State>): void {
@@ -314,7 +322,7 @@ class Page {
         const outcome = this.shown?.outcome;
         if (!outcome) return null;
         const { slices, milliseconds, classes, network } = outcome;
-        return { slices, milliseconds, classes, network, device: outcome.device.backend };
+        return { slices, milliseconds, classes, network, backend: outcome.device.backend };
     }
 }
 

@@ -1,6 +1,6 @@
 /** What the page and its worker say to each other. */
 
-import type { Comparison, DeviceReport, Segmented } from "../wasm/flapsam_viewer";
+import type { Comparison, DeviceReport, NetworkReport, Segmented } from "../wasm/flapsam_viewer";
 import type { Remote } from "./weights";
 
 export type Choice = "auto" | "webgpu" | "cpu";
@@ -47,10 +47,10 @@ export interface Outcome extends Segmented {
     slices: number;
     milliseconds: number;
     device: DeviceReport;
-    network: string;
+    network: NetworkReport;
 }
 
-/** One word for what went wrong: checksum, fetch, file, limit, device, request, or crash. */
+/** One word for what went wrong: checksum, fetch, file, limit, memory, device, request, or crash. */
 export interface Failure {
     kind: string;
     message: string;

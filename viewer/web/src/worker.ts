@@ -69,7 +69,7 @@ async function run(id: number, job: Job): Promise<Outcome | null> {
         return cancelled !== id;
     };
     const found = await engine.segment(job.scan.bytes, job.scan.sha256, job.site, progress);
-    return found && { ...found, slices, milliseconds, device: engine.device, network: network.method };
+    return found && { ...found, slices, milliseconds, device: engine.device, network };
 }
 
 /** Loads a network unless it is there already. A user's own adapter has no promised checksum and is loaded each time. */
@@ -98,7 +98,7 @@ async function fetched(file: Remote | Promised): Promise<Promised> {
 
 /** Errors of ours have a kind as their name; all others mean that WebAssembly has stopped for good. */
 function failure(error: unknown): Failure {
-    const known = ["checksum", "fetch", "file", "limit", "device", "request"];
+    const known = ["checksum", "fetch", "file", "limit", "memory", "device", "request"];
     const { name, message } = error instanceof Error ? error : { name: "", message: String(error) };
     if (known.includes(name)) return { kind: name, message };
     return { kind: "crash", message: lastPanicOr(message) };
