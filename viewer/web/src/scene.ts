@@ -61,7 +61,7 @@ export class Scene {
         this.nv = new Niivue({
             backColor: [0.04, 0.045, 0.055, 1],
             crosshairColor: [0.85, 0.85, 0.4, 0.7],
-            crosshairWidth: 0.2,
+            crosshairWidth: 0.4,
             crosshairWidthUnit: "percent",
             loadingText: " ",
             crosshairGap: 6,
