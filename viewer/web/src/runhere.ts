@@ -51,6 +51,8 @@ export class RunPanel {
         this.save.hidden = true;
         this.bar.hidden = false;
         this.bar.removeAttribute("value");
+        // Screen readers follow the bar, and are told the end.
+        this.status.setAttribute("aria-live", "off");
         this.status.textContent = "Loading the network…";
         this.result.replaceChildren();
         this.stop.focus();
@@ -66,7 +68,7 @@ export class RunPanel {
         this.bar.max = of;
         this.bar.value = done;
         const left = done ? ((milliseconds / done) * (of - done)) / 1000 : null;
-        const time = left === null ? "" : `, ${duration(left)} left`;
+        const time = left === null ? "; the first ones take longest" : `, ${duration(left)} left`;
         this.status.textContent = `${done} of ${of} slices${time}`;
     }
 
@@ -81,6 +83,7 @@ export class RunPanel {
         this.start.hidden = false;
         this.stop.hidden = true;
         this.bar.hidden = true;
+        this.status.setAttribute("aria-live", "polite");
         this.status.textContent = how;
         if (focused) this.start.focus();
     }
