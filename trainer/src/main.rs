@@ -8,6 +8,8 @@ use flapsam::commands::{Flapsam, Outcome};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // A reader that stops reading, as `head` does, ends the program quietly.
+    sigpipe::reset();
     match Flapsam::parse().run() {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,
         Ok(Outcome::CheckFailed) => ExitCode::from(1),

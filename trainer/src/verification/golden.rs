@@ -44,16 +44,12 @@ const OF_A_PART: Tolerances = Tolerances {
     last_norm: 0.2,      // 0.078
 };
 
-/// Of full fine-tuning, which drifts farther.
+/// Of full fine-tuning, whose first step moves the whole network. Its tumour figures moved farther: volumes without tumour
+/// count 1 or 0, and four of 22 changed sides. They are held as closely as the others, so may fail where others pass.
 const OF_THE_WHOLE: Tolerances = Tolerances {
-    dice: 0.05,         // 0.024
-    part_dice: 0.12,    // 0.050
-    surface_dice: 0.06, // 0.028
-    hausdorff_mm: 30.0, // 13.5
-    first_loss: 0.015,  // 0.0061
-    first_norm: 0.03,   // 0.011
-    last_loss: 0.03,    // 0.013
-    last_norm: 0.5,     // 0.19
+    first_loss: 0.002, // 0.0006
+    first_norm: 0.006, // 0.0016
+    ..OF_A_PART
 };
 
 /// Dice before any training, where only the forward pass rounds: a bound, not measured.
