@@ -4,7 +4,8 @@
 //! inference path. Bytes in, tensors out: nothing here opens a file, starts a thread or reads a clock.
 //!
 //! Read in this order: [`config`] says how large a network is, [`parameters`] where its weights come from,
-//! [`sam`] is the network, [`method`] says what is trained and sent, [`segment`] applies it to a [`volume`].
+//! [`sam`] is the network, [`method`] says what is trained and sent, [`segment`] applies it to a [`volume`], and
+//! [`prompts`] asks it without an adapter.
 
 pub mod adapter;
 pub mod checkpoint;
@@ -21,6 +22,7 @@ pub mod method;
 pub mod parameters;
 pub mod preprocessing;
 pub mod prompt_encoder;
+pub mod prompts;
 pub mod random;
 pub mod resize;
 pub mod sam;

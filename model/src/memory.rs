@@ -4,13 +4,27 @@ use crate::config::{AdapterConfig, SamConfig};
 
 /// Bytes of a value.
 const FLOAT: usize = size_of::<f32>();
-/// Stages of the adapted decoder's upscaling, each of which doubles rows and columns.
+/// Stages of the decoder's upscaling, each of which doubles rows and columns: adapted, and official.
 const STAGES: usize = 4;
+const OFFICIAL_STAGES: usize = 2;
 
 /// Bytes of the largest tensor on the way from `batch` slices to their probabilities on `rows` x `columns` pixels.
 ///
 /// A device with a smaller limit on one buffer cannot run it.
 pub fn largest_tensor(sam: &SamConfig, adapter: &AdapterConfig, batch: usize, [rows, columns]: [usize; 2]) -> usize {
+    let probabilities = batch * (adapter.num_classes + 1) * rows * columns;
+    FLOAT * encoder(sam, batch).max(decoder(sam, batch, STAGES)).max(probabilities)
+}
+
+/// Bytes of the largest tensor on the way from a slice of `rows` x `columns` pixels and a prompt to the un-adapted
+/// network's three masks.
+pub fn largest_prompted_tensor(sam: &SamConfig, [rows, columns]: [usize; 2]) -> usize {
+    let masks = 3 * (rows * columns).max(sam.image_size.pow(2));
+    FLOAT * encoder(sam, 1).max(decoder(sam, 1, OFFICIAL_STAGES)).max(masks)
+}
+
+/// Values of the largest tensor in the image encoder.
+fn encoder(sam: &SamConfig, batch: usize) -> usize {
     let grid = sam.grid();
     let tokens = grid * grid;
     let windows = grid.div_ceil(sam.window_size).pow(2);
@@ -28,13 +42,20 @@ pub fn largest_tensor(sam: &SamConfig, adapter: &AdapterConfig, batch: usize, [r
         attention(batch, tokens)
     };
     let hidden = batch * tokens * 4 * sam.embed_dim;
-    // After stage s there are 4^s times the places, with dim / (4, 8, 16, 32) channels.
-    let upscaled = (1..=STAGES).map(|stage| batch * (tokens << (2 * stage)) * sam.prompt_dim / (2 << stage));
-    let probabilities = batch * (adapter.num_classes + 1) * rows * columns;
     let weight = 4 * sam.embed_dim * sam.embed_dim;
     let input = batch * 3 * sam.image_size * sam.image_size;
-    let others = [windowed, global, hidden, probabilities, weight, input];
-    FLOAT * upscaled.chain(others).max().unwrap_or_default()
+    [windowed, global, hidden, weight, input]
+        .into_iter()
+        .max()
+        .unwrap_or_default()
+}
+
+/// Values of the largest tensor in the mask decoder's upscaling: after stage s there are 4^s times the places, with
+/// dim / (4, 8, 16, 32) channels.
+fn decoder(sam: &SamConfig, batch: usize, stages: usize) -> usize {
+    let tokens = sam.grid().pow(2);
+    let upscaled = (1..=stages).map(|stage| batch * (tokens << (2 * stage)) * sam.prompt_dim / (2 << stage));
+    upscaled.max().unwrap_or_default()
 }
 
 /// Bytes on the host to segment a scan of so many voxels: what is read, its values in the file's order and in axial
@@ -61,6 +82,13 @@ mod tests {
         assert_eq!(largest("vit_b", 224, 8, 224), 4 * 8 * 196 * 4 * 768);
         // Large slices outweigh a small network.
         assert_eq!(largest("nano", 128, 8, 512), 4 * 8 * 3 * 512 * 512);
+    }
+
+    #[test]
+    fn the_largest_tensor_of_a_prompted_network() {
+        let largest = |name: &str, pixels| largest_prompted_tensor(&SamConfig::named(name).unwrap(), pixels);
+        assert_eq!(largest("vit_b", [512, 512]), 4 * 12 * 4096 * 4096);
+        assert_eq!(largest("nano", [512, 300]), 4 * 3 * 512 * 300);
     }
 
     #[test]

@@ -145,10 +145,7 @@ impl<'a> Segmentation<'a> {
         let logits = self.sam.logits(self.input(&pass));
         let classes = logits.dims()[1];
         let probabilities = resize_bilinear(softmax(logits, 1), [rows, columns]);
-        let data = probabilities.into_data_async().await;
-        let data = data.map_err(|why| Error::Device(cause(&why.to_string())))?;
-        let values = data.try_into_vec::<f32>();
-        let values = values.map_err(|why| Error::Device(format!("{why:?}")))?;
+        let values = read_values(probabilities).await?;
         let volume = classes * rows * columns;
         for (slot, &(member, counts)) in pass.members.iter().enumerate() {
             if !counts {
@@ -179,6 +176,14 @@ impl<'a> Segmentation<'a> {
         }
         to_input(input, self.side, self.device)
     }
+}
+
+/// A tensor's values, row-major. Asynchronous for the browser, where reading a tensor back must wait.
+pub(crate) async fn read_values<const RANK: usize>(tensor: Tensor<RANK>) -> Result<Vec<f32>, Error> {
+    let data = tensor.into_data_async().await;
+    let data = data.map_err(|why| Error::Device(cause(&why.to_string())))?;
+    data.try_into_vec::<f32>()
+        .map_err(|why| Error::Device(format!("{why:?}")))
 }
 
 /// The innermost cause of a device's report, which tells it layer by layer and may end in a backtrace.

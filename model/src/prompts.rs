@@ -1,0 +1,232 @@
+//! SAM without an adapter, as it was made to be used: an image is encoded once, and then asked by clicks and a box.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::Error;
+use crate::checkpoint::hex;
+use crate::config::SamConfig;
+use crate::parameters::{Parameters, StateDict};
+use crate::prompt_encoder::{Point, PointKind};
+use crate::resize;
+use crate::sam::{Sam, box_points, resize_bilinear};
+use crate::segment::{read_values, scale_to_unit};
+
+/// Mean and standard deviation of red, green and blue in `[0, 1]` by which the published checkpoints see images.
+const PUBLISHED_CHANNELS: [[f32; 2]; 3] = [
+    [123.675 / 255.0, 58.395 / 255.0],
+    [116.28 / 255.0, 57.12 / 255.0],
+    [103.53 / 255.0, 57.375 / 255.0],
+];
+/// `flapsam pretrain` shows its images as they are.
+const PLAIN_CHANNELS: [[f32; 2]; 3] = [[0.0, 1.0]; 3];
+
+/// A click on a slice.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct Click {
+    /// Column, pixels of the slice; a whole number is a pixel's centre.
+    pub x: f32,
+    /// Row, likewise.
+    pub y: f32,
+    /// Whether the object is there, or is not.
+    pub positive: bool,
+}
+
+/// What a user says of an object on a slice.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct Prompt {
+    /// In any order.
+    pub clicks: Vec<Click>,
+    /// Two opposite corners of a box around it: x, y, x, y in pixels of the slice.
+    #[serde(rename = "box")]
+    pub region: Option<[f32; 4]>,
+}
+
+impl Prompt {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.clicks.is_empty() && self.region.is_none()
+    }
+
+    /// Refuses places that are not on a slice of `rows` x `columns` pixels.
+    ///
+    /// # Errors
+    /// It is empty, or names such a place.
+    pub fn check(&self, [rows, columns]: [usize; 2]) -> Result<(), Error> {
+        if self.is_empty() {
+            return Err(Error::Config("click on the object, or draw a box around it".into()));
+        }
+        let corners = self.region.iter().flat_map(|&[x, y, z, w]| [[x, y], [z, w]]);
+        let places = self.clicks.iter().map(|click| [click.x, click.y]).chain(corners);
+        let within = |value: f32, count: usize| (-0.5..=count as f32 - 0.5).contains(&value);
+        for [x, y] in places {
+            if !(within(x, columns) && within(y, rows)) {
+                return Err(Error::Config(format!(
+                    "the place ({x}, {y}) is not on a slice of {columns} x {rows} pixels"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The network's points for a slice of `rows` x `columns` pixels that [`fitted`] into an image of `side`: clicks,
+    /// then the box's corners, or a padding point in their place.
+    pub fn points(&self, pixels: [usize; 2], side: usize) -> Vec<Point> {
+        let [rows, columns] = fitted(pixels, side);
+        let (down, across) = (rows as f32 / pixels[0] as f32, columns as f32 / pixels[1] as f32);
+        let kind = |positive| match positive {
+            true => PointKind::Positive,
+            false => PointKind::Negative,
+        };
+        let clicks = self.clicks.iter().map(|click| Point {
+            x: click.x * across,
+            y: click.y * down,
+            kind: kind(click.positive),
+        });
+        let mut points: Vec<Point> = clicks.collect();
+        match self.region {
+            Some([x, y, z, w]) => points.extend(box_points([
+                x.min(z) * across,
+                y.min(w) * down,
+                x.max(z) * across,
+                y.max(w) * down,
+            ])),
+            None if points.is_empty() => {}
+            None => points.push(Point {
+                x: 0.0,
+                y: 0.0,
+                kind: PointKind::Padding,
+            }),
+        }
+        points
+    }
+}
+
+/// Rows and columns of a slice after its longer side has become `side`.
+pub fn fitted(pixels: [usize; 2], side: usize) -> [usize; 2] {
+    let longest = pixels[0].max(pixels[1]).max(1);
+    pixels.map(|count| ((2 * count * side + longest) / (2 * longest)).max(1))
+}
+
+/// SAM's answer to a prompt: three masks, since a prompt can mean a part, an object, or several.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Logits `[mask, row, column]` on the slice: an object is where they are above 0.
+    pub logits: Vec<f32>,
+    /// The network's own guess of each mask's intersection over union with what is meant.
+    pub scores: Vec<f32>,
+}
+
+/// A slice as an un-adapted SAM sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PreparedSlice {
+    /// `[3, side, side]`; past the slice's lower and right edge, 0.
+    values: Vec<f32>,
+}
+
+impl PreparedSlice {
+    /// Lower-case hexadecimal sha256 of its values.
+    pub fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        for value in &self.values {
+            hash.update(value.to_le_bytes());
+        }
+        hex(&hash.finalize())
+    }
+}
+
+/// A base checkpoint as a network to be asked.
+#[derive(Debug)]
+pub struct PromptedSam {
+    /// Its dimensions.
+    pub config: SamConfig,
+    sam: Sam,
+    channels: [[f32; 2]; 3],
+    device: Device,
+}
+
+impl PromptedSam {
+    /// The network of a checkpoint of one of [`SamConfig::NAMES`] at its own image size.
+    ///
+    /// # Errors
+    /// The checkpoint is of none of them.
+    pub fn new(state: &StateDict, device: &Device) -> Result<Self, Error> {
+        let (name, config) = recognise(state)?;
+        let channels = match name {
+            "nano" => PLAIN_CHANNELS,
+            _ => PUBLISHED_CHANNELS,
+        };
+        Self::build(config, channels, state, device)
+    }
+
+    fn build(config: SamConfig, channels: [[f32; 2]; 3], state: &StateDict, device: &Device) -> Result<Self, Error> {
+        let sam = Sam::new(&config, None, &Parameters::new(state, device))?;
+        Ok(Self {
+            config,
+            sam,
+            channels,
+            device: device.clone(),
+        })
+    }
+
+    /// A slice of `rows` x `columns` values: `window` (black, white) becomes `[0, 1]`, the longer side the network's,
+    /// and the channels are normalised.
+    pub fn prepare(&self, slice: &[f32], pixels: [usize; 2], [black, white]: [f32; 2]) -> PreparedSlice {
+        let side = self.config.image_size;
+        let mut plane: Vec<f32> = slice.iter().map(|value| value.clamp(black, white)).collect();
+        scale_to_unit(&mut plane, [black, white]);
+        let [rows, columns] = fitted(pixels, side);
+        let plane = resize::cubic(&plane, pixels, [rows, columns]);
+        let mut values = vec![0.0; 3 * side * side];
+        for (channel, [mean, deviation]) in values.chunks_exact_mut(side * side).zip(self.channels) {
+            for (row, found) in channel.chunks_exact_mut(side).zip(plane.chunks_exact(columns)) {
+                row.iter_mut()
+                    .zip(found)
+                    .for_each(|(value, found)| *value = (found - mean) / deviation);
+            }
+        }
+        PreparedSlice { values }
+    }
+
+    /// The slice's embedding `[1, channel, row, column]`: most of the work, and the same for every prompt.
+    pub fn embed(&self, slice: &PreparedSlice) -> Tensor<4> {
+        let side = self.config.image_size;
+        let data = TensorData::new(slice.values.clone(), [1, 3, side, side]);
+        self.sam.image_encoder.forward(Tensor::from_data(data, &self.device))
+    }
+
+    /// What the prompt means on a slice of `rows` x `columns` pixels, by its embedding.
+    ///
+    /// # Errors
+    /// The device does not answer.
+    pub async fn ask(&self, embedding: Tensor<4>, prompt: &Prompt, pixels: [usize; 2]) -> Result<Answer, Error> {
+        let side = self.config.image_size;
+        let (masks, scores) = self.sam.predict_multimask(embedding, &prompt.points(pixels, side));
+        let [rows, columns] = fitted(pixels, side);
+        let masks = self.sam.to_image_size(masks).narrow(2, 0, rows).narrow(3, 0, columns);
+        Ok(Answer {
+            logits: read_values(resize_bilinear(masks, pixels)).await?,
+            scores: read_values(scores).await?,
+        })
+    }
+}
+
+/// The named configuration whose parameters a checkpoint has.
+fn recognise(state: &StateDict) -> Result<(&'static str, SamConfig), Error> {
+    for name in SamConfig::NAMES {
+        let Some(config) = SamConfig::named(name) else { continue };
+        let layout = Sam::layout(&config, None)?;
+        let has = |(key, shape): (&String, &[usize])| state.get(key).is_some_and(|array| array.shape == shape);
+        if layout.iter().all(|(key, spec)| has((key, &spec.shape))) {
+            return Ok((name, config));
+        }
+    }
+    Err(Error::Config(format!(
+        "the checkpoint is none of {} at its own image size; prompts need one of these",
+        SamConfig::NAMES.join(", ")
+    )))
+}
+
+#[cfg(test)]
+mod tests;
