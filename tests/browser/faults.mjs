@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { agreement, choose, drop, inWorker, nifti, notice, pixels, segment, visit } from "./setup.mjs";
+import { agreement, choose, drop, inWorker, nifti, notice, pixels, segment, SMALL_LIMITS, visit } from "./setup.mjs";
 
 /** Segments and returns what the page says when that fails. */
 async function refusal(page) {
@@ -88,11 +88,7 @@ test("without WebGPU the CPU runs, and WebGPU is refused with a way on", async (
 });
 
 test("limits that are too small are told before the run", async (t) => {
-    const small = `
-        for (const name of ["maxStorageBufferBindingSize", "maxBufferSize"]) {
-            Object.defineProperty(GPUSupportedLimits.prototype, name, { get: () => 100000 });
-        }`;
-    const page = await visit(t, { prepare: (page) => inWorker(page, small) });
+    const page = await visit(t, { prepare: (page) => inWorker(page, SMALL_LIMITS) });
     await choose(page, "webgpu", "You chose WebGPU");
     assert.match(await refusal(page), /needs a tensor of \d+ kB .* and WebGPU here allows 100 kB; choose the CPU/);
     await page.getByRole("button", { name: "Use the CPU" }).click();

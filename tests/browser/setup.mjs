@@ -95,6 +95,12 @@ export async function inWorker(page, script) {
     });
 }
 
+/** For `inWorker`: WebGPU with limits that no network fits into. */
+export const SMALL_LIMITS = `
+    for (const name of ["maxStorageBufferBindingSize", "maxBufferSize"]) {
+        Object.defineProperty(GPUSupportedLimits.prototype, name, { get: () => 100000 });
+    }`;
+
 /** Forces a device and waits until the page names it. */
 export async function choose(page, device, name) {
     await page.locator(`#device [value=${device}]`).check({ force: true });

@@ -6,7 +6,8 @@ use flapsam_model::adapter::AdapterMetadata;
 use flapsam_model::burn::tensor::Device;
 use flapsam_model::burn::tensor::wgpu::WgpuSetup;
 use flapsam_model::preprocessing::Preprocessing;
-use js_sys::{Function, JSON, Promise, Reflect, Uint8Array};
+use flapsam_model::prompts::Prompt;
+use js_sys::{Float32Array, Function, JSON, Promise, Reflect, Uint8Array};
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
@@ -14,7 +15,9 @@ use wasm_bindgen_futures::JsFuture;
 use crate::Error;
 use crate::comparison;
 use crate::device::{Adapter, Backend, Choice, Limits, Report, decide};
-use crate::network::{Network, Promised};
+use crate::network::Network;
+use crate::promised::Promised;
+use crate::prompting::{Prompting, Slice};
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
@@ -64,6 +67,27 @@ export interface Comparison {
     difference: Uint8Array;
 }
 
+/** An axial slice, row-major: rows towards the back, columns towards the patient's left; spacing in mm. */
+export interface Slice {
+    values: Float32Array;
+    pixels: [number, number];
+    spacing: [number, number];
+}
+
+/** A click on a slice, in pixels; whole numbers are their centres. */
+export interface Click { x: number; y: number; positive: boolean }
+
+/** What a user says of an object on a slice; a box's corners are x, y, x, y. */
+export interface Prompt { clicks: Click[]; box: [number, number, number, number] | null }
+
+/** Three masks of a prompt, each of a slice's pixels, and the network's guess of how good they are. */
+export interface Masks {
+    masks: Uint8Array;
+    scores: number[];
+    /** Whether the slice was encoded for an earlier prompt. */
+    kept: boolean;
+}
+
 /** Told slices done and slices in all; false stops the work. */
 export type OnProgress = (done: number, of: number) => boolean | Promise<boolean>;
 "#;
@@ -80,6 +104,12 @@ extern "C" {
     pub type Comparison;
     #[wasm_bindgen(typescript_type = "OnProgress")]
     pub type OnProgress;
+    #[wasm_bindgen(typescript_type = "Slice")]
+    pub type SliceView;
+    #[wasm_bindgen(typescript_type = "Prompt")]
+    pub type PromptView;
+    #[wasm_bindgen(typescript_type = "Masks")]
+    pub type MasksView;
     #[wasm_bindgen(js_namespace = console, js_name = error)]
     fn log_error(message: &str);
 }
@@ -131,12 +161,38 @@ pub fn compare(one: &[u8], other: &[u8], classes: usize, resample: Option<Vec<u3
     Ok(object.unchecked_into())
 }
 
-/// A device, and the network on it.
+/// A scan's axial slice, counted from the feet.
+#[wasm_bindgen]
+pub fn slice(scan: &[u8], scan_sha256: Option<String>, from_feet: usize) -> Result<SliceView, JsValue> {
+    let scan = Promised {
+        bytes: scan,
+        sha256: scan_sha256.as_deref(),
+    };
+    let limits = Limits {
+        largest_tensor: None,
+        host: Limits::BROWSER_HOST,
+    };
+    let found = Slice::read(scan, from_feet, limits).map_err(to_js)?;
+    #[derive(Serialize)]
+    struct Figures {
+        pixels: [usize; 2],
+        spacing: [f64; 2],
+    }
+    let object = plain(&Figures {
+        pixels: found.pixels,
+        spacing: found.spacing,
+    })?;
+    set(&object, "values", &Float32Array::from(&found.values[..]))?;
+    Ok(object.unchecked_into())
+}
+
+/// A device, and the network on it: an adapted one that segments, or a base that is asked.
 #[wasm_bindgen]
 pub struct Engine {
     device: Device,
     report: Report,
     network: Option<Network>,
+    prompting: Option<Prompting>,
 }
 
 #[wasm_bindgen]
@@ -160,8 +216,7 @@ impl Engine {
         adapter: &[u8],
         adapter_sha256: Option<String>,
     ) -> Result<NetworkReport, JsValue> {
-        // The old network's memory is free before the new one takes its own.
-        self.network = None;
+        self.unload();
         let promised = |bytes, sha256| Promised { bytes, sha256 };
         let base = promised(base, base_sha256.as_deref());
         let adapter = promised(adapter, adapter_sha256.as_deref());
@@ -204,6 +259,56 @@ impl Engine {
         let grid_mask = found.grid_mask.map(|mask| Uint8Array::from(&mask[..]).into());
         set(&object, "gridMask", &grid_mask.unwrap_or(JsValue::NULL))?;
         Ok(object.unchecked_into())
+    }
+
+    /// Checks a base and puts it on the device without an adapter, to be asked.
+    #[wasm_bindgen(js_name = loadBase)]
+    pub fn load_base(&mut self, base: &[u8], base_sha256: Option<String>) -> Result<(), JsValue> {
+        self.unload();
+        let base = Promised {
+            bytes: base,
+            sha256: base_sha256.as_deref(),
+        };
+        self.prompting = Some(Prompting::load(base, &self.device).map_err(to_js)?);
+        Ok(())
+    }
+
+    /// What a prompt means on a slice, seen through a window from `black` to `white`.
+    pub async fn ask(
+        &mut self,
+        values: Vec<f32>,
+        pixels: Vec<usize>,
+        black: f32,
+        white: f32,
+        prompt: PromptView,
+    ) -> Result<MasksView, JsValue> {
+        let wrong = |what: &str| to_js(Error::Request(what.into()));
+        let pixels = pixels.try_into().map_err(|_| wrong("a slice has rows and columns"))?;
+        let text = JSON::stringify(&prompt)?.as_string().unwrap_or_default();
+        let prompt: Prompt = serde_json::from_str(&text).map_err(|why| wrong(&why.to_string()))?;
+        let limits = self.report.limits;
+        let prompting = self.prompting.as_mut().ok_or_else(|| wrong("load a base first"))?;
+        let found = prompting.ask(&values, pixels, [black, white], &prompt, limits).await;
+        let found = found.map_err(to_js)?;
+        #[derive(Serialize)]
+        struct Figures {
+            scores: Vec<f32>,
+            kept: bool,
+        }
+        let object = plain(&Figures {
+            scores: found.scores,
+            kept: found.kept,
+        })?;
+        set(&object, "masks", &Uint8Array::from(&found.masks[..]))?;
+        Ok(object.unchecked_into())
+    }
+}
+
+impl Engine {
+    /// Frees the old network's memory before a new one takes its own.
+    fn unload(&mut self) {
+        self.network = None;
+        self.prompting = None;
     }
 }
 
@@ -255,6 +360,7 @@ async fn open(choice: &str) -> Result<Engine, Error> {
         device,
         report,
         network: None,
+        prompting: None,
     })
 }
 

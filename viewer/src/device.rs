@@ -119,6 +119,29 @@ pub struct Limits {
 impl Limits {
     /// A page's WebAssembly memory ends at 4 GiB; a part of it is for the network.
     pub const BROWSER_HOST: usize = 3 << 30;
+
+    /// Whether the device can hold a tensor of so many bytes.
+    pub fn allow(&self, largest: usize) -> bool {
+        self.largest_tensor.is_none_or(|limit| largest <= limit)
+    }
+
+    /// Why it cannot: a tensor of so many bytes, for slices of `rows` x `columns` pixels.
+    pub fn refuse(&self, largest: usize, [rows, columns]: [usize; 2]) -> Error {
+        Error::Limit(format!(
+            "this network needs a tensor of {} on slices of {rows} x {columns} pixels, and WebGPU here allows {}; choose \
+             the CPU, or a smaller network",
+            amount(largest),
+            amount(self.largest_tensor.unwrap_or_default())
+        ))
+    }
+}
+
+/// Bytes as people read them.
+pub fn amount(bytes: usize) -> String {
+    match bytes < 10_000_000 {
+        true => format!("{} kB", bytes.div_ceil(1000)),
+        false => format!("{} MB", bytes.div_ceil(1_000_000)),
+    }
 }
 
 /// What the page says it runs on.

@@ -1,8 +1,9 @@
 //! Segments a scan in the browser, with the network and the one inference path of the native program.
 //!
 //! Bytes come from the page and go back to it; nothing is sent anywhere. [`device`] decides where to compute,
-//! [`network`] checks and loads a base and its adapter and segments a scan, [`comparison`] judges the result. All of it
-//! compiles natively too, where it is tested; the bindings to JavaScript are the module `browser`.
+//! [`network`] checks and loads a base and its adapter and segments a scan, [`comparison`] judges the result, and
+//! [`prompting`] asks a base alone by clicks and boxes. All of it compiles natively too, where it is tested; the bindings
+//! to JavaScript are the module `browser`.
 
 #[cfg(target_arch = "wasm32")]
 mod browser;
@@ -10,5 +11,7 @@ pub mod comparison;
 pub mod device;
 mod error;
 pub mod network;
+pub mod promised;
+pub mod prompting;
 
 pub use error::Error;

@@ -2,7 +2,7 @@
 
 use flapsam_model::adapter::{Adapter, AdapterMetadata};
 use flapsam_model::burn::tensor::Device;
-use flapsam_model::checkpoint::{base_sha256, read_safetensors, sha256};
+use flapsam_model::checkpoint::{base_sha256, read_safetensors};
 use flapsam_model::memory;
 use flapsam_model::sam::Sam;
 use flapsam_model::segment::{BATCH, STACK, Scaling, Segmentation};
@@ -11,32 +11,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::device::Limits;
-
-/// A file, and the sha256 that it is promised to have.
-#[derive(Debug, Clone, Copy)]
-pub struct Promised<'a> {
-    /// Its content.
-    pub bytes: &'a [u8],
-    /// Lower-case hexadecimal; none for a user's own file.
-    pub sha256: Option<&'a str>,
-}
-
-impl Promised<'_> {
-    fn check(&self, file: &'static str) -> Result<(), Error> {
-        let Some(expected) = self.sha256 else {
-            return Ok(());
-        };
-        let found = sha256(self.bytes);
-        if found == expected {
-            return Ok(());
-        }
-        Err(Error::Checksum {
-            file,
-            found,
-            expected: expected.into(),
-        })
-    }
-}
+use crate::promised::{BASE, Promised, SCAN};
 
 /// An adapted network on a device.
 #[derive(Debug)]
@@ -54,7 +29,6 @@ impl Network {
     /// # Errors
     /// A file is not the promised one, cannot be read, or does not belong to the other.
     pub fn load(base: Promised, adapter: Promised, device: &Device) -> Result<Self, Error> {
-        const BASE: &str = "the base checkpoint";
         const ADAPTER: &str = "the adapter";
         base.check(BASE)?;
         adapter.check(ADAPTER)?;
@@ -82,12 +56,7 @@ impl Network {
         limits: Limits,
         mut progress: impl AsyncFnMut(usize, usize) -> Result<bool, Error>,
     ) -> Result<Option<Segmented>, Error> {
-        const SCAN: &str = "the scan";
-        scan.check(SCAN)?;
-        let dims = Volume::claimed_dims(scan.bytes, None).map_err(Error::content(SCAN))?;
-        check_host(dims, scan.bytes.len(), limits)?;
-        let volume = Volume::from_nifti(scan.bytes, None).map_err(Error::content(SCAN))?;
-        volume.check_finite().map_err(Error::content(SCAN))?;
+        let volume = scan.volume(limits)?;
         let preprocessing = &self.metadata.preprocessing;
         let prepared = preprocessing.prepare(&volume, site).map_err(Error::content(SCAN))?;
         let [count, rows, columns] = prepared.slices.dims;
@@ -123,23 +92,17 @@ impl Network {
     fn batch(&self, pixels: [usize; 2], limits: Limits) -> Result<usize, Error> {
         let (sam, adapter) = (&self.metadata.sam, &self.metadata.adapter);
         let largest = |batch: usize| memory::largest_tensor(sam, adapter, batch, pixels);
-        let fits = |batch: &usize| limits.largest_tensor.is_none_or(|limit| largest(*batch) <= limit);
+        let fits = |batch: &usize| limits.allow(largest(*batch));
         let sizes = match self.metadata.preprocessing.scaling {
             Scaling::Volume => 1..=BATCH,
             // A stack goes through the network as a whole.
             Scaling::Stack => STACK..=STACK,
         };
         let least = *sizes.start();
-        sizes.rev().find(fits).ok_or_else(|| {
-            Error::Limit(format!(
-                "this network needs a tensor of {} on slices of {} x {} pixels, and WebGPU here allows {}; choose the \
-                 CPU, or a smaller network",
-                amount(largest(least)),
-                pixels[0],
-                pixels[1],
-                amount(limits.largest_tensor.unwrap_or_default())
-            ))
-        })
+        sizes
+            .rev()
+            .find(fits)
+            .ok_or_else(|| limits.refuse(largest(least), pixels))
     }
 
     fn count(&self, labels: &[u8], volume: &Volume) -> Vec<Found> {
@@ -176,29 +139,6 @@ pub struct Found {
     pub voxels: usize,
     /// Their volume.
     pub millilitres: f64,
-}
-
-fn check_host(dims: [usize; 3], file: usize, limits: Limits) -> Result<(), Error> {
-    let needed = memory::host(dims.iter().product(), file);
-    if needed <= limits.host {
-        return Ok(());
-    }
-    Err(Error::Memory(format!(
-        "a scan of {} x {} x {} voxels needs about {} of memory, and a page may take {}; segment it with the native \
-         program: flapsam segment",
-        dims[0],
-        dims[1],
-        dims[2],
-        amount(needed),
-        amount(limits.host)
-    )))
-}
-
-fn amount(bytes: usize) -> String {
-    match bytes < 10_000_000 {
-        true => format!("{} kB", bytes.div_ceil(1000)),
-        false => format!("{} MB", bytes.div_ceil(1_000_000)),
-    }
 }
 
 #[cfg(test)]

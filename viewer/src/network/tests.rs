@@ -1,5 +1,5 @@
 use flapsam_model::adapter::Adapter;
-use flapsam_model::checkpoint::{EXPORT_KEY, write_safetensors, write_safetensors_f16};
+use flapsam_model::checkpoint::{EXPORT_KEY, sha256, write_safetensors, write_safetensors_f16};
 use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::method::Method;
 use flapsam_model::parameters::{StateDict, initialise};

@@ -1,7 +1,7 @@
 /** The page's side of the worker. */
 
-import type { Comparison, DeviceReport } from "../wasm/flapsam_viewer";
-import type { Answer, Choice, Failure, Job, Outcome, Pair, Progress, Request } from "./protocol";
+import type { Comparison, DeviceReport, Slice } from "../wasm/flapsam_viewer";
+import type { Answer, Choice, Failure, Job, Look, Outcome, Pair, Progress, Question, Reply, Request } from "./protocol";
 
 /** How long a step may take to hear that it is cancelled; afterwards the worker is ended. */
 const PATIENCE_MS = 5000;
@@ -14,7 +14,12 @@ export class EngineError extends Error {
 }
 
 type Waiting = { resolve: (value: never) => void; reject: (error: Error) => void };
-type Asked = { kind: "open"; choice: Choice } | { kind: "run"; job: Job } | { kind: "compare"; pair: Pair };
+type Asked =
+    | { kind: "open"; choice: Choice }
+    | { kind: "run"; job: Job }
+    | { kind: "compare"; pair: Pair }
+    | { kind: "look"; look: Look }
+    | { kind: "ask"; question: Question };
 
 export class Engine {
     private worker: Worker | null = null;
@@ -34,6 +39,15 @@ export class Engine {
 
     compare(pair: Pair): Promise<Comparison> {
         return this.ask({ kind: "compare", pair });
+    }
+
+    look(look: Look): Promise<Slice> {
+        return this.ask({ kind: "look", look });
+    }
+
+    /** Asks a base without adapter what a prompt means. */
+    question(question: Question): Promise<Reply> {
+        return this.ask({ kind: "ask", question });
     }
 
     /** Segments a scan; null if it was cancelled. One at a time. */

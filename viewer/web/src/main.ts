@@ -11,6 +11,7 @@ import { LAYERS, Legend, type LayerName } from "./layers";
 import { clear, sentence, warn, type Action } from "./notices";
 import type { Choice, Outcome, Promised } from "./protocol";
 import { fetchBytes, fetchRun, type Case, type LinkedFile, type Run } from "./run";
+import { PromptPanel, type View } from "./prompts";
 import { RunPanel } from "./runhere";
 import { Stage } from "./stage";
 import type { Remote } from "./weights";
@@ -50,6 +51,12 @@ class Page {
         onRun: () => void this.segment(),
         onCancel: () => this.cancel(),
         onSave: () => this.saveMask(),
+    });
+    private readonly prompts = new PromptPanel(byId("prompts"), {
+        look: () => this.look(),
+        ask: ({ slice, window }, prompt) =>
+            this.engine.question({ choice: this.device.choice, base: remote(this.run.base), slice, window, prompt }),
+        onFailure: (error) => warn("prompts", sentence(error), this.remedies(error, () => byId("ask").click())),
     });
     private readonly device = new DevicePanel(
         byId("device"),
@@ -112,12 +119,14 @@ class Page {
         ["run", "images"].forEach(clear);
         this.name(this.run.classes);
         this.runPanel.setCase(false);
+        this.prompts.setCase(false);
         this.files.setOwnScan(!!own);
         try {
             const shown = own ? ownCase(key, own) : await caseOf(this.run, of as Case, signal);
             if (signal.aborted) return;
             this.shown = shown;
             this.runPanel.setCase(true);
+            this.prompts.setCase(true);
             clear("case");
             await this.redraw();
         } catch (error) {
@@ -198,6 +207,17 @@ class Page {
         }
     }
 
+    /** The axial slice at the crosshair, for prompts. */
+    private async look(): Promise<View> {
+        clear("prompts");
+        const { shown } = this;
+        const { place, window } = this.stage;
+        if (!shown || !place) throw new Error("There is no slice to ask about: the images are not drawn.");
+        const [, , fromFeet] = place.voxel;
+        const slice = await this.engine.look({ scan: shown.scan, fromFeet });
+        return { slice, window, title: `${shown.title}, axial slice ${fromFeet + 1} of ${place.voxels[2]}` };
+    }
+
     private async openDevice(choice: Choice): Promise<void> {
         try {
             await this.engine.open(choice);
@@ -266,9 +286,9 @@ class Page {
     }
 
     /** What the user can do about a failure. */
-    private remedies(error: unknown): Action[] {
+    private remedies(error: unknown, retry: () => void = () => void this.segment()): Action[] {
         const kind = error instanceof EngineError ? error.kind : "";
-        const again = { label: "Try again", act: () => void this.segment() };
+        const again = { label: "Try again", act: retry };
         const onCpu = {
             label: "Use the CPU",
             act: () => byId("device").querySelector<HTMLInputElement>("[value=cpu]")?.click(),

@@ -1,6 +1,6 @@
 /** What the page and its worker say to each other. */
 
-import type { Comparison, DeviceReport, NetworkReport, Segmented } from "../wasm/flapsam_viewer";
+import type { Comparison, DeviceReport, Masks, NetworkReport, Prompt, Segmented, Slice } from "../wasm/flapsam_viewer";
 import type { Remote } from "./weights";
 
 export type Choice = "auto" | "webgpu" | "cpu";
@@ -27,10 +27,32 @@ export interface Pair {
     resample: [number, number, number] | null;
 }
 
+/** A scan's axial slice, counted from the feet. */
+export interface Look {
+    scan: Promised;
+    fromFeet: number;
+}
+
+/** What a base without adapter is asked. */
+export interface Question {
+    choice: Choice;
+    base: Remote;
+    slice: Slice;
+    window: [number, number];
+    prompt: Prompt;
+}
+
+/** Its answer, and how long it took. */
+export interface Reply extends Masks {
+    milliseconds: number;
+}
+
 export type Request =
     | { kind: "open"; id: number; choice: Choice }
     | { kind: "run"; id: number; job: Job }
     | { kind: "compare"; id: number; pair: Pair }
+    | { kind: "look"; id: number; look: Look }
+    | { kind: "ask"; id: number; question: Question }
     /** Stops the run of that id. */
     | { kind: "cancel"; id: number };
 
@@ -60,5 +82,5 @@ export type Answer =
     | { kind: "device"; report: DeviceReport }
     | { kind: "fetching"; received: number; of: number }
     | { kind: "progress"; progress: Progress }
-    | { kind: "done"; id: number; value: DeviceReport | Comparison | Outcome | null }
+    | { kind: "done"; id: number; value: DeviceReport | Comparison | Outcome | Slice | Reply | null }
     | { kind: "failed"; id: number; failure: Failure };

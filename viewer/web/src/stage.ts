@@ -150,6 +150,16 @@ export class Stage {
         );
     }
 
+    /** Where the crosshair is; null without images. */
+    get place(): Place | null {
+        return this.scene?.crosshair ?? null;
+    }
+
+    /** The values that are black and white. */
+    get window(): [number, number] {
+        return this.scene?.window ?? [0, 1];
+    }
+
     /** Names of the labels, background first. */
     classes: string[] = [];
 }

@@ -1,12 +1,13 @@
 /** The worker: WebAssembly runs here, so that the page stays responsive. */
 
-import init, { compare, Engine, lastPanic, type NetworkReport } from "../wasm/flapsam_viewer";
-import type { Answer, Choice, Failure, Job, Outcome, Promised, Request } from "./protocol";
+import init, { compare, Engine, lastPanic, slice, type NetworkReport } from "../wasm/flapsam_viewer";
+import type { Answer, Choice, Failure, Job, Outcome, Promised, Question, Reply, Request } from "./protocol";
 import { fetchWeights, forget, type Remote } from "./weights";
 
 const ready = init();
 let opened: { choice: Choice; engine: Engine } | null = null;
-let loaded: { key: string; network: NetworkReport } | null = null;
+/** The network on the device; a base without adapter has no report. */
+let loaded: { key: string; network: NetworkReport | null } | null = null;
 /** The run that is to stop. */
 let cancelled = 0;
 /** One request after the other: a device is opened once, and none is put away while it runs. */
@@ -39,6 +40,12 @@ async function answer(request: Asked) {
         }
         case "run":
             return run(request.id, request.job);
+        case "look": {
+            const { scan, fromFeet } = request.look;
+            return slice(scan.bytes, scan.sha256, fromFeet);
+        }
+        case "ask":
+            return ask(request.question);
     }
 }
 
@@ -72,19 +79,41 @@ async function run(id: number, job: Job): Promise<Outcome | null> {
     return found && { ...found, slices, milliseconds, device: engine.device, network };
 }
 
+async function ask({ choice, base, slice, window, prompt }: Question): Promise<Reply> {
+    const engine = await open(choice);
+    await loadBase(engine, base);
+    const start = performance.now();
+    const found = await engine.ask(slice.values, new Uint32Array(slice.pixels), ...window, prompt);
+    return { ...found, milliseconds: performance.now() - start };
+}
+
 /** Loads a network unless it is there already. A user's own adapter has no promised checksum and is loaded each time. */
 async function load(engine: Engine, job: Job): Promise<NetworkReport> {
     const key = "url" in job.adapter ? `${job.base.sha256} ${job.adapter.sha256}` : "";
-    if (loaded && key && loaded.key === key) return loaded.network;
-    loaded = null;
+    if (loaded?.network && key && loaded.key === key) return loaded.network;
     const [base, adapter] = [await fetched(job.base), await fetched(job.adapter)];
+    return put(key, job.base, () => engine.load(base.bytes, base.sha256, adapter.bytes, adapter.sha256));
+}
+
+/** Loads a base without adapter unless it is there already. */
+async function loadBase(engine: Engine, remote: Remote): Promise<void> {
+    if (loaded?.key === remote.sha256) return;
+    const base = await fetched(remote);
+    await put(remote.sha256, remote, () => {
+        engine.loadBase(base.bytes, base.sha256);
+        return null;
+    });
+}
+
+async function put<Report extends NetworkReport | null>(key: string, base: Remote, act: () => Report): Promise<Report> {
+    loaded = null;
     try {
-        const network = engine.load(base.bytes, base.sha256, adapter.bytes, adapter.sha256);
+        const network = act();
         loaded = { key, network };
         return network;
     } catch (error) {
         // What is kept may be damaged; the next attempt fetches it again.
-        await forget(job.base);
+        await forget(base);
         throw error;
     }
 }

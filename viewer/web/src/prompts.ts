@@ -1,0 +1,325 @@
+/** Asking SAM without an adapter: clicks and a box on an axial slice give its masks and scores. */
+
+import type { Click, Prompt, Slice } from "../wasm/flapsam_viewer";
+import { el } from "./dom";
+import { sentence } from "./notices";
+import type { Reply } from "./protocol";
+
+/** A slice as it is looked at. */
+export interface View {
+    slice: Slice;
+    /** From black to white. */
+    window: [number, number];
+    title: string;
+}
+
+export interface Sources {
+    /** The slice at the crosshair. */
+    look: () => Promise<View>;
+    ask: (view: View, prompt: Prompt) => Promise<Reply>;
+    /** Told what failed. */
+    onFailure: (error: unknown) => void;
+}
+
+type Place = [x: number, y: number];
+type Box = [number, number, number, number];
+type Mark = { click: Click } | { box: Box };
+type Mode = "positive" | "negative" | "box";
+
+const MODES: [Mode, string][] = [
+    ["positive", "+ Object"],
+    ["negative", "– Not object"],
+    ["box", "Box"],
+];
+/** A pointer that moves farther than this, in CSS pixels, drags a box. */
+const DRAG = 5;
+const MASK = [255, 170, 40, 110] as const;
+
+export class PromptPanel {
+    private view: View | null = null;
+    private marks: Mark[] = [];
+    private reply: Reply | null = null;
+    /** Which mask the user chose; the best without one. */
+    private chosen: number | null = null;
+    private mode: Mode = "positive";
+    private cursor: Place = [0, 0];
+    /** The first corner of a box in the making. */
+    private corner: Place | null = null;
+    private busy = false;
+    private again = false;
+
+    private readonly start = el("button", { type: "button", id: "ask" }, "Ask about this slice");
+    private readonly dialog = el("dialog", { id: "prompts-dialog", "aria-labelledby": "slice-title" });
+    private readonly title = el("h2", { id: "slice-title" });
+    private readonly canvas = el("canvas");
+    private readonly over = el("div", { class: "marks" });
+    private readonly pad = el(
+        "div",
+        {
+            class: "pad",
+            tabindex: 0,
+            role: "application",
+            "aria-label": "Slice. Arrow keys move the cursor, with Shift by ten; Enter marks, for a box its two corners.",
+            "aria-describedby": "prompt-status",
+        },
+        this.canvas,
+        this.over,
+    );
+    private readonly status = el("p", { id: "prompt-status", role: "status" });
+    private readonly answers = el("fieldset", { class: "segments", hidden: true });
+    private readonly undo = el("button", { type: "button" }, "Undo");
+    private readonly clear = el("button", { type: "button" }, "Clear");
+
+    constructor(
+        place: HTMLElement,
+        private readonly sources: Sources,
+    ) {
+        this.start.onclick = () => void this.open();
+        this.undo.onclick = () => this.mark(this.marks.slice(0, -1));
+        this.clear.onclick = () => this.mark([]);
+        const close = el("button", { type: "button", onclick: () => this.dialog.close() }, "Close");
+        const modes = MODES.map(([mode, title]) => {
+            const radio = el("input", { type: "radio", name: "prompt-mode", value: mode, checked: mode === this.mode });
+            radio.onchange = () => {
+                this.mode = mode;
+                this.corner = null;
+                this.draw();
+            };
+            return el("label", {}, radio, el("span", {}, title));
+        });
+        this.dialog.append(
+            el("div", { class: "row" }, this.title, close),
+            el(
+                "div",
+                { class: "row" },
+                el("fieldset", { class: "segments" }, el("legend", { class: "hidden" }, "A mark is"), ...modes),
+                this.undo,
+                this.clear,
+            ),
+            this.pad,
+            this.answers,
+            this.status,
+        );
+        this.listen();
+        const hint =
+            "The base without its adapter: click on something on the axial slice at the crosshair, or draw a box around it.";
+        place.replaceChildren(el("p", { class: "hint" }, hint), el("div", { class: "row" }, this.start), this.dialog);
+        this.setCase(false);
+    }
+
+    /** Whether there is a scan to ask about. */
+    setCase(there: boolean): void {
+        this.start.disabled = !there;
+        this.dialog.close();
+    }
+
+    private listen(): void {
+        let from: { at: Place; x: number; y: number } | null = null;
+        const dragged = (event: PointerEvent) =>
+            from && Math.hypot(event.clientX - from.x, event.clientY - from.y) > DRAG ? from.at : null;
+        this.pad.oncontextmenu = (event) => event.preventDefault();
+        this.pad.onpointerdown = (event) => {
+            from = { at: this.placeOf(event), x: event.clientX, y: event.clientY };
+            this.pad.setPointerCapture(event.pointerId);
+        };
+        this.pad.onpointermove = (event) => {
+            const corner = dragged(event);
+            if (corner) this.draw([...corner, ...this.placeOf(event)]);
+        };
+        this.pad.onpointercancel = () => {
+            from = null;
+            this.draw();
+        };
+        this.pad.onpointerup = (event) => {
+            const corner = dragged(event);
+            from = null;
+            this.cursor = this.placeOf(event);
+            if (corner) this.add({ box: [...corner, ...this.cursor] });
+            else this.place(event.button === 2 || event.shiftKey);
+        };
+        this.pad.onkeydown = (event) => {
+            const by = event.shiftKey ? 10 : 1;
+            const moves: Record<string, Place> = {
+                ArrowLeft: [-by, 0],
+                ArrowRight: [by, 0],
+                ArrowUp: [0, -by],
+                ArrowDown: [0, by],
+            };
+            const move = moves[event.key];
+            if (move) this.cursor = this.within([this.cursor[0] + move[0], this.cursor[1] + move[1]]);
+            else if (event.key === "Enter") this.place(event.shiftKey);
+            else return;
+            event.preventDefault();
+            this.draw();
+        };
+    }
+
+    private async open(): Promise<void> {
+        this.start.disabled = true;
+        try {
+            this.view = await this.sources.look();
+        } catch (error) {
+            this.sources.onFailure(error);
+            return;
+        } finally {
+            this.start.disabled = false;
+        }
+        const { slice, title } = this.view;
+        const [rows, columns] = slice.pixels;
+        const [down, across] = slice.spacing;
+        [this.canvas.width, this.canvas.height] = [columns, rows];
+        this.pad.style.setProperty("--shape", String((columns * across) / (rows * down)));
+        this.cursor = [Math.floor(columns / 2), Math.floor(rows / 2)];
+        this.title.textContent = title;
+        this.mark([]);
+        this.dialog.showModal();
+        this.pad.focus();
+    }
+
+    /** Marks the cursor's place as the mode says; `negative` makes a click one that excludes. */
+    private place(negative: boolean): void {
+        const [x, y] = this.cursor;
+        if (this.mode !== "box") {
+            this.add({ click: { x, y, positive: this.mode === "positive" && !negative } });
+        } else if (this.corner) {
+            this.add({ box: [...this.corner, x, y] });
+        } else {
+            this.corner = this.cursor;
+            this.status.textContent = "Mark the opposite corner.";
+            this.draw();
+        }
+    }
+
+    private add(mark: Mark): void {
+        // A new box replaces the old one.
+        this.mark([...("box" in mark ? this.marks.filter((old) => "click" in old) : this.marks), mark]);
+    }
+
+    private mark(marks: Mark[]): void {
+        this.marks = marks;
+        this.corner = null;
+        this.chosen = null;
+        this.reply = null;
+        this.undo.disabled = this.clear.disabled = marks.length === 0;
+        if (marks.length) void this.update();
+        else this.status.textContent = "Click, or drag a box. Shift or the right button excludes.";
+        this.draw();
+    }
+
+    private prompt(): Prompt {
+        const clicks = this.marks.flatMap((mark) => ("click" in mark ? [mark.click] : []));
+        const boxes = this.marks.flatMap((mark) => ("box" in mark ? [mark.box] : []));
+        return { clicks, box: boxes.at(-1) ?? null };
+    }
+
+    /** Asks; once more if the marks changed meanwhile. */
+    private async update(): Promise<void> {
+        this.again = true;
+        if (this.busy) return;
+        this.busy = true;
+        this.status.textContent = "Asking; a new slice takes longest…";
+        try {
+            while (this.again && this.view && this.marks.length) {
+                this.again = false;
+                const { view, marks } = this;
+                const reply = await this.sources.ask(view, this.prompt());
+                if (this.view !== view || this.marks !== marks) continue;
+                this.reply = reply;
+                const time = `${Math.round(reply.milliseconds)} ms`;
+                this.status.textContent = reply.kept ? `Answered in ${time}.` : `Slice encoded and answered in ${time}.`;
+                this.draw();
+            }
+        } catch (error) {
+            this.status.textContent = sentence(error);
+            this.sources.onFailure(error);
+        } finally {
+            this.busy = false;
+        }
+    }
+
+    private best(): number {
+        const scores = this.reply?.scores ?? [];
+        return this.chosen ?? scores.indexOf(Math.max(...scores));
+    }
+
+    private draw(growing: Box | null = null): void {
+        if (!this.view) return;
+        const { slice, window } = this.view;
+        paint(this.canvas, slice, window, this.reply && mask(this.reply, this.best(), slice));
+        const { clicks, box } = this.prompt();
+        const frame = growing ?? box;
+        this.over.replaceChildren(
+            ...(frame ? [this.frame(frame)] : []),
+            ...clicks.map(({ x, y, positive }) => this.dot([x, y], positive ? "positive" : "negative")),
+            ...(this.corner ? [this.dot(this.corner, "corner")] : []),
+            this.dot(this.cursor, "cursor"),
+        );
+        const radios = this.reply?.scores.map((score, index) => {
+            const checked = index === this.best();
+            const radio = el("input", { type: "radio", name: "prompt-mask", value: index, checked });
+            radio.onchange = () => {
+                this.chosen = index;
+                this.draw();
+                this.answers.querySelector<HTMLInputElement>(":checked")?.focus();
+            };
+            return el("label", {}, radio, el("span", {}, `Mask ${index + 1}: ${score.toFixed(3)}`));
+        });
+        this.answers.hidden = !radios;
+        const legend = el("legend", { class: "hidden" }, "Masks with the scores that SAM gives them");
+        this.answers.replaceChildren(legend, ...(radios ?? []));
+    }
+
+    private dot(at: Place, kind: string): HTMLElement {
+        const [left, top] = this.percent(at);
+        return el("i", { class: kind, style: `left: ${left}%; top: ${top}%` });
+    }
+
+    private frame([x, y, z, w]: Box): HTMLElement {
+        const [left, top] = this.percent([Math.min(x, z), Math.min(y, w)]);
+        const [right, bottom] = this.percent([Math.max(x, z), Math.max(y, w)]);
+        const style = `left: ${left}%; top: ${top}%; width: ${right - left}%; height: ${bottom - top}%`;
+        return el("i", { class: "box", style });
+    }
+
+    /** A whole number is a pixel's centre. */
+    private percent([x, y]: Place): Place {
+        const [rows, columns] = this.view?.slice.pixels ?? [1, 1];
+        return [(100 * (x + 0.5)) / columns, (100 * (y + 0.5)) / rows];
+    }
+
+    private placeOf(event: PointerEvent): Place {
+        const [rows, columns] = this.view?.slice.pixels ?? [1, 1];
+        const box = this.canvas.getBoundingClientRect();
+        const part = (at: number, length: number, count: number) => (at / length) * count - 0.5;
+        return this.within([
+            part(event.clientX - box.left, box.width, columns),
+            part(event.clientY - box.top, box.height, rows),
+        ]);
+    }
+
+    private within([x, y]: Place): Place {
+        const [rows, columns] = this.view?.slice.pixels ?? [1, 1];
+        const inside = (value: number, count: number) => Math.min(Math.max(value, 0), count - 1);
+        return [inside(x, columns), inside(y, rows)];
+    }
+}
+
+function mask(reply: Reply, index: number, { pixels: [rows, columns] }: Slice): Uint8Array {
+    return reply.masks.subarray(index * rows * columns, (index + 1) * rows * columns);
+}
+
+/** Draws a slice in grey, and a mask over it. */
+function paint(canvas: HTMLCanvasElement, slice: Slice, [black, white]: [number, number], mask: Uint8Array | null): void {
+    const context = canvas.getContext("2d");
+    if (!context) return;
+    const [rows, columns] = slice.pixels;
+    const image = context.createImageData(columns, rows);
+    const [red, green, blue, alpha] = MASK;
+    slice.values.forEach((value, index) => {
+        const grey = (255 * (value - black)) / (white - black);
+        const share = mask?.[index] ? alpha / 255 : 0;
+        const mixed = [red, green, blue].map((part) => part * share + Math.min(Math.max(grey, 0), 255) * (1 - share));
+        image.data.set([...mixed, 255], 4 * index);
+    });
+    context.putImageData(image, 0, 0);
+}
