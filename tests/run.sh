@@ -70,7 +70,9 @@ step "Format" cargo fmt --all --check
 step "Clippy" cargo clippy "${everything[@]}" --all-targets -- -D warnings
 step "Documentation" env RUSTDOCFLAGS="-D warnings" cargo doc "${everything[@]}" --no-deps
 # Its target directory is its own: the compiler may be another one.
-step "Viewer" env FLAPSAM_WASM_TARGET="${CARGO_TARGET_DIR%/*}/wasm" bash viewer/build.sh
+export FLAPSAM_WASM_TARGET="${CARGO_TARGET_DIR%/*}/wasm"
+step "Viewer" bash viewer/build.sh
+step "Viewer's numbers" bash viewer/test.sh
 # The tests run the program itself, which building the tests alone does not build.
 step "Build" cargo build "${everything[@]}" --all-targets
 # The page on a fresh run, in headless Chromium.

@@ -128,6 +128,10 @@ pub fn check(state: &StateDict, layout: &Layout, network: &str) -> Result<(), Er
     }
 }
 
+/// What stays on the host: frequencies, of which sines are taken. Those of graphics hardware are too coarse (WGSL lets them
+/// be 2^-11 off, and more far from zero).
+const ON_HOST: &str = "positional_encoding_gaussian_matrix";
+
 /// A parameter on a device.
 #[derive(Debug, Clone)]
 pub struct Parameter {
@@ -144,7 +148,7 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Copies a state dict to a device. Nothing is trainable yet.
+    /// Copies a state dict to a device, but for what stays on the host. Nothing is trainable yet.
     pub fn new(state: &StateDict, device: &Device) -> Self {
         let mut parameters = Self {
             tensors: BTreeMap::new(),
@@ -155,8 +159,10 @@ impl Parameters {
 
     /// Puts the given tensors in place of those of the same name, or adds them. They are no longer trainable.
     pub fn load(&mut self, state: &StateDict, device: &Device) {
+        let host = Device::flex();
         for (key, array) in state {
             let data = TensorData::new(array.values.clone(), [array.values.len()]);
+            let device = if key.ends_with(ON_HOST) { &host } else { device };
             let parameter = Parameter {
                 flat: Tensor::from_data(data, device),
                 shape: array.shape.clone(),

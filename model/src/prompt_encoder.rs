@@ -35,6 +35,7 @@ pub enum PointKind {
 /// Prompts to embeddings.
 #[derive(Debug, Clone)]
 pub struct PromptEncoder {
+    /// On the host.
     gaussian: Tensor<2>,
     point_embeddings: [Tensor<2>; 4],
     not_a_point_embed: Tensor<2>,
@@ -129,13 +130,14 @@ impl PromptEncoder {
         self.no_mask_embed.clone().reshape([1, dim, 1, 1])
     }
 
-    /// Random Fourier features of `(x, y)` pairs in `[0, 1]`: `[points, prompt_dim]`.
+    /// Random Fourier features of `(x, y)` pairs in `[0, 1]`: `[points, prompt_dim]`. Computed on the host, see
+    /// [`crate::parameters`].
     fn encode(&self, coordinates: Vec<f32>) -> Tensor<2> {
         let count = coordinates.len() / 2;
         let data = TensorData::new(coordinates, [count, 2]);
-        let device = self.gaussian.device();
-        let centred = Tensor::<2>::from_data(data, &device) * 2.0 - 1.0;
+        let centred = Tensor::<2>::from_data(data, &self.gaussian.device()) * 2.0 - 1.0;
         let angles = centred.matmul(self.gaussian.clone()) * std::f64::consts::TAU;
-        Tensor::cat(vec![angles.clone().sin(), angles.cos()], 1)
+        let encoded = Tensor::cat(vec![angles.clone().sin(), angles.cos()], 1);
+        Tensor::from_data(encoded.into_data(), &self.no_mask_embed.device()).without_autodiff()
     }
 }
