@@ -3,9 +3,9 @@
     export_onnx.py MERGED.safetensors BATCH NETWORK.onnx
 
 The graph takes BATCH slices in [0, 1], `slices` of [batch, 1, side, side], and returns `probabilities` of
-[batch, class, side, side]. It is written operator by operator, without PyTorch: layers become ONNX's own operators where
-it has them, and what depends on weights alone (relative positions by row and by column, the positional grid) is a
-constant. The predicted scores, which segmentation does not use, are left out.
+[batch, class, side, side]. It is written operator by operator, without PyTorch: layers become ONNX's own operators
+where it has them, and what depends on weights alone (relative positions by row and by column, the positional grid) is
+a constant. The predicted scores, which segmentation does not use, are left out.
 """
 
 import json
