@@ -102,10 +102,11 @@ pub async fn segment(
 pub struct Segmentation<'a> {
     sam: &'a Sam,
     slices: &'a Slices,
+    scaling: Scaling,
     side: usize,
     device: &'a Device,
     passes: std::vec::IntoIter<Pass>,
-    /// Sums of probabilities, `[class, row, column]`, of the slices that are not complete.
+    /// Sums of scores, `[class, row, column]`, of the slices that are not complete.
     open: BTreeMap<usize, Vec<f32>>,
     labels: Vec<u8>,
 }
@@ -123,6 +124,7 @@ impl<'a> Segmentation<'a> {
         Self {
             sam,
             slices,
+            scaling,
             side,
             device,
             passes: passes(slices, scaling, batch.max(1)).into_iter(),
@@ -143,9 +145,13 @@ impl<'a> Segmentation<'a> {
         };
         let [_, rows, columns] = self.slices.dims;
         let logits = self.sam.logits(self.input(&pass));
-        let classes = logits.dims()[1];
-        let probabilities = resize_bilinear(softmax(logits, 1), [rows, columns]);
-        let values = read_values(probabilities).await?;
+        let [_, classes, high, wide] = logits.dims();
+        // Probabilities matter where several are summed or mixed; elsewhere the largest is that of the largest logit.
+        let scores = match self.scaling == Scaling::Volume && [high, wide] == [rows, columns] {
+            true => logits,
+            false => resize_bilinear(softmax(logits, 1), [rows, columns]),
+        };
+        let values = read_values(scores).await?;
         let volume = classes * rows * columns;
         for (slot, &(member, counts)) in pass.members.iter().enumerate() {
             if !counts {

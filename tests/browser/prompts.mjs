@@ -132,3 +132,19 @@ test("what a device cannot hold is refused, and the CPU is a click away", async 
     await click(pad, 0.4, 0.4);
     await answer(page);
 });
+
+test("a question that takes too long is given up with its dialog, and what waits behind it goes on", async (t) => {
+    const page = await visit(t);
+    await choose(page, "webgpu", "You chose WebGPU");
+    const pad = await open(page);
+    // The software adapter now translates the network's kernels, for tens of seconds.
+    await click(pad, 0.4, 0.4);
+    await page.locator("#prompt-status").filter({ hasText: "Asking" }).waitFor();
+    const another = page.waitForEvent("worker", { timeout: 15_000 });
+    await page.keyboard.press("Escape");
+    await choose(page, "cpu", "You chose the CPU");
+    await another;
+    await segment(page);
+    assert.ok((await agreement(page)).percent >= 99.9);
+    assert.equal(await page.locator(".notice").count(), 0);
+});

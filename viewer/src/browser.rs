@@ -121,9 +121,17 @@ thread_local! {
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Keeps the message of a panic, which WebAssembly alone would swallow.
+unsafe extern "C" {
+    /// The linker's: it runs what dependencies registered before `main`.
+    fn __wasm_call_ctors();
+}
+
+/// Prepares the module, and keeps the message of a panic, which WebAssembly alone would swallow.
 #[wasm_bindgen(start)]
 pub fn start() {
+    // SAFETY: once, and before anything else. Without this call the linker would put one in front of every exported
+    // function: thousands of constructors, run for every allocation.
+    unsafe { __wasm_call_ctors() };
     std::panic::set_hook(Box::new(|info| {
         log_error(&info.to_string());
         PANIC.with(|panic| *panic.borrow_mut() = info.to_string());

@@ -139,12 +139,16 @@ mod native {
 
     #[test]
     fn official_network() {
-        [&DORA, &TWO_LORA].map(|case| block_on(official(case, &Device::flex())));
+        for case in [&DORA, &TWO_LORA] {
+            block_on(official(case, &Device::flex()));
+        }
     }
 
     #[test]
     fn adapted_network() {
-        [&DORA, &TWO_LORA].map(|case| block_on(adapted(case, &Device::flex())));
+        for case in [&DORA, &TWO_LORA] {
+            block_on(adapted(case, &Device::flex()));
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ export class EngineError extends Error {
     }
 }
 
-type Waiting = { resolve: (value: never) => void; reject: (error: Error) => void };
+type Waiting = { request: Request; resolve: (value: never) => void; reject: (error: Error) => void };
 type Asked =
     | { kind: "open"; choice: Choice }
     | { kind: "run"; job: Job }
@@ -26,6 +26,7 @@ export class Engine {
     private waiting = new Map<number, Waiting>();
     private last = 0;
     private running: number | null = null;
+    private asking: number | null = null;
     private onProgress: (progress: Progress) => void = () => {};
     private onFetching: (received: number, of: number) => void = () => {};
 
@@ -45,9 +46,14 @@ export class Engine {
         return this.ask({ kind: "look", look });
     }
 
-    /** Asks a base without adapter what a prompt means. */
-    question(question: Question): Promise<Reply> {
-        return this.ask({ kind: "ask", question });
+    /** Asks a base without adapter what a prompt means; null if that was given up. One at a time. */
+    async question(question: Question): Promise<Reply | null> {
+        this.asking = this.last + 1;
+        try {
+            return await this.ask<Reply | null>({ kind: "ask", question });
+        } finally {
+            this.asking = null;
+        }
     }
 
     /** Segments a scan; null if it was cancelled. One at a time. */
@@ -69,23 +75,34 @@ export class Engine {
 
     /** Asks the run to stop; a worker that does not hear is ended, and the next request starts another one. */
     cancel(): void {
-        const run = this.running;
-        const waiting = run === null ? undefined : this.waiting.get(run);
-        if (run === null || !waiting) return;
-        this.worker?.postMessage({ kind: "cancel", id: run } satisfies Request);
+        this.stop(this.running);
+    }
+
+    /** Gives up on a question, likewise. */
+    abandon(): void {
+        this.stop(this.asking);
+    }
+
+    private stop(id: number | null): void {
+        const waiting = id === null ? undefined : this.waiting.get(id);
+        if (id === null || !waiting) return;
+        this.worker?.postMessage({ kind: "cancel", id } satisfies Request);
         setTimeout(() => {
-            if (this.running !== run) return;
-            this.waiting.delete(run);
+            if (!this.waiting.delete(id)) return;
             waiting.resolve(null as never);
-            this.end("the segmentation was cancelled");
+            // What waits behind it goes to another worker.
+            this.worker?.terminate();
+            this.worker = null;
+            for (const { request } of this.waiting.values()) this.start().postMessage(request);
         }, PATIENCE_MS);
     }
 
     private ask<Value>(asked: Asked): Promise<Value> {
         const id = ++this.last;
         return new Promise<Value>((resolve, reject) => {
-            this.waiting.set(id, { resolve: resolve as Waiting["resolve"], reject });
-            this.start().postMessage({ ...asked, id } satisfies Request);
+            const request: Request = { ...asked, id };
+            this.waiting.set(id, { request, resolve: resolve as Waiting["resolve"], reject });
+            this.start().postMessage(request);
         });
     }
 

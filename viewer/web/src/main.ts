@@ -56,6 +56,7 @@ class Page {
         look: () => this.look(),
         ask: ({ slice, window }, prompt) =>
             this.engine.question({ choice: this.device.choice, base: remote(this.run.base), slice, window, prompt }),
+        onLeave: () => this.engine.abandon(),
         onFailure: (error) => warn("prompts", sentence(error), this.remedies(error, () => byId("ask").click())),
     });
     private readonly device = new DevicePanel(

@@ -16,7 +16,10 @@ export interface View {
 export interface Sources {
     /** The slice at the crosshair. */
     look: () => Promise<View>;
-    ask: (view: View, prompt: Prompt) => Promise<Reply>;
+    /** Null if it was given up. */
+    ask: (view: View, prompt: Prompt) => Promise<Reply | null>;
+    /** Told that nobody waits for the answer any more. */
+    onLeave: () => void;
     /** Told what failed. */
     onFailure: (error: unknown) => void;
 }
@@ -75,6 +78,7 @@ export class PromptPanel {
         private readonly sources: Sources,
     ) {
         this.start.onclick = () => void this.open();
+        this.dialog.onclose = sources.onLeave;
         this.undo.onclick = () => this.mark(this.marks.slice(0, -1));
         this.clear.onclick = () => this.mark([]);
         const close = el("button", { type: "button", onclick: () => this.dialog.close() }, "Close");
@@ -223,7 +227,7 @@ export class PromptPanel {
                 this.again = false;
                 const { view, marks } = this;
                 const reply = await this.sources.ask(view, this.prompt());
-                if (this.view !== view || this.marks !== marks) continue;
+                if (!reply || this.view !== view || this.marks !== marks) continue;
                 this.reply = reply;
                 const time = `${Math.round(reply.milliseconds)} ms`;
                 this.status.textContent = reply.kept ? `Answered in ${time}.` : `Slice encoded and answered in ${time}.`;
