@@ -153,18 +153,7 @@ pub fn compare(one: &[u8], other: &[u8], classes: usize, resample: Option<Vec<u3
         ..Preprocessing::default()
     };
     let found = comparison::compare(one, other, classes, &preprocessing).map_err(to_js)?;
-    #[derive(Serialize)]
-    struct Figures {
-        dice: Vec<f64>,
-        equal: usize,
-        voxels: usize,
-    }
-    let figures = Figures {
-        dice: found.dice,
-        equal: found.equal,
-        voxels: found.voxels,
-    };
-    let object = plain(&figures)?;
+    let object = plain(&found)?;
     set(&object, "difference", &Uint8Array::from(&found.difference[..]))?;
     Ok(object.unchecked_into())
 }
@@ -176,20 +165,8 @@ pub fn slice(scan: &[u8], scan_sha256: Option<String>, from_feet: usize) -> Resu
         bytes: scan,
         sha256: scan_sha256.as_deref(),
     };
-    let limits = Limits {
-        largest_tensor: None,
-        host: Limits::BROWSER_HOST,
-    };
-    let found = Slice::read(scan, from_feet, limits).map_err(to_js)?;
-    #[derive(Serialize)]
-    struct Figures {
-        pixels: [usize; 2],
-        spacing: [f64; 2],
-    }
-    let object = plain(&Figures {
-        pixels: found.pixels,
-        spacing: found.spacing,
-    })?;
+    let found = Slice::read(scan, from_feet, Limits::CPU).map_err(to_js)?;
+    let object = plain(&found)?;
     set(&object, "values", &Float32Array::from(&found.values[..]))?;
     Ok(object.unchecked_into())
 }
@@ -256,13 +233,7 @@ impl Engine {
         let Some(found) = found.map_err(to_js)? else {
             return Ok(JsValue::NULL.unchecked_into());
         };
-        #[derive(Serialize)]
-        struct Figures<'a> {
-            classes: &'a [crate::network::Found],
-        }
-        let object = plain(&Figures {
-            classes: &found.classes,
-        })?;
+        let object = plain(&found)?;
         set(&object, "mask", &Uint8Array::from(&found.mask[..]))?;
         let grid_mask = found.grid_mask.map(|mask| Uint8Array::from(&mask[..]).into());
         set(&object, "gridMask", &grid_mask.unwrap_or(JsValue::NULL))?;
@@ -298,15 +269,7 @@ impl Engine {
         let prompting = self.prompting.as_mut().ok_or_else(|| wrong("load a base first"))?;
         let found = prompting.ask(&values, pixels, [black, white], &prompt, limits).await;
         let found = found.map_err(to_js)?;
-        #[derive(Serialize)]
-        struct Figures {
-            scores: Vec<f32>,
-            kept: bool,
-        }
-        let object = plain(&Figures {
-            scores: found.scores,
-            kept: found.kept,
-        })?;
+        let object = plain(&found)?;
         set(&object, "masks", &Uint8Array::from(&found.masks[..]))?;
         Ok(object.unchecked_into())
     }
@@ -378,10 +341,7 @@ fn cpu_report(adapter: Option<Adapter>, why: String) -> Report {
         software: adapter.as_ref().is_some_and(Adapter::is_software),
         adapter,
         why,
-        limits: Limits {
-            largest_tensor: None,
-            host: Limits::BROWSER_HOST,
-        },
+        limits: Limits::CPU,
         max_storage_buffer_binding_size: None,
         max_buffer_size: None,
         features: Vec::new(),
@@ -406,7 +366,7 @@ async fn open_webgpu(adapter: Option<Adapter>, why: String) -> Result<(Device, R
             .collect(),
         limits: Limits {
             largest_tensor: Some(usize::try_from(largest).unwrap_or(usize::MAX)),
-            host: Limits::BROWSER_HOST,
+            ..Limits::CPU
         },
         ..cpu_report(adapter, why)
     };
@@ -456,7 +416,7 @@ fn set(object: &JsValue, name: &str, value: &JsValue) -> Result<(), JsValue> {
     Reflect::set(object, &name.into(), value).map(drop)
 }
 
-/// A plain object, which the worker can send to the page as it is.
+/// A plain object of all that is no bytes, which the worker can send to the page as it is.
 fn plain(value: &impl Serialize) -> Result<JsValue, JsValue> {
     let text = serde_json::to_string(value).map_err(|why| to_js(Error::Request(why.to_string())))?;
     JSON::parse(&text)

@@ -3,11 +3,12 @@
 use flapsam_model::labels::{check_pair, dice, difference};
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::volume::Volume;
+use serde::Serialize;
 
 use crate::Error;
 
 /// Two label maps, voxel by voxel.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     /// Dice of each foreground class.
     pub dice: Vec<f64>,
@@ -16,6 +17,7 @@ pub struct Comparison {
     /// See above.
     pub voxels: usize,
     /// NIfTI: 1 where they differ.
+    #[serde(skip)]
     pub difference: Vec<u8>,
 }
 

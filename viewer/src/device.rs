@@ -117,8 +117,11 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// A page's WebAssembly memory ends at 4 GiB; a part of it is for the network.
-    pub const BROWSER_HOST: usize = 3 << 30;
+    /// A page's on the CPU. Its WebAssembly memory ends at 4 GiB; a part of it is for the network.
+    pub const CPU: Self = Self {
+        largest_tensor: None,
+        host: 3 << 30,
+    };
 
     /// Whether the device can hold a tensor of so many bytes.
     pub fn allow(&self, largest: usize) -> bool {

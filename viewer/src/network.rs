@@ -120,11 +120,13 @@ impl Network {
 }
 
 /// A segmented scan.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Segmented {
     /// NIfTI with the scan's own grid, axes, affine and header.
+    #[serde(skip)]
     pub mask: Vec<u8>,
     /// The same on the grid that the network worked on, if that is another: what the native program keeps of a run.
+    #[serde(skip)]
     pub grid_mask: Option<Vec<u8>>,
     /// What was found, by foreground class.
     pub classes: Vec<Found>,

@@ -6,6 +6,7 @@ use flapsam_model::burn::tensor::{Device, Tensor};
 use flapsam_model::checkpoint::read_safetensors;
 use flapsam_model::memory;
 use flapsam_model::prompts::{Prompt, PromptedSam};
+use serde::Serialize;
 
 use crate::Error;
 use crate::device::{Limits, amount};
@@ -17,9 +18,10 @@ const KEPT: usize = 32;
 const ON_CPU: usize = 3;
 
 /// An axial slice: rows towards the back, columns towards the patient's left.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Slice {
     /// Row-major.
+    #[serde(skip)]
     pub values: Vec<f32>,
     /// Rows and columns.
     pub pixels: [usize; 2],
@@ -52,9 +54,10 @@ impl Slice {
 }
 
 /// What SAM takes a prompt to mean.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Masks {
     /// Three masks `[mask, row, column]`, 1 inside.
+    #[serde(skip)]
     pub masks: Vec<u8>,
     /// The network's own guess of each mask's intersection over union with what is meant.
     pub scores: Vec<f32>,
