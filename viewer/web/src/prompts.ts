@@ -54,7 +54,7 @@ export class PromptPanel {
     private readonly start = el("button", { type: "button", id: "ask" }, "Ask about this slice");
     private readonly dialog = el("dialog", { id: "prompts-dialog", "aria-labelledby": "slice-title" });
     private readonly title = el("h2", { id: "slice-title" });
-    private readonly canvas = el("canvas");
+    private readonly canvas = el("canvas", { role: "img", "aria-label": "The slice with the chosen mask" });
     private readonly over = el("div", { class: "marks" });
     private readonly pad = el(
         "div",
