@@ -239,6 +239,19 @@ fn an_output_folder_that_cannot_be_written() {
     refused_run(&config, &obstacle.join("runs"));
 }
 
+/// As of `flapsam data list | head -1`.
+#[test]
+fn a_reader_that_has_gone() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = std::process::Command::new(flapsam().get_program());
+    let output = command.args(["data", "list"]).current_dir(root()).stdout(writer);
+    let output = output.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let output = output.wait_with_output().unwrap();
+    assert!(!output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
 #[test]
 fn a_full_disk() {
     // Every write to /dev/full fails for want of space, and so does creating a file in it; a real full disk is a tiny
