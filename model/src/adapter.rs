@@ -91,6 +91,7 @@ impl Adapter {
         state.extend(self.state.clone());
         Ok(state)
     }
+
     /// The adapted network on a device.
     ///
     /// # Errors

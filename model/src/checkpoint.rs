@@ -26,8 +26,8 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// The base checkpoint that a file stands for: the sha256 of the file itself, or, if `flapsam export --format base-f16`
-/// made it of another one, of that one. `notes` are the file's metadata.
-pub fn base_sha256(bytes: &[u8], notes: &HashMap<String, String>) -> String {
+/// made it of another one, of that one. `notes` are the file's metadata; its own sha256 is asked for only if it counts.
+pub fn base_sha256(notes: &HashMap<String, String>, own: impl FnOnce() -> String) -> String {
     #[derive(Deserialize)]
     struct Export {
         format: String,
@@ -36,7 +36,7 @@ pub fn base_sha256(bytes: &[u8], notes: &HashMap<String, String>) -> String {
     let export = notes.get(EXPORT_KEY).and_then(|note| serde_json::from_str(note).ok());
     match export {
         Some(Export { format, base_sha256 }) if format == "base-f16" => base_sha256,
-        _ => sha256(bytes),
+        _ => own(),
     }
 }
 

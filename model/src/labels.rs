@@ -1,7 +1,34 @@
 //! Label maps: whether one belongs to a scan, and how alike two are.
 
+use serde::Serialize;
+
 use crate::Error;
 use crate::volume::Volume;
+
+/// How much of a scan is of a class.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Found {
+    /// Its name.
+    pub class: String,
+    /// Voxels of it.
+    pub voxels: usize,
+    /// Their volume.
+    pub millilitres: f64,
+}
+
+/// What labels hold of each foreground class. `classes` are all names, the background's first; `spacing` is in mm.
+pub fn found(labels: &[u8], classes: &[String], spacing: [f64; 3]) -> Vec<Found> {
+    let millilitres = spacing.iter().product::<f64>() / 1000.0;
+    let measure = |(class, name): (usize, &String)| {
+        let voxels = labels.iter().filter(|&&label| label as usize == class).count();
+        Found {
+            class: name.clone(),
+            voxels,
+            millilitres: voxels as f64 * millilitres,
+        }
+    };
+    classes.iter().enumerate().skip(1).map(measure).collect()
+}
 
 /// Dice of a class: twice the overlap over the sum of the sizes; both empty is 1, one empty 0.
 pub fn dice(got: &[u8], want: &[u8], class: u8) -> f64 {

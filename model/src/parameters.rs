@@ -128,9 +128,9 @@ pub fn check(state: &StateDict, layout: &Layout, network: &str) -> Result<(), Er
     }
 }
 
-/// What stays on the host: frequencies, of which sines are taken. Those of graphics hardware are too coarse (WGSL lets them
-/// be 2^-11 off, and more far from zero).
-const ON_HOST: &str = "positional_encoding_gaussian_matrix";
+/// The one tensor that stays on the host: frequencies, of which sines are taken. Those of graphics hardware are too coarse
+/// (WGSL lets them be 2^-11 off, and more far from zero).
+pub(crate) const ON_HOST: &str = "positional_encoding_gaussian_matrix";
 
 /// A parameter on a device.
 #[derive(Debug, Clone)]

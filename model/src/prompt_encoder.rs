@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::Error;
 use crate::config::SamConfig;
-use crate::parameters::{Init, Scope};
+use crate::parameters::{Init, ON_HOST, Scope};
 
 /// A click or a corner of a box, in pixels of the network's input image.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,9 +49,7 @@ impl PromptEncoder {
     pub fn new(scope: &mut Scope, config: &SamConfig) -> Result<Self, Error> {
         let dim = config.prompt_dim;
         let normal = Init::Normal { std: 1.0 };
-        let gaussian = scope
-            .at("pe_layer")
-            .buffer("positional_encoding_gaussian_matrix", [2, dim / 2], normal)?;
+        let gaussian = scope.at("pe_layer").buffer(ON_HOST, [2, dim / 2], normal)?;
         let mut embedding = |name: &str| scope.at(name).parameter("weight", [1, dim], normal);
         let encoder = Self {
             gaussian,

@@ -44,17 +44,12 @@ pub struct Prompt {
 }
 
 impl Prompt {
-    /// Whether it says nothing.
-    pub fn is_empty(&self) -> bool {
-        self.clicks.is_empty() && self.region.is_none()
-    }
-
     /// Refuses places that are not on a slice of `rows` x `columns` pixels.
     ///
     /// # Errors
     /// It is empty, or names such a place.
     pub fn check(&self, [rows, columns]: [usize; 2]) -> Result<(), Error> {
-        if self.is_empty() {
+        if self.clicks.is_empty() && self.region.is_none() {
             return Err(Error::Config("click on the object, or draw a box around it".into()));
         }
         let corners = self.region.iter().flat_map(|&[x, y, z, w]| [[x, y], [z, w]]);
@@ -174,7 +169,7 @@ impl PromptedSam {
     /// and the channels are normalised.
     pub fn prepare(&self, slice: &[f32], pixels: [usize; 2], [black, white]: [f32; 2]) -> PreparedSlice {
         let side = self.config.image_size;
-        let mut plane: Vec<f32> = slice.iter().map(|value| value.clamp(black, white)).collect();
+        let mut plane: Vec<f32> = slice.iter().map(|value| value.max(black).min(white)).collect();
         scale_to_unit(&mut plane, [black, white]);
         let [rows, columns] = fitted(pixels, side);
         let plane = resize::cubic(&plane, pixels, [rows, columns]);

@@ -2,11 +2,11 @@
 
 use flapsam_model::adapter::{Adapter, AdapterMetadata};
 use flapsam_model::burn::tensor::Device;
-use flapsam_model::checkpoint::{base_sha256, read_safetensors};
+use flapsam_model::checkpoint::{base_sha256, read_safetensors, sha256};
+use flapsam_model::labels::{Found, found};
 use flapsam_model::memory;
 use flapsam_model::sam::Sam;
 use flapsam_model::segment::{BATCH, STACK, Scaling, Segmentation};
-use flapsam_model::volume::Volume;
 use serde::Serialize;
 
 use crate::Error;
@@ -34,8 +34,10 @@ impl Network {
         adapter.check(ADAPTER)?;
         let adapter = Adapter::from_bytes(adapter.bytes).map_err(Error::content(ADAPTER))?;
         let (state, notes) = read_safetensors(base.bytes).map_err(Error::content(BASE))?;
+        // A promise that was kept needs no second look.
+        let own = || base.sha256.map_or_else(|| sha256(base.bytes), str::to_owned);
         let sam = adapter
-            .network(&state, &base_sha256(base.bytes, &notes), device)
+            .network(&state, &base_sha256(&notes, own), device)
             .map_err(Error::content(ADAPTER))?;
         Ok(Self {
             metadata: adapter.metadata,
@@ -82,7 +84,7 @@ impl Network {
         };
         let labels = prepared.restore(&labels, preprocessing);
         Ok(Some(Segmented {
-            classes: self.count(&labels, &volume),
+            classes: found(&labels, &self.metadata.classes, volume.spacing()),
             mask: volume.mask_to_nifti(&labels),
             grid_mask,
         }))
@@ -104,19 +106,6 @@ impl Network {
             .find(fits)
             .ok_or_else(|| limits.refuse(largest(least), pixels))
     }
-
-    fn count(&self, labels: &[u8], volume: &Volume) -> Vec<Found> {
-        let millilitres = volume.spacing().iter().product::<f64>() / 1000.0;
-        let found = |(class, name): (usize, &String)| {
-            let voxels = labels.iter().filter(|&&label| label as usize == class).count();
-            Found {
-                class: name.clone(),
-                voxels,
-                millilitres: voxels as f64 * millilitres,
-            }
-        };
-        self.metadata.classes.iter().enumerate().skip(1).map(found).collect()
-    }
 }
 
 /// A segmented scan.
@@ -130,17 +119,6 @@ pub struct Segmented {
     pub grid_mask: Option<Vec<u8>>,
     /// What was found, by foreground class.
     pub classes: Vec<Found>,
-}
-
-/// How much of the scan is of a class.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Found {
-    /// Its name.
-    pub class: String,
-    /// Voxels of it.
-    pub voxels: usize,
-    /// Their volume.
-    pub millilitres: f64,
 }
 
 #[cfg(test)]

@@ -1,4 +1,3 @@
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use flapsam_model::adapter::{Adapter, AdapterMetadata};
@@ -8,6 +7,7 @@ use serde::Serialize;
 
 use super::{Outcome, print_json};
 use crate::error::{Error, Result};
+use crate::experiment::{ADAPTER, adapters};
 use crate::files::{read, read_state_dict, write};
 
 #[derive(Debug, clap::Args)]
@@ -120,21 +120,18 @@ fn adapter_file(run: &Path) -> Result<PathBuf> {
     if !run.is_dir() {
         return Ok(run.to_owned());
     }
-    let single = run.join("adapter.safetensors");
+    let single = run.join(ADAPTER);
     if single.is_file() {
         return Ok(single);
     }
-    let entries = fs::read_dir(run).map_err(Error::file("read the folder", run))?;
-    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
-    let mut adapters: Vec<String> = names
-        .filter(|name| name.starts_with("adapter-") && name.ends_with(".safetensors"))
-        .collect();
-    adapters.sort();
-    let why = match adapters.is_empty() {
-        true => "it holds no adapter.safetensors; pass the folder of a finished run, or an adapter".to_owned(),
+    let adapters = adapters(run)?;
+    let names = adapters.iter().filter_map(|path| path.file_name());
+    let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
+    let why = match names.is_empty() {
+        true => format!("it holds no {ADAPTER}; pass the folder of a finished run, or an adapter"),
         false => format!(
             "each of its clients has an adapter of its own; pass one of {}",
-            adapters.join(", ")
+            names.join(", ")
         ),
     };
     Err(Error::invalid(run, why))

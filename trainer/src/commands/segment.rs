@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use flapsam_model::adapter::Adapter;
+use flapsam_model::labels::{Found, found};
 use flapsam_model::segment::segment;
 use serde::Serialize;
 
@@ -45,14 +46,6 @@ struct Report {
     classes: Vec<Found>,
 }
 
-/// How much of the scan is of a class.
-#[derive(Debug, Serialize)]
-struct Found {
-    class: String,
-    voxels: usize,
-    millilitres: f64,
-}
-
 pub fn run(args: Args) -> Result<Outcome> {
     let adapter = Adapter::from_bytes(&read(&args.adapter)?).map_err(Error::content(&args.adapter))?;
     let (base, base_sha256) = read_state_dict(&args.base)?;
@@ -85,17 +78,8 @@ pub fn run(args: Args) -> Result<Outcome> {
     let labels = scan.restore(&labels, preprocessing);
     write(&args.out, &volume.mask_to_nifti(&labels))?;
 
-    let voxel_ml = volume.spacing().iter().product::<f64>() / 1000.0;
-    let measure = |(class, name): (usize, &String)| {
-        let voxels = labels.iter().filter(|&&label| label as usize == class).count();
-        Found {
-            class: name.clone(),
-            voxels,
-            millilitres: voxels as f64 * voxel_ml,
-        }
-    };
     let report = Report {
-        classes: metadata.classes.iter().enumerate().skip(1).map(measure).collect(),
+        classes: found(&labels, &metadata.classes, volume.spacing()),
         mask: args.out,
         device: device.name,
     };

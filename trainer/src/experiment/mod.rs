@@ -10,4 +10,4 @@ mod runner;
 pub use config::{Experiment, Setting};
 pub use evaluation::{CaseScores, MeanScores};
 pub use record::{Provenance, Record, Timing};
-pub use runner::{Start, run};
+pub use runner::{ADAPTER, Start, adapters, run};

@@ -8,7 +8,7 @@ use flapsam_model::checkpoint::sha256;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::experiment::{Experiment, Provenance, Record, Timing};
+use crate::experiment::{Experiment, Provenance, Record, Timing, adapters};
 use crate::files::{read, read_json};
 
 /// What a run left behind.
@@ -117,9 +117,8 @@ fn surface_scores(record: &Record) -> impl Iterator<Item = usize> {
 }
 
 fn adapter(path: &Path) -> std::result::Result<AdapterMetadata, String> {
-    let is_adapter = |name: &String| name.starts_with("adapter") && name.ends_with(".safetensors");
-    let first = names(path).ok().and_then(|names| names.into_iter().find(is_adapter));
-    let file = path.join(first.ok_or("the run's folder holds no adapter")?);
+    let first = adapters(path).ok().and_then(|files| files.into_iter().next());
+    let file = first.ok_or("the run's folder holds no adapter")?;
     let bytes = read(&file).map_err(|why| why.to_string())?;
     match Adapter::from_bytes(&bytes) {
         Ok(adapter) => Ok(adapter.metadata),

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use flapsam_model::adapter::Adapter;
 use flapsam_model::checkpoint::{base_sha256, read_safetensors, sha256};
 use flapsam_model::method::Method;
 use serde::Serialize;
@@ -12,7 +11,7 @@ use serde::Serialize;
 use crate::data::cases::lock::ready;
 use crate::data::manifest::{Case, Manifest};
 use crate::error::{Error, Result};
-use crate::experiment::{CaseScores, Setting};
+use crate::experiment::{CaseScores, Setting, adapters};
 use crate::files::{create_folder, read, sha256_file, write};
 use crate::report::RunFolder;
 
@@ -111,10 +110,12 @@ impl Exhibit {
             );
             return Err(Error::invalid(&manifest_path, why));
         }
-        let adapter = first_adapter(&run.path)?;
-        let metadata = Adapter::from_bytes(&read(&adapter)?)
-            .map_err(Error::content(&adapter))?
-            .metadata;
+        // Of clients alone the first one's, whose masks the run keeps.
+        let Some(adapter) = adapters(&run.path)?.into_iter().next() else {
+            let why = "it holds no adapter; pass the folder of a finished run";
+            return Err(Error::invalid(&run.path, why));
+        };
+        let metadata = run.adapter.as_ref().map_err(|why| Error::invalid(&adapter, why))?;
         let base = exhibit.base(&place.base, &run.provenance.base_sha256)?;
         let adapter = exhibit.link("files/adapter.safetensors", &adapter, None)?;
         let cases = run.record.cases.iter().enumerate();
@@ -164,14 +165,15 @@ impl Exhibit {
     fn base(&mut self, path: &Path, wanted: &str) -> Result<Linked> {
         let bytes = read(path)?;
         let (_, notes) = read_safetensors(&bytes).map_err(Error::content(path))?;
-        if base_sha256(&bytes, &notes) != wanted {
+        let own = sha256(&bytes);
+        if base_sha256(&notes, || own.clone()) != wanted {
             let why = format!(
                 "it is not the base checkpoint of the run, whose sha256 is {wanted}; pass that one as --base, or what \
                  'flapsam export --format base-f16' makes of it"
             );
             return Err(Error::invalid(path, why));
         }
-        self.link("files/base.safetensors", path, Some(sha256(&bytes)))
+        self.link("files/base.safetensors", path, Some(own))
     }
 
     fn case<'a>(
@@ -240,23 +242,6 @@ fn find<'a>(manifest: &'a Manifest, scores: &CaseScores, manifests: &Path) -> Re
             format!("it has no case '{case}' of site '{site}'; make the run once more"),
         )
     })
-}
-
-/// The run's adapter; the first client's of clients alone, whose masks the run keeps.
-fn first_adapter(run: &Path) -> Result<PathBuf> {
-    let entries = fs::read_dir(run).map_err(Error::file("read the folder", run))?;
-    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
-    let mut adapters: Vec<String> = names
-        .filter(|name| name.starts_with("adapter") && name.ends_with(".safetensors"))
-        .collect();
-    adapters.sort();
-    match adapters.first() {
-        Some(first) => Ok(run.join(first)),
-        None => Err(Error::invalid(
-            run,
-            "it holds no adapter; pass the folder of a finished run",
-        )),
-    }
 }
 
 /// The page's own files by address.

@@ -4,6 +4,7 @@ use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::method::Method;
 use flapsam_model::parameters::{StateDict, initialise};
 use flapsam_model::preprocessing::Preprocessing;
+use flapsam_model::volume::Volume;
 
 use super::*;
 

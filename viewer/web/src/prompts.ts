@@ -36,7 +36,8 @@ const MODES: [Mode, string][] = [
 ];
 /** A pointer that moves farther than this, in CSS pixels, drags a box. */
 const DRAG = 5;
-const MASK = [255, 170, 40, 110] as const;
+/** A mask's colour, and its share over the slice's grey. */
+const MASK = [[255, 170, 40], 110 / 255] as const;
 
 export class PromptPanel {
     private view: View | null = null;
@@ -87,7 +88,7 @@ export class PromptPanel {
             radio.onchange = () => {
                 this.mode = mode;
                 this.corner = null;
-                this.draw();
+                this.drawMarks();
             };
             return el("label", {}, radio, el("span", {}, title));
         });
@@ -128,11 +129,11 @@ export class PromptPanel {
         };
         this.pad.onpointermove = (event) => {
             const corner = dragged(event);
-            if (corner) this.draw([...corner, ...this.placeOf(event)]);
+            if (corner) this.drawMarks([...corner, ...this.placeOf(event)]);
         };
         this.pad.onpointercancel = () => {
             from = null;
-            this.draw();
+            this.drawMarks();
         };
         this.pad.onpointerup = (event) => {
             const corner = dragged(event);
@@ -154,7 +155,7 @@ export class PromptPanel {
             else if (event.key === "Enter") this.place(event.shiftKey);
             else return;
             event.preventDefault();
-            this.draw();
+            this.drawMarks();
         };
     }
 
@@ -190,7 +191,7 @@ export class PromptPanel {
         } else {
             this.corner = this.cursor;
             this.status.textContent = "Mark the opposite corner.";
-            this.draw();
+            this.drawMarks();
         }
     }
 
@@ -207,7 +208,8 @@ export class PromptPanel {
         this.undo.disabled = this.clear.disabled = marks.length === 0;
         if (marks.length) void this.update();
         else this.status.textContent = "Click, or drag a box. Shift or the right button excludes.";
-        this.draw();
+        this.drawAnswer();
+        this.drawMarks();
     }
 
     private prompt(): Prompt {
@@ -231,7 +233,7 @@ export class PromptPanel {
                 this.reply = reply;
                 const time = `${Math.round(reply.milliseconds)} ms`;
                 this.status.textContent = reply.kept ? `Answered in ${time}.` : `Slice encoded and answered in ${time}.`;
-                this.draw();
+                this.drawAnswer();
             }
         } catch (error) {
             this.status.textContent = sentence(error);
@@ -246,10 +248,8 @@ export class PromptPanel {
         return this.chosen ?? scores.indexOf(Math.max(...scores));
     }
 
-    private draw(growing: Box | null = null): void {
-        if (!this.view) return;
-        const { slice, window } = this.view;
-        paint(this.canvas, slice, window, this.reply && mask(this.reply, this.best(), slice));
+    /** What was marked, the cursor, and a box that is being drawn. */
+    private drawMarks(growing: Box | null = null): void {
         const { clicks, box } = this.prompt();
         const frame = growing ?? box;
         this.over.replaceChildren(
@@ -258,12 +258,19 @@ export class PromptPanel {
             ...(this.corner ? [this.dot(this.corner, "corner")] : []),
             this.dot(this.cursor, "cursor"),
         );
+    }
+
+    /** The slice with the chosen mask, and all masks' scores. */
+    private drawAnswer(): void {
+        if (!this.view) return;
+        const { slice, window } = this.view;
+        paint(this.canvas, slice, window, this.reply && mask(this.reply, this.best(), slice));
         const radios = this.reply?.scores.map((score, index) => {
             const checked = index === this.best();
             const radio = el("input", { type: "radio", name: "prompt-mask", value: index, checked });
             radio.onchange = () => {
                 this.chosen = index;
-                this.draw();
+                this.drawAnswer();
                 this.answers.querySelector<HTMLInputElement>(":checked")?.focus();
             };
             return el("label", {}, radio, el("span", {}, `Mask ${index + 1}: ${score.toFixed(3)}`));
@@ -318,12 +325,13 @@ function paint(canvas: HTMLCanvasElement, slice: Slice, [black, white]: [number,
     if (!context) return;
     const [rows, columns] = slice.pixels;
     const image = context.createImageData(columns, rows);
-    const [red, green, blue, alpha] = MASK;
+    const [colour, share] = MASK;
     slice.values.forEach((value, index) => {
-        const grey = (255 * (value - black)) / (white - black);
-        const share = mask?.[index] ? alpha / 255 : 0;
-        const mixed = [red, green, blue].map((part) => part * share + Math.min(Math.max(grey, 0), 255) * (1 - share));
-        image.data.set([...mixed, 255], 4 * index);
+        const grey = Math.min(Math.max((255 * (value - black)) / (white - black), 0), 255);
+        for (let channel = 0; channel < 3; channel++) {
+            image.data[4 * index + channel] = mask?.[index] ? colour[channel]! * share + grey * (1 - share) : grey;
+        }
+        image.data[4 * index + 3] = 255;
     });
     context.putImageData(image, 0, 0);
 }

@@ -17,8 +17,24 @@ use crate::files::{files_in, read_json, remove_folder_if_there, remove_if_there,
 pub(super) const RECORD: &str = "metrics.json";
 /// The settings that it was made with.
 pub(super) const CONFIG: &str = "config.toml";
+/// The adapter, if all sites share one.
+pub const ADAPTER: &str = "adapter.safetensors";
 /// The predicted masks.
 pub(super) const MASKS: &str = "predictions";
+
+/// The one adapter of a run, for which [`ADAPTER`] is the name; each client's where they differ, in order of their names.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn adapters(run: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = files_in(run)?;
+    files.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("adapter") && name.ends_with(".safetensors")
+    });
+    files.sort();
+    Ok(files)
+}
 
 /// Removes what an earlier run left in its folder, so that nothing of it stays beside the new results: the record first,
 /// since with it the run counts as done.
@@ -26,11 +42,8 @@ pub(super) fn clear_results(out: &Path) -> Result<()> {
     for name in [RECORD, "provenance.json", "timing.json", "ledger.csv"] {
         remove_if_there(&out.join(name))?;
     }
-    for path in files_in(out)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("adapter") && name.ends_with(".safetensors") {
-            remove_if_there(&path)?;
-        }
+    for path in adapters(out)? {
+        remove_if_there(&path)?;
     }
     remove_folder_if_there(&out.join(MASKS))
 }
@@ -55,7 +68,7 @@ impl Run {
     pub(super) fn save_adapters(&self, models: &[Model], out: &Path) -> Result<Vec<String>> {
         let save = |model: &Model| {
             let name = match &model.site {
-                None => PathBuf::from("adapter.safetensors"),
+                None => PathBuf::from(ADAPTER),
                 Some(site) => PathBuf::from(format!("adapter-{site}.safetensors")),
             };
             let bytes = model.adapter.to_bytes();

@@ -75,7 +75,8 @@ impl Run {
         Ok(mean_dice(evaluations.iter().flatten()))
     }
 
-    /// Scores of every test case, by model; those of surfaces only with a tolerance. A client's personal model is judged on the cases of its own site.
+    /// Scores of every test case, by model; those of surfaces only with a tolerance. A client's personal model is judged
+    /// on the cases of its own site.
     pub(super) fn judge(
         &self,
         models: &[Model],

@@ -9,6 +9,7 @@ use flapsam_model::checkpoint::adapt;
 use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::parameters::Parameters;
 use flapsam_model::sam::Sam;
+pub use folder::{ADAPTER, adapters};
 use folder::{CONFIG, MASKS, RECORD, clear_results, table};
 use judging::Training;
 
