@@ -1,11 +1,11 @@
 //! SAM's image encoder: a vision transformer with windowed attention and decomposed relative positions.
 
-use burn::tensor::activation::softmax;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Tensor;
+use flapsam_kernels::{Positions, add_row, attention, gelu, linear};
 
 use crate::Error;
 use crate::config::{AdapterConfig, SamConfig};
-use crate::layers::{Conv3x3, LayerNorm, Linear, gelu};
+use crate::layers::{Conv3x3, LayerNorm, Linear};
 use crate::lora::QueryValueLora;
 use crate::parameters::{Init, Scope};
 
@@ -62,7 +62,7 @@ impl ImageEncoder {
             .reshape([batch, channels, high, patch, wide, patch])
             .permute([0, 2, 4, 1, 3, 5])
             .reshape([batch, high, wide, channels * patch * patch]);
-        let x = self.patch_embed.forward(patches) + self.pos_embed.clone();
+        let x = add_row(self.patch_embed.forward(patches), self.pos_embed.clone());
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
         self.neck.forward(x)
     }
@@ -178,21 +178,14 @@ impl Attention {
     /// `[batch, row, column, channel]` to the same shape.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, high, wide, channels] = x.dims();
-        let (tokens, width) = (high * wide, channels / self.heads);
-        let [q, k, v] = self.query_key_value(x.reshape([batch, tokens, channels]));
-        let heads = |x: Tensor<3>| {
-            x.reshape([batch, tokens, self.heads, width])
-                .permute([0, 2, 1, 3])
-                .reshape([batch * self.heads, tokens, width])
+        let scale = ((channels / self.heads) as f64).powf(-0.5);
+        let positions = Positions {
+            rows: self.rel_pos_h.clone(),
+            columns: self.rel_pos_w.clone(),
+            grid: [high, wide],
         };
-        let (q, k, v) = (heads(q), heads(k), heads(v));
-        let scores = (q.clone() * (width as f64).powf(-0.5)).matmul(k.transpose());
-        let scores = self.add_relative_positions(scores, q, high, wide);
-        let x = softmax(scores, 2)
-            .matmul(v)
-            .reshape([batch, self.heads, tokens, width])
-            .permute([0, 2, 1, 3])
-            .reshape([batch, high, wide, channels]);
+        let inputs = self.query_key_value(x.reshape([batch, high * wide, channels]));
+        let x = attention(inputs, self.heads, scale, Some(positions)).reshape([batch, high, wide, channels]);
         self.proj.forward(x)
     }
 
@@ -214,49 +207,10 @@ impl Attention {
         let (query, key, value) = (third(0), third(1), third(2));
         [
             lora.query.project(x.clone(), query.0, query.1),
-            crate::layers::project(x.clone(), key.0, key.1),
+            linear(x.clone(), key.0, key.1),
             lora.value.project(x, value.0, value.1),
         ]
     }
-
-    /// Adds `q . R_h[row - row']` and `q . R_w[column - column']` to the scores `[batch * head, token, token]`.
-    fn add_relative_positions(&self, scores: Tensor<3>, q: Tensor<3>, high: usize, wide: usize) -> Tensor<3> {
-        let [batch, tokens, width] = q.dims();
-        let by_row = relative(self.rel_pos_h.clone(), high);
-        let by_column = relative(self.rel_pos_w.clone(), wide);
-        let q = q.reshape([batch, high, wide, width]);
-        // One product per query row (or column), over all batches at once.
-        let rows = q
-            .clone()
-            .permute([1, 0, 2, 3])
-            .reshape([high, batch * wide, width])
-            .matmul(by_row.transpose())
-            .reshape([high, batch, wide, high])
-            .permute([1, 0, 2, 3]);
-        let columns = q
-            .permute([2, 0, 1, 3])
-            .reshape([wide, batch * high, width])
-            .matmul(by_column.transpose())
-            .reshape([wide, batch, high, wide])
-            .permute([1, 2, 0, 3]);
-        let scores = scores.reshape([batch, high, wide, high, wide])
-            + rows.reshape([batch, high, wide, high, 1])
-            + columns.reshape([batch, high, wide, 1, wide]);
-        scores.reshape([batch, tokens, tokens])
-    }
-}
-
-/// The table's rows for every pair of positions: `[2 * side - 1, width]` to `[side, side, width]`.
-fn relative(table: Tensor<2>, side: usize) -> Tensor<3> {
-    let width = table.dims()[1];
-    let index = relative_index(side, &table.device());
-    table.select(0, index).reshape([side, side, width])
-}
-
-fn relative_index(side: usize, device: &Device) -> Tensor<1, Int> {
-    let pairs = (0..side).flat_map(|query| (0..side).map(move |key| query + side - 1 - key));
-    let index: Vec<i32> = pairs.map(|row| row as i32).collect();
-    Tensor::from_data(TensorData::new(index, [side * side]), device)
 }
 
 /// Token channels to prompt channels: 1x1 and 3x3 convolutions with channel norms.
@@ -282,9 +236,8 @@ impl Neck {
 
     /// `[batch, row, column, token channel]` to `[batch, prompt channel, row, column]`.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = crate::layers::project(x, self.reduce.clone(), None);
-        let x = self.norm1.forward(x).permute([0, 3, 1, 2]);
-        let x = self.conv.forward(x).permute([0, 2, 3, 1]);
+        let x = linear(x, self.reduce.clone(), None);
+        let x = self.conv.forward(self.norm1.forward(x));
         self.norm2.forward(x).permute([0, 3, 1, 2])
     }
 }

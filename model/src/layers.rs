@@ -1,12 +1,11 @@
 //! The layers that SAM is made of, with PyTorch's weight layout.
 
+use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
-use burn::tensor::module::{conv2d, layer_norm, linear};
-use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Device, Tensor, TensorData};
+use flapsam_kernels::{conv3x3, layer_norm, linear};
 
 use crate::Error;
-use crate::parameters::{Init, Scope, to_vec};
+use crate::parameters::{Init, Scope};
 
 /// `y = x W^T + b` over the last axis.
 #[derive(Debug, Clone)]
@@ -29,13 +28,8 @@ impl Linear {
 
     /// `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        project(x, self.weight.clone(), self.bias.clone())
+        linear(x, self.weight.clone(), self.bias.clone())
     }
-}
-
-/// `x W^T + b` with a weight in PyTorch's `[out, in]` layout.
-pub fn project<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
-    linear(x, weight.transpose(), bias)
 }
 
 /// Normalisation over the last axis.
@@ -58,8 +52,7 @@ impl LayerNorm {
 
     /// `[.., channels]` to the same shape.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let bias = Some(self.bias.clone());
-        layer_norm(x, self.weight.clone(), bias, self.epsilon)
+        layer_norm(x, self.weight.clone(), self.bias.clone(), self.epsilon)
     }
 }
 
@@ -78,10 +71,9 @@ impl Conv3x3 {
         })
     }
 
-    /// `[batch, in, row, column]` to `[batch, out, row, column]`.
+    /// `[batch, row, column, in]` to `[batch, row, column, out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
-        conv2d(x, self.weight.clone(), None, options)
+        conv3x3(x, self.weight.clone())
     }
 }
 
@@ -109,59 +101,5 @@ impl Mlp {
         let mut layers = self.layers.iter();
         let first = layers.next().map(|layer| layer.forward(x.clone()));
         layers.fold(first.unwrap_or(x), |x, layer| layer.forward(relu(x)))
-    }
-}
-
-/// GELU with the error function.
-///
-/// Written out, not `burn::tensor::activation::gelu`: that one's gradient is of the tanh approximation, and the
-/// reference differentiates the exact function.
-pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    if cfg!(target_arch = "wasm32") && x.device() == Device::flex() {
-        return gelu_on_host(x);
-    }
-    let half = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() * 0.5 + 0.5;
-    x * half
-}
-
-/// The same on the host and without a gradient, for the browser's one thread: there a scalar error function takes a sixth
-/// of a small network's time, and this one runs on vectors.
-fn gelu_on_host<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    let (shape, device) = (x.dims(), x.device());
-    let mut values = to_vec(x);
-    for value in &mut values {
-        *value *= 0.5 + 0.5 * erf(*value * std::f32::consts::FRAC_1_SQRT_2);
-    }
-    Tensor::from_data(TensorData::new(values, shape), &device)
-}
-
-/// The error function to 3e-7 and rounding: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.28.
-fn erf(x: f32) -> f32 {
-    const A: [f32; 6] = [
-        4.306_38e-5,
-        2.765_672e-4,
-        1.520_143e-4,
-        9.270_527e-3,
-        4.228_201e-2,
-        7.052_307_8e-2,
-    ];
-    let size = x.abs();
-    let sum = A.iter().fold(0.0, |sum, a| (sum + a) * size) + 1.0;
-    let fourth = (sum * sum) * (sum * sum);
-    let sixteenth = (fourth * fourth) * (fourth * fourth);
-    (1.0 - 1.0 / sixteenth).copysign(x)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gelu_on_the_host_is_gelu() {
-        let values: Vec<f32> = (-4000..=4000).map(|step| step as f32 / 200.0).collect();
-        let x = Tensor::<1>::from_floats(values.as_slice(), &Device::flex());
-        let pairs = to_vec(gelu(x.clone())).into_iter().zip(to_vec(gelu_on_host(x)));
-        let largest = pairs.map(|(exact, fast)| (exact - fast).abs()).fold(0.0, f32::max);
-        assert!(largest < 1e-6, "{largest}");
     }
 }

@@ -1,11 +1,11 @@
 //! Low-rank adaptation of the query and value projections of one attention (LoRA, several LoRAs, DoRA).
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::{sigmoid, softmax};
+use flapsam_kernels::{linear, matmul, scale, scale_columns, sigmoid, softmax, sum_rows};
 
 use crate::Error;
 use crate::config::{AdapterConfig, LoraInit};
-use crate::layers::{Linear, project};
+use crate::layers::Linear;
 use crate::parameters::{Init, Scope};
 
 /// The adapted `q` and `v` of an attention; `k` stays as it is.
@@ -99,11 +99,12 @@ impl Lora {
             Some(magnitude) => {
                 let weight = weight + self.update();
                 // The norm of each input column, over the outputs.
-                let norm = weight.clone().square().sum_dim(0).sqrt();
-                project(x, weight * (magnitude.clone() / norm), bias)
+                let norm = sum_rows(weight.clone().square()).sqrt();
+                let columns = magnitude.clone().squeeze_dim(0) / norm;
+                linear(x, scale_columns(weight, columns), bias)
             }
             None => {
-                let base = project(x.clone(), weight, bias);
+                let base = linear(x.clone(), weight, bias);
                 self.updates(x)
                     .into_iter()
                     .fold(base, |sum, update| sum + update * self.scale)
@@ -120,9 +121,9 @@ impl Lora {
     fn updates<const D: usize>(&self, x: Tensor<D>) -> Vec<Tensor<D>> {
         let weights = self.weights();
         let update = |(index, (a, b)): (usize, &(Tensor<2>, Tensor<2>))| {
-            let update = project(project(x.clone(), a.clone(), None), b.clone(), None);
+            let update = linear(linear(x.clone(), a.clone(), None), b.clone(), None);
             match &weights {
-                Some(weights) => update * weights.clone().narrow(0, index, 1).reshape([1; D]),
+                Some(weights) => scale(update, weights.clone().narrow(0, index, 1)),
                 None => update,
             }
         };
@@ -133,9 +134,9 @@ impl Lora {
     pub fn update(&self) -> Tensor<2> {
         let weights = self.weights();
         let product = |(index, (a, b)): (usize, &(Tensor<2>, Tensor<2>))| {
-            let product = b.clone().matmul(a.clone());
+            let product = matmul(b.clone(), a.clone());
             match &weights {
-                Some(weights) => product * weights.clone().narrow(0, index, 1).reshape([1, 1]),
+                Some(weights) => scale(product, weights.clone().narrow(0, index, 1)),
                 None => product,
             }
         };

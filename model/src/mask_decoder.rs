@@ -1,10 +1,11 @@
 //! SAM's mask decoder, official and adapted: tokens ask the image for masks.
 
 use burn::tensor::Tensor;
+use flapsam_kernels::{add_row, gelu, linear, matmul};
 
 use crate::Error;
 use crate::config::{AdapterConfig, SamConfig};
-use crate::layers::{LayerNorm, Mlp, gelu};
+use crate::layers::{LayerNorm, Mlp};
 use crate::parameters::{Init, Scope};
 use crate::transformer::TwoWayTransformer;
 
@@ -56,8 +57,9 @@ impl MaskDecoder {
         let [batch, dim, rows, columns] = image.dims();
         let masks = self.hypernetworks.len();
         let output_tokens = vec![self.iou_token.clone(), self.mask_tokens.clone()];
-        let tokens = Tensor::cat(output_tokens, 0).unsqueeze::<3>();
-        let tokens = tokens.repeat_dim(0, batch);
+        let tokens = Tensor::cat(output_tokens, 0);
+        let none = Tensor::zeros([batch, masks + 1, dim], &tokens.device());
+        let tokens = add_row(none, tokens);
         let tokens = match sparse {
             Some(sparse) => {
                 let times = batch / sparse.dims()[0];
@@ -78,7 +80,7 @@ impl MaskDecoder {
         });
         let weights = Tensor::cat(weights.collect(), 1);
         let pixels = self.upscaling.forward(image);
-        let logits = weights.matmul(pixels.transpose());
+        let logits = matmul(weights, pixels.transpose());
         let logits = self.upscaling.arrange(logits, rows, columns);
         (logits, scores.reshape([batch, masks]))
     }
@@ -138,9 +140,9 @@ impl Upscaling {
         self.stages.iter().fold(places, |x, stage| {
             let [batch, places, inputs] = x.dims();
             let [_, outputs, _, _] = stage.weight.dims();
-            let weight = stage.weight.clone().permute([0, 2, 3, 1]);
-            let x = x.matmul(weight.reshape([1, inputs, 4 * outputs]));
-            let x = x.reshape([batch, 4 * places, outputs]) + stage.bias.clone().unsqueeze::<3>();
+            let weight = stage.weight.clone().permute([2, 3, 1, 0]);
+            let x = linear(x, weight.reshape([4 * outputs, inputs]), None);
+            let x = add_row(x.reshape([batch, 4 * places, outputs]), stage.bias.clone());
             gelu(match &stage.norm {
                 Some(norm) => norm.forward(x),
                 None => x,

@@ -120,7 +120,9 @@ impl<'a> Update<'a> {
 
 /// The weights of several pairs: `softmax(sigmoid(a))`.
 fn mixing(learned: &[f32]) -> Vec<f64> {
-    let powers = learned.iter().map(|&a| (1.0 / (1.0 + (-f64::from(a)).exp())).exp());
+    let powers = learned
+        .iter()
+        .map(|&a| libm::exp(1.0 / (1.0 + libm::exp(-f64::from(a)))));
     let powers: Vec<f64> = powers.collect();
     let total: f64 = powers.iter().sum();
     powers.into_iter().map(|power| power / total).collect()

@@ -1,10 +1,12 @@
 //! SAM's prompt encoder: points and boxes to sparse embeddings, and the positional grid of the image.
 
 use burn::tensor::{Tensor, TensorData};
+use flapsam_kernels::elementary::{cos, sin};
+use flapsam_kernels::{add_row, matmul};
 
 use crate::Error;
 use crate::config::SamConfig;
-use crate::parameters::{Init, ON_HOST, Scope};
+use crate::parameters::{Init, ON_HOST, Scope, to_vec};
 
 /// A click or a corner of a box, in pixels of the network's input image.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -122,10 +124,11 @@ impl PromptEncoder {
         Some(Tensor::cat(rows.collect(), 0).unsqueeze::<3>())
     }
 
-    /// The embedding that stands for "no mask given", `[1, prompt_dim, 1, 1]`: the same for every token.
-    pub fn dense(&self) -> Tensor<4> {
-        let dim = self.no_mask_embed.dims()[1];
-        self.no_mask_embed.clone().reshape([1, dim, 1, 1])
+    /// Adds the embedding that stands for "no mask given" to every token of an image's,
+    /// `[batch, prompt_dim, row, column]`.
+    pub fn without_mask(&self, embedding: Tensor<4>) -> Tensor<4> {
+        let tokens = embedding.permute([0, 2, 3, 1]);
+        add_row(tokens, self.no_mask_embed.clone()).permute([0, 3, 1, 2])
     }
 
     /// Random Fourier features of `(x, y)` pairs in `[0, 1]`: `[points, prompt_dim]`. Computed on the host, see
@@ -134,8 +137,13 @@ impl PromptEncoder {
         let count = coordinates.len() / 2;
         let data = TensorData::new(coordinates, [count, 2]);
         let centred = Tensor::<2>::from_data(data, &self.gaussian.device()) * 2.0 - 1.0;
-        let angles = centred.matmul(self.gaussian.clone()) * std::f64::consts::TAU;
-        let encoded = Tensor::cat(vec![angles.clone().sin(), angles.cos()], 1);
-        Tensor::from_data(encoded.into_data(), &self.no_mask_embed.device()).without_autodiff()
+        let angles = matmul(centred, self.gaussian.clone()) * std::f64::consts::TAU;
+        let [_, half] = angles.dims();
+        let angles = to_vec(angles);
+        let line =
+            |line: &[f32]| -> Vec<f32> { [sin, cos].iter().flat_map(|of| line.iter().map(|&x| of(x))).collect() };
+        let encoded: Vec<f32> = angles.chunks_exact(half).flat_map(line).collect();
+        let data = TensorData::new(encoded, [count, 2 * half]);
+        Tensor::from_data(data, &self.no_mask_embed.device()).without_autodiff()
     }
 }

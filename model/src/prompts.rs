@@ -1,6 +1,7 @@
 //! SAM without an adapter, as it was made to be used: an image is encoded once, and then asked by clicks and a box.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use flapsam_kernels::resize_bilinear;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -10,7 +11,7 @@ use crate::config::SamConfig;
 use crate::parameters::{Parameters, StateDict};
 use crate::prompt_encoder::{Point, PointKind};
 use crate::resize;
-use crate::sam::{Sam, box_points, resize_bilinear};
+use crate::sam::{Sam, box_points};
 use crate::segment::{read_values, scale_to_unit};
 
 /// Mean and standard deviation of red, green and blue in `[0, 1]` by which the published checkpoints see images.

@@ -1,8 +1,7 @@
 //! Segment Anything, official and adapted.
 
 use burn::tensor::Tensor;
-use burn::tensor::module::interpolate;
-use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
+use flapsam_kernels::resize_bilinear;
 
 use crate::Error;
 use crate::config::{AdapterConfig, SamConfig};
@@ -58,7 +57,7 @@ impl Sam {
     pub fn predict(&self, embedding: Tensor<4>, points: &[Point]) -> (Tensor<4>, Tensor<2>) {
         let sparse = self.prompt_encoder.sparse(points);
         let positions = self.prompt_encoder.positional_grid();
-        let image = embedding + self.prompt_encoder.dense();
+        let image = self.prompt_encoder.without_mask(embedding);
         self.mask_decoder.forward(image, positions, sparse)
     }
 
@@ -88,16 +87,4 @@ pub fn box_points([left, top, right, bottom]: [f32; 4]) -> [Point; 2] {
         corner(left, top, PointKind::BoxStart),
         corner(right, bottom, PointKind::BoxEnd),
     ]
-}
-
-/// Bilinear resizing without aligned corners, of `[batch, channel, row, column]`.
-pub fn resize_bilinear(images: Tensor<4>, [rows, columns]: [usize; 2]) -> Tensor<4> {
-    let [_, _, high, wide] = images.dims();
-    if (high, wide) == (rows, columns) {
-        return images;
-    }
-    let options = InterpolateOptions::new(InterpolateMode::Bilinear)
-        .with_output_size([rows, columns])
-        .with_align_corners(false);
-    interpolate(images, options)
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
+use flapsam_kernels::{resize_bilinear, softmax};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::resize;
-use crate::sam::{Sam, resize_bilinear};
+use crate::sam::Sam;
 use crate::volume::Slices;
 
 /// Slices in a stack: one and its two neighbours on either side.

@@ -1,7 +1,8 @@
 //! The two-way transformer of SAM's mask decoder: tokens attend to the image, and the image to the tokens.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::{relu, softmax};
+use burn::tensor::activation::relu;
+use flapsam_kernels::attention;
 
 use crate::Error;
 use crate::config::{AdapterConfig, SamConfig};
@@ -159,18 +160,8 @@ impl Attention {
             None => (self.q_proj.forward(q), self.v_proj.forward(v)),
         };
         let k = self.k_proj.forward(k);
-        let heads = |x: Tensor<3>| {
-            let [batch, tokens, channels] = x.dims();
-            x.reshape([batch, tokens, self.heads, channels / self.heads])
-                .permute([0, 2, 1, 3])
-        };
-        let (q, k, v) = (heads(q), heads(k), heads(v));
-        let [batch, count, tokens, width] = q.dims();
-        let scores = q.matmul(k.transpose()) / (width as f64).sqrt();
-        let x = softmax(scores, 3)
-            .matmul(v)
-            .permute([0, 2, 1, 3])
-            .reshape([batch, tokens, count * width]);
+        let scale = ((k.dims()[2] / self.heads) as f64).powf(-0.5);
+        let x = attention([q, k, v], self.heads, scale, None);
         self.out_proj.forward(x)
     }
 }

@@ -6,7 +6,7 @@ use flapsam_model::parameters::{Parameters, StateDict, to_vec};
 use flapsam_model::sam::Sam;
 use flapsam_model::segment::to_input;
 
-use super::{AdamW, Loss, Schedule, Target, loss};
+use super::{AdamW, Loss, Schedule, loss};
 use crate::data::batches::stacks::Batch;
 use crate::error::{Error, Result};
 
@@ -62,8 +62,7 @@ impl Learner {
         let side = self.sam.image_size;
         let input = to_input(batch.slices.clone(), side, &self.device);
         let logits = network.to_image_size(network.logits(input));
-        let target = Target::new(&batch.labels, logits.dims(), &self.device);
-        let loss = loss(logits, &target);
+        let loss = loss(logits, &batch.labels);
         let gradients = loss.total.backward();
         Ok((loss, gradients))
     }

@@ -8,6 +8,6 @@ mod schedule;
 
 pub use adamw::AdamW;
 pub use learner::Learner;
-pub use loss::{Loss, Target, loss};
+pub use loss::{Loss, loss};
 pub use pretraining::Pretraining;
 pub use schedule::Schedule;

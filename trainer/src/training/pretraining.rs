@@ -94,7 +94,8 @@ impl Pretraining {
         let masks = IMAGES * PROMPTS;
         let images = Tensor::from_data(TensorData::new(planes, [IMAGES, 3, side, side]), &self.device);
         let targets = Tensor::<4>::from_data(TensorData::new(targets, [masks, 1, cells, cells]), &self.device);
-        let embedding = network.image_encoder.forward(images) + network.prompt_encoder.dense();
+        let embedding = network.image_encoder.forward(images);
+        let embedding = network.prompt_encoder.without_mask(embedding);
         let [_, channels, rows, columns] = embedding.dims();
         let embedding = embedding
             .unsqueeze_dim::<5>(1)

@@ -1,0 +1,556 @@
+//! Multi-head attention as one operation: scores, SAM's relative positions, softmax and values, a tile of queries at a time,
+//! so that no tensor of the scores' size is kept. The gradient computes the scores once more.
+
+use std::borrow::Cow;
+
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::activation::exponentials;
+use crate::operation::{Input, Operation, Values, apply, dense, on_cpu, shape, tensor};
+use crate::product::{Matrix, Output, Place, multiply_here};
+use crate::sums;
+use crate::threads::{self, Shared};
+
+/// At most so many queries are in a tile.
+const QUERIES: usize = 128;
+
+/// What relative positions add to the scores of tokens that are a grid's places: `q . rows[row - row' + high - 1]` and
+/// `q . columns[column - column' + wide - 1]`.
+#[derive(Debug, Clone)]
+pub struct Positions {
+    /// `[2 * high - 1, width]`
+    pub rows: Tensor<2>,
+    /// `[2 * wide - 1, width]`
+    pub columns: Tensor<2>,
+    /// The grid's extents.
+    pub grid: [usize; 2],
+}
+
+/// `softmax(scale q k^T + positions) v` for every head: `[batch, query, channel]` and twice `[batch, key, channel]`, the
+/// channels of a head side by side, to `[batch, query, channel]`.
+pub fn attention([q, k, v]: [Tensor<3>; 3], heads: usize, scale: f64, positions: Option<Positions>) -> Tensor<3> {
+    if !on_cpu(&q) {
+        return by_operations([q, k, v], heads, scale, positions);
+    }
+    let grid = positions.as_ref().map(|positions| positions.grid);
+    let operation = Attention {
+        heads,
+        scale: scale as f32,
+        grid,
+    };
+    match positions {
+        None => apply(operation, [Input::from(q), k.into(), v.into()]),
+        Some(Positions { rows, columns, .. }) => {
+            apply(operation, [q.into(), k.into(), v.into(), rows.into(), columns.into()])
+        }
+    }
+}
+
+/// The same by burn's operations.
+fn by_operations([q, k, v]: [Tensor<3>; 3], heads: usize, scale: f64, positions: Option<Positions>) -> Tensor<3> {
+    let [batch, queries, channels] = q.dims();
+    let width = channels / heads;
+    let split = |x: Tensor<3>| {
+        let tokens = x.dims()[1];
+        x.reshape([batch, tokens, heads, width])
+            .permute([0, 2, 1, 3])
+            .reshape([batch * heads, tokens, width])
+    };
+    let (q, k, v) = (split(q), split(k), split(v));
+    let scores = (q.clone() * scale).matmul(k.transpose());
+    let scores = match positions {
+        None => scores,
+        Some(positions) => add_positions(scores, q, positions),
+    };
+    softmax(scores, 2)
+        .matmul(v)
+        .reshape([batch, heads, queries, width])
+        .permute([0, 2, 1, 3])
+        .reshape([batch, queries, channels])
+}
+
+/// Adds relative positions to the scores `[batch * head, token, token]`.
+fn add_positions(scores: Tensor<3>, q: Tensor<3>, positions: Positions) -> Tensor<3> {
+    let [batch, tokens, width] = q.dims();
+    let [high, wide] = positions.grid;
+    let by_row = relative(positions.rows, high);
+    let by_column = relative(positions.columns, wide);
+    let q = q.reshape([batch, high, wide, width]);
+    // One product per query row (or column), over all batches at once.
+    let rows = q
+        .clone()
+        .permute([1, 0, 2, 3])
+        .reshape([high, batch * wide, width])
+        .matmul(by_row.transpose())
+        .reshape([high, batch, wide, high])
+        .permute([1, 0, 2, 3]);
+    let columns = q
+        .permute([2, 0, 1, 3])
+        .reshape([wide, batch * high, width])
+        .matmul(by_column.transpose())
+        .reshape([wide, batch, high, wide])
+        .permute([1, 2, 0, 3]);
+    let scores = scores.reshape([batch, high, wide, high, wide])
+        + rows.reshape([batch, high, wide, high, 1])
+        + columns.reshape([batch, high, wide, 1, wide]);
+    scores.reshape([batch, tokens, tokens])
+}
+
+/// The table's rows for every pair of positions: `[2 * side - 1, width]` to `[side, side, width]`.
+fn relative(table: Tensor<2>, side: usize) -> Tensor<3> {
+    let width = table.dims()[1];
+    let index = relative_index(side, &table.device());
+    table.select(0, index).reshape([side, side, width])
+}
+
+fn relative_index(side: usize, device: &Device) -> Tensor<1, Int> {
+    let pairs = (0..side).flat_map(|query| (0..side).map(move |key| query + side - 1 - key));
+    let index: Vec<i32> = pairs.map(|row| row as i32).collect();
+    Tensor::from_data(TensorData::new(index, [side * side]), device)
+}
+
+#[derive(Debug, Clone)]
+struct Attention {
+    heads: usize,
+    scale: f32,
+    grid: Option<[usize; 2]>,
+}
+
+/// Tokens of every head: `[batch, token, channel]` with any distance between batches and between tokens.
+struct Tokens<'a> {
+    values: Cow<'a, [f32]>,
+    count: usize,
+    batch_stride: usize,
+    token_stride: usize,
+    width: usize,
+    heads: usize,
+}
+
+impl<'a> Tokens<'a> {
+    fn new(values: &'a Values, heads: usize) -> Self {
+        let extents = shape(values);
+        let (layout, width) = (values.layout(), extents[2] / heads);
+        let (values, strides) = match layout.strides() {
+            &[batch, token, 1] if batch > 0 && token > 0 => {
+                let storage = &values.storage::<f32>()[layout.start_offset()..];
+                (storage.into(), [batch as usize, token as usize])
+            }
+            _ => (dense(values), [extents[1] * extents[2], extents[2]]),
+        };
+        let [batch_stride, token_stride] = strides;
+        Self {
+            values,
+            count: extents[1],
+            batch_stride,
+            token_stride,
+            width,
+            heads,
+        }
+    }
+
+    fn start(&self, unit: usize) -> usize {
+        unit / self.heads * self.batch_stride + unit % self.heads * self.width
+    }
+
+    /// A head's tokens, from one on.
+    fn head(&self, unit: usize, first: usize, count: usize) -> Matrix<'_> {
+        let start = self.start(unit) + first * self.token_stride;
+        Matrix::new(&self.values[start..], [count, self.width], [self.token_stride, 1])
+    }
+
+    /// A head's share of one token.
+    fn token(&self, unit: usize, token: usize) -> &[f32] {
+        &self.values[self.start(unit) + token * self.token_stride..][..self.width]
+    }
+}
+
+/// Where the tokens of every head go: dense, and each head's to its own places.
+#[derive(Clone, Copy)]
+struct Places {
+    out: Shared,
+    count: usize,
+    heads: usize,
+    width: usize,
+}
+
+impl Places {
+    fn new(out: &mut [f32], count: usize, heads: usize, width: usize) -> Self {
+        let out = Shared::new(out);
+        Self {
+            out,
+            count,
+            heads,
+            width,
+        }
+    }
+
+    fn place(&self, unit: usize, first: usize, output: Output) -> Place {
+        let stride = self.heads * self.width;
+        let start = (unit / self.heads * self.count + first) * stride + unit % self.heads * self.width;
+        Place {
+            // SAFETY: every token of every head lies inside.
+            out: unsafe { self.out.from(start) },
+            stride,
+            output,
+        }
+    }
+
+    /// # Safety
+    /// No other thread touches this unit's tokens.
+    unsafe fn token<'a>(&self, unit: usize, token: usize) -> &'a mut [f32] {
+        // SAFETY: the token lies inside, and is the caller's own.
+        unsafe { self.place(unit, token, Output::Replace).out.slice(0, self.width) }
+    }
+}
+
+/// The tables of relative positions, `[2 * side - 1, width]`; that of columns from last to first, so that what a query
+/// takes from it lies in the order of keys.
+struct Tables {
+    rows: Vec<f32>,
+    columns: Vec<f32>,
+    grid: [usize; 2],
+    width: usize,
+}
+
+impl Tables {
+    fn new(rows: &Values, columns: &Values, grid: [usize; 2], width: usize) -> Self {
+        let (rows, columns) = (dense(rows).into_owned(), reversed(&dense(columns), width));
+        Self {
+            rows,
+            columns,
+            grid,
+            width,
+        }
+    }
+
+    /// Both tables, as matrices.
+    fn matrices(&self) -> [Matrix<'_>; 2] {
+        [&self.rows, &self.columns].map(|table| Matrix::dense(table, table.len() / self.width, self.width))
+    }
+
+    fn lengths(&self) -> [usize; 2] {
+        self.grid.map(|side| 2 * side - 1)
+    }
+}
+
+/// A matrix's rows from last to first.
+fn reversed(values: &[f32], width: usize) -> Vec<f32> {
+    values.chunks_exact(width).rev().flatten().copied().collect()
+}
+
+/// Sizes of the tiles of queries: as equal as they can be.
+fn tiles(queries: usize) -> impl Iterator<Item = (usize, usize)> {
+    let size = queries.div_ceil(queries.div_ceil(QUERIES).max(1)).max(1);
+    (0..queries)
+        .step_by(size)
+        .map(move |start| (start, size.min(queries - start)))
+}
+
+/// The scores of a tile of queries and what relative positions add to them.
+#[derive(Default)]
+struct Scores {
+    values: Vec<f32>,
+    /// Of the grid's rows and columns, `[query, 2 * side - 1]` each.
+    added: [Vec<f32>; 2],
+}
+
+/// `a b` into a vector, on this thread.
+fn product(a: Matrix, b: Matrix, rows: usize, columns: usize, out: &mut Vec<f32>) {
+    out.resize(rows * columns, 0.0);
+    let place = Place {
+        out: Shared::new(out),
+        stride: columns,
+        output: Output::Replace,
+    };
+    // SAFETY: the vector has that many elements, and is this function's own.
+    unsafe { multiply_here(a, b, place) };
+}
+
+impl Scores {
+    /// `scale q k^T`, and positions, for the queries from `first` on.
+    fn compute(
+        &mut self,
+        [q, k]: [Matrix; 2],
+        [queries, keys]: [usize; 2],
+        scale: f32,
+        first: usize,
+        tables: Option<&Tables>,
+    ) {
+        product(q, k.transposed(), queries, keys, &mut self.values);
+        multiply(&mut self.values, scale);
+        let Some(tables) = tables else { return };
+        for ((table, length), added) in tables.matrices().into_iter().zip(tables.lengths()).zip(&mut self.added) {
+            product(q, table.transposed(), queries, length, added);
+        }
+        let [high, wide] = tables.grid;
+        let [by_row, by_column] = &self.added;
+        for (number, scores) in self.values.chunks_exact_mut(keys).enumerate() {
+            let (row, column) = ((first + number) / wide, (first + number) % wide);
+            let by_row = &by_row[number * (2 * high - 1) + row..][..high];
+            let by_column = &by_column[number * (2 * wide - 1) + wide - 1 - column..][..wide];
+            add_two(scores, by_row, by_column);
+        }
+    }
+}
+
+vectorised! {
+    fn multiply(values: &mut [f32], factor: f32) {
+        for value in values {
+            *value *= factor;
+        }
+    }
+
+    /// Adds to each row of keys its own number, the last one first, and to each key its column's.
+    fn add_two(scores: &mut [f32], by_row: &[f32], by_column: &[f32]) {
+        for (scores, &by_row) in scores.chunks_exact_mut(by_column.len()).zip(by_row.iter().rev()) {
+            for (score, &by_column) in scores.iter_mut().zip(by_column) {
+                *score = *score + by_row + by_column;
+            }
+        }
+    }
+
+    fn exponentials_of(line: &mut [f32]) -> [f32; 2] {
+        exponentials(line)
+    }
+
+    /// The probabilities that a line of scores had, and then the gradient of the scores.
+    fn scores_gradient(scores: &mut [f32], statistics: [f32; 2], gradients: &mut [f32], along: f32) {
+        let [largest, scale] = statistics;
+        for (score, gradient) in scores.iter_mut().zip(gradients) {
+            *score = crate::elementary::exp(*score - largest) * scale;
+            *gradient = *score * (*gradient - along);
+        }
+    }
+
+    /// The sums over each row of keys, the last one first.
+    fn sums_by_row(gradients: &[f32], wide: usize, out: &mut [f32]) {
+        for (gradients, out) in gradients.chunks_exact(wide).zip(out.iter_mut().rev()) {
+            *out = sums::line(gradients, |x| x);
+        }
+    }
+
+    fn sums_by_column(gradients: &[f32], wide: usize, out: &mut [f32]) {
+        for gradients in gradients.chunks_exact(wide) {
+            for (out, &gradient) in out.iter_mut().zip(gradients) {
+                *out += gradient;
+            }
+        }
+    }
+
+    fn inner(left: &[f32], right: &[f32]) -> f32 {
+        sums::pairs(left, right, |left, right| left * right)
+    }
+}
+
+/// What the gradient needs: the inputs, the result, and of every query its largest score and one over its sum.
+#[derive(Debug, Clone)]
+struct Kept<const N: usize> {
+    inputs: [Values; N],
+    result: Values,
+    statistics: Vec<[f32; 2]>,
+}
+
+impl Attention {
+    fn tables(&self, tables: &[Values], width: usize) -> Option<Tables> {
+        match (tables, self.grid) {
+            ([rows, columns], Some(grid)) => Some(Tables::new(rows, columns, grid, width)),
+            _ => None,
+        }
+    }
+
+    /// The result, and every query's statistics.
+    fn run(&self, q: &Values, k: &Values, v: &Values, tables: &[Values]) -> (Values, Vec<[f32; 2]>) {
+        let extents = shape(q);
+        let units = extents[0] * self.heads;
+        let [q, k, v] = [q, k, v].map(|x| Tokens::new(x, self.heads));
+        let tables = self.tables(tables, q.width);
+        let mut out = vec![0.0; extents.iter().product()];
+        let places = Places::new(&mut out, q.count, self.heads, q.width);
+        let mut statistics = vec![[0f32; 2]; units * q.count];
+        let noted = Shared::new(statistics.as_flattened_mut());
+        threads::each(units, units * q.count * k.count * q.width / 4, |unit| {
+            let mut scores = Scores::default();
+            for (first, queries) in tiles(q.count) {
+                let pair = [q.head(unit, first, queries), k.head(unit, 0, k.count)];
+                scores.compute(pair, [queries, k.count], self.scale, first, tables.as_ref());
+                // SAFETY: the units are of different queries.
+                let noted = unsafe { noted.slice(2 * (unit * q.count + first), 2 * queries) };
+                let lines = scores.values.chunks_exact_mut(k.count);
+                for (line, noted) in lines.zip(noted.as_chunks_mut::<2>().0) {
+                    *noted = exponentials_of(line);
+                }
+                let weights = Matrix::dense(&scores.values, queries, k.count);
+                let place = places.place(unit, first, Output::Replace);
+                // SAFETY: the units are of different heads.
+                unsafe { multiply_here(weights, v.head(unit, 0, v.count), place) };
+                for (number, [_, scale]) in noted.as_chunks::<2>().0.iter().enumerate() {
+                    // SAFETY: the same.
+                    multiply(unsafe { places.token(unit, first + number) }, *scale);
+                }
+            }
+        });
+        (tensor(out, extents), statistics)
+    }
+
+    /// The gradients of q, k and v, and of both tables.
+    fn gradients<const N: usize>(&self, kept: Kept<N>, gradient: &Values) -> ([Values; 3], Option<[Values; 2]>) {
+        let inputs = kept.inputs.as_slice();
+        let [q, k, v] = [&inputs[0], &inputs[1], &inputs[2]].map(|x| Tokens::new(x, self.heads));
+        let [result, slopes] = [&kept.result, gradient].map(|x| Tokens::new(x, self.heads));
+        let tables = self.tables(&inputs[3..], q.width);
+        let units = shape(gradient)[0] * self.heads;
+        let mut out = [&q, &k, &v].map(|x| vec![0f32; units * x.count * x.width]);
+        let [q_out, k_out, v_out] = {
+            let [q_out, k_out, v_out] = &mut out;
+            [(q_out, &q), (k_out, &k), (v_out, &v)].map(|(out, x)| Places::new(out, x.count, self.heads, x.width))
+        };
+        // Each unit's own, so that they can be added in order.
+        let lengths = tables
+            .as_ref()
+            .map_or([0, 0], Tables::lengths)
+            .map(|length| length * q.width);
+        let mut of_tables = lengths.map(|length| vec![0f32; units * length]);
+        let tables_out = of_tables.each_mut().map(|table| Shared::new(table));
+        let work = units * q.count * k.count * q.width;
+        threads::each(units, work, |unit| {
+            let mut scores = Scores::default();
+            let mut gradients = Vec::new();
+            for (first, queries) in tiles(q.count) {
+                let [q_tile, slope_tile] = [&q, &slopes].map(|x| x.head(unit, first, queries));
+                let (keys, values) = (k.head(unit, 0, k.count), v.head(unit, 0, v.count));
+                scores.compute([q_tile, keys], [queries, k.count], self.scale, first, tables.as_ref());
+                product(slope_tile, values.transposed(), queries, k.count, &mut gradients);
+                let lines = scores
+                    .values
+                    .chunks_exact_mut(k.count)
+                    .zip(gradients.chunks_exact_mut(k.count));
+                for (number, (scores, gradients)) in lines.enumerate() {
+                    let query = first + number;
+                    let along = inner(slopes.token(unit, query), result.token(unit, query));
+                    scores_gradient(scores, kept.statistics[unit * q.count + query], gradients, along);
+                }
+                let output = if first == 0 { Output::Replace } else { Output::Add };
+                let weights = Matrix::dense(&scores.values, queries, k.count);
+                // SAFETY: the units are of different heads.
+                unsafe { multiply_here(weights.transposed(), slope_tile, v_out.place(unit, 0, output)) };
+                let added = tables.as_ref().map(|tables| {
+                    let out = tables_out.map(|table| table);
+                    position_gradients(tables, &gradients, k.count, first, q_tile, unit, out, output)
+                });
+                multiply(&mut gradients, self.scale);
+                let of_scores = Matrix::dense(&gradients, queries, k.count);
+                let place = q_out.place(unit, first, Output::Replace);
+                // SAFETY: the units are of different heads.
+                unsafe {
+                    multiply_here(of_scores.transposed(), q_tile, k_out.place(unit, 0, output));
+                    multiply_here(of_scores, keys, place);
+                }
+                if let (Some(tables), Some(added)) = (&tables, added) {
+                    let place = Place {
+                        output: Output::Add,
+                        ..place
+                    };
+                    for ((added, table), length) in added.iter().zip(tables.matrices()).zip(tables.lengths()) {
+                        // SAFETY: the same.
+                        unsafe { multiply_here(Matrix::dense(added, queries, length), table, place) };
+                    }
+                }
+            }
+        });
+        let [of_q, of_k, of_v] = out;
+        let gradients = [(of_q, &inputs[0]), (of_k, &inputs[1]), (of_v, &inputs[2])];
+        let gradients = gradients.map(|(values, like)| tensor(values, shape(like)));
+        let tables = tables.map(|tables| {
+            let [rows, columns] = of_tables.map(|units| {
+                let length = units.len() / shape(gradient)[0] / self.heads;
+                let mut sum = vec![0.0; length];
+                sums::columns(length, &units, &mut sum);
+                sum
+            });
+            let [high, wide] = tables.lengths();
+            let columns = reversed(&columns, tables.width);
+            [
+                tensor(rows, [high, tables.width]),
+                tensor(columns, [wide, tables.width]),
+            ]
+        });
+        (gradients, tables)
+    }
+}
+
+/// The gradients of what positions add to a tile's scores, `[query, 2 * side - 1]` for rows and columns; those of the
+/// tables go to the unit's own place.
+#[allow(clippy::too_many_arguments)]
+fn position_gradients(
+    tables: &Tables,
+    gradients: &[f32],
+    keys: usize,
+    first: usize,
+    q: Matrix,
+    unit: usize,
+    out: [Shared; 2],
+    output: Output,
+) -> [Vec<f32>; 2] {
+    let [high, wide] = tables.grid;
+    let queries = gradients.len() / keys;
+    let mut added = tables.lengths().map(|length| vec![0f32; queries * length]);
+    let [by_row, by_column] = &mut added;
+    for (number, gradients) in gradients.chunks_exact(keys).enumerate() {
+        let (row, column) = ((first + number) / wide, (first + number) % wide);
+        sums_by_row(gradients, wide, &mut by_row[number * (2 * high - 1) + row..][..high]);
+        let by_column = &mut by_column[number * (2 * wide - 1) + wide - 1 - column..][..wide];
+        sums_by_column(gradients, wide, by_column);
+    }
+    for ((added, length), out) in added.iter().zip(tables.lengths()).zip(out) {
+        let place = Place {
+            // SAFETY: every unit has its own table.
+            out: unsafe { out.from(unit * length * tables.width) },
+            stride: tables.width,
+            output,
+        };
+        // SAFETY: the same.
+        unsafe { multiply_here(Matrix::dense(added, queries, length).transposed(), q, place) };
+    }
+    added
+}
+
+impl Operation<3> for Attention {
+    type Kept = Kept<3>;
+
+    fn forward(&self, inputs: &[Values; 3], _: [bool; 3]) -> (Values, Kept<3>) {
+        let [q, k, v] = inputs;
+        let (result, statistics) = self.run(q, k, v, &[]);
+        let kept = Kept {
+            inputs: inputs.clone(),
+            result: result.clone(),
+            statistics,
+        };
+        (result, kept)
+    }
+
+    fn backward(&self, kept: Kept<3>, gradient: Values, _: [bool; 3]) -> [Option<Values>; 3] {
+        self.gradients(kept, &gradient).0.map(Some)
+    }
+}
+
+impl Operation<5> for Attention {
+    type Kept = Kept<5>;
+
+    fn forward(&self, inputs: &[Values; 5], _: [bool; 5]) -> (Values, Kept<5>) {
+        let [q, k, v, tables @ ..] = inputs;
+        let (result, statistics) = self.run(q, k, v, tables);
+        let kept = Kept {
+            inputs: inputs.clone(),
+            result: result.clone(),
+            statistics,
+        };
+        (result, kept)
+    }
+
+    fn backward(&self, kept: Kept<5>, gradient: Values, _: [bool; 5]) -> [Option<Values>; 5] {
+        let ([q, k, v], tables) = self.gradients(kept, &gradient);
+        let [rows, columns] = tables.map_or([None, None], |tables| tables.map(Some));
+        [Some(q), Some(k), Some(v), rows, columns]
+    }
+}
