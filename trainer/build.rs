@@ -8,7 +8,7 @@ use std::process::Command;
 use sha2::{Digest, Sha256};
 
 /// What decides the figures of a run.
-const SOURCES: [&str; 3] = ["src", "../model/src", "../Cargo.lock"];
+const SOURCES: [&str; 4] = ["src", "../model/src", "../kernels/src", "../Cargo.lock"];
 
 fn main() {
     println!("cargo::rerun-if-changed=../.git/HEAD");

@@ -101,6 +101,12 @@ pub fn erf(x: f32) -> f32 {
     value.copysign(x)
 }
 
+/// `base^exponent` by repeated multiplication.
+pub fn power(base: f64, exponent: usize) -> f64 {
+    let bits = (0..usize::BITS).rev().map(|bit| exponent >> bit & 1 == 1);
+    bits.fold(1.0, |power, set| power * power * if set { base } else { 1.0 })
+}
+
 /// The sine, for tables that are made once.
 pub fn sin(x: f32) -> f32 {
     libm::sinf(x)
@@ -150,6 +156,12 @@ mod tests {
         let ends = [f32::NEG_INFINITY, -86.01, -0.0, 0.0, 89.0, f32::INFINITY].map(exp);
         assert_eq!(ends, [0.0, 0.0, 1.0, 1.0, f32::INFINITY, f32::INFINITY]);
         assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn powers_are_products() {
+        let powers = [power(0.9, 0), power(0.5, 10), power(3.0, 5), power(-0.25, 3)];
+        assert_eq!(powers, [1.0, 1.0 / 1024.0, 243.0, -1.0 / 64.0]);
     }
 
     #[test]

@@ -28,6 +28,7 @@
 #[macro_use]
 mod vectorised;
 mod activation;
+mod adamw;
 mod attention;
 mod convolution;
 pub mod elementary;
@@ -41,10 +42,11 @@ pub mod sums;
 mod threads;
 
 pub use activation::{gelu, sigmoid, softmax};
+pub use adamw::{State, Step, adamw, not_finite};
 pub use attention::{Positions, attention};
 pub use convolution::conv3x3;
 pub use linear::{add_row, linear, matmul, scale, scale_columns, sum_rows};
 pub use loss::{Share, cross_entropy_and_dice};
 pub use norm::layer_norm;
-pub use resize::resize_bilinear;
+pub use resize::{Alignment, resize_bilinear};
 pub use vectorised::Level;

@@ -4,7 +4,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use flapsam_kernels::{
-    Positions, Share, add_row, attention, conv3x3, cross_entropy_and_dice, gelu, layer_norm, linear, matmul,
+    Alignment, Positions, Share, add_row, attention, conv3x3, cross_entropy_and_dice, gelu, layer_norm, linear, matmul,
     resize_bilinear, scale, scale_columns, sigmoid, softmax, sum_rows,
 };
 use proptest::prelude::*;
@@ -369,13 +369,18 @@ proptest! {
     }
 
     #[test]
-    fn resizings(rows in 1usize..6, columns in 1usize..6, to in [1usize..9, 1usize..9], seed: u32) {
+    fn resizings(rows in 1usize..6, columns in 1usize..6, to in [1usize..9, 1usize..9], corners: bool, seed: u32) {
         let images = 2;
+        let alignment = if corners { Alignment::Corners } else { Alignment::Edges };
         check(&[images * rows * columns], seed, |x| {
-            flat(resize_bilinear(x[0].clone().reshape([1, images, rows, columns]), to))
+            flat(resize_bilinear(x[0].clone().reshape([1, images, rows, columns]), to, alignment))
         }, |x| {
             let taps = |place: usize, from: usize, to: usize| {
-                let position = ((place as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0);
+                let position = match (corners, to) {
+                    (true, 1) => 0.0,
+                    (true, _) => place as f64 * (from - 1) as f64 / (to - 1) as f64,
+                    (false, _) => ((place as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0),
+                };
                 let first = (position as usize).min(from - 1);
                 (first, (first + 1).min(from - 1), position - first as f64)
             };

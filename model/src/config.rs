@@ -134,6 +134,10 @@ pub struct AdapterConfig {
     /// Weight-decomposed updates: magnitude and direction apart.
     #[serde(default)]
     pub dora: bool,
+    /// Train DoRA's magnitudes beside the pairs, as its paper does (arXiv 2402.09353). Without, they stay at the norms of the
+    /// base's columns (reference behaviour).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub train_magnitude: bool,
     /// Factor on the low-rank update.
     #[serde(default = "one_float")]
     pub lora_scale: f64,
@@ -153,6 +157,10 @@ pub enum LoraInit {
     Reference,
 }
 
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 fn one() -> usize {
     1
 }
@@ -169,6 +177,7 @@ impl AdapterConfig {
             rank,
             num_lora: 1,
             dora: false,
+            train_magnitude: false,
             lora_scale: 1.0,
             lora_init: LoraInit::Zero,
         }
@@ -180,6 +189,7 @@ impl AdapterConfig {
             rank: 0,
             num_lora: 1,
             dora: false,
+            train_magnitude: false,
             ..self.clone()
         }
     }
@@ -192,6 +202,11 @@ impl AdapterConfig {
         if self.num_lora == 0 {
             return Err(Error::Config(
                 "num_lora must be at least 1; rank = 0 leaves LoRA out".into(),
+            ));
+        }
+        if self.train_magnitude && !self.dora {
+            return Err(Error::Config(
+                "train_magnitude is DoRA's; set dora = true as well, or remove it".into(),
             ));
         }
         if self.dora && self.rank == 0 {

@@ -30,6 +30,9 @@ pub enum Error {
     /// A volume that the operation cannot take.
     #[error("{0}")]
     Volume(String),
+    /// A number that is none, or beyond all bounds.
+    #[error("{what} is {value}, no finite number; look for absurd values in the scan and in the weights")]
+    NotFinite { what: String, value: f32 },
     /// The device that computes does not answer.
     #[error("the device does not answer ({0}); its memory may be full, or its driver has stopped")]
     Device(String),

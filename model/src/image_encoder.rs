@@ -178,7 +178,7 @@ impl Attention {
     /// `[batch, row, column, channel]` to the same shape.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, high, wide, channels] = x.dims();
-        let scale = ((channels / self.heads) as f64).powf(-0.5);
+        let scale = 1.0 / ((channels / self.heads) as f64).sqrt();
         let positions = Positions {
             rows: self.rel_pos_h.clone(),
             columns: self.rel_pos_w.clone(),

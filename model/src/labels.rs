@@ -31,7 +31,11 @@ pub fn found(labels: &[u8], classes: &[String], spacing: [f64; 3]) -> Vec<Found>
 }
 
 /// Dice of a class: twice the overlap over the sum of the sizes; both empty is 1, one empty 0.
+///
+/// # Panics
+/// If the maps are not of one length (a programming error: maps from files go through [`check_pair`]).
 pub fn dice(got: &[u8], want: &[u8], class: u8) -> f64 {
+    assert_eq!(got.len(), want.len(), "label maps of one grid");
     let (mut overlap, mut sizes) = (0u64, 0u64);
     for (&got, &want) in got.iter().zip(want) {
         overlap += u64::from(got == class && want == class);
@@ -44,7 +48,11 @@ pub fn dice(got: &[u8], want: &[u8], class: u8) -> f64 {
 }
 
 /// Where two label maps of one grid differ: 1 there, 0 elsewhere.
+///
+/// # Panics
+/// If the maps are not of one length (a programming error).
 pub fn difference(one: &[u8], other: &[u8]) -> Vec<u8> {
+    assert_eq!(one.len(), other.len(), "label maps of one grid");
     one.iter().zip(other).map(|(a, b)| u8::from(a != b)).collect()
 }
 
@@ -113,6 +121,12 @@ mod tests {
         assert_eq!(dice(&[1, 0], &[0, 0], 1), 0.0);
         assert_eq!(dice(&[0, 0], &[1, 0], 1), 0.0);
         assert_eq!(dice(&[1, 1, 2], &[1, 0, 2], 1), 2.0 / 3.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "label maps of one grid")]
+    fn dice_of_different_grids() {
+        dice(&[0, 1], &[0, 1, 1], 1);
     }
 
     #[test]

@@ -81,7 +81,11 @@ impl Lora {
             // A fresh magnitude is the norm of the base weight's columns; `checkpoint::adapt` sets it.
             true => {
                 let name = format!("dora_m_{letter}");
-                Some(scope.parameter(&name, [1, inputs], Init::Constant(1.0))?)
+                let (shape, init) = ([1, inputs], Init::Constant(1.0));
+                Some(match config.train_magnitude {
+                    true => scope.beside_lora(&name, shape, init)?,
+                    false => scope.parameter(&name, shape, init)?,
+                })
             }
             false => None,
         };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::AdapterConfig;
-use crate::parameters::Layout;
+use crate::parameters::{Layout, Spec, Training};
 
 /// The fine-tuning methods that the paper compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -74,7 +74,12 @@ impl Method {
 
     /// The names of the parameters that the method trains.
     pub fn trained(self, layout: &Layout) -> BTreeSet<String> {
-        let trained = layout.iter().filter(|(key, spec)| !spec.buffer && self.trains(key));
+        let is_trained = |(key, spec): &(&String, &Spec)| match spec.training {
+            Training::ByMethod => self.trains(key),
+            Training::WithLora => self.uses_lora(),
+            Training::Never => false,
+        };
+        let trained = layout.iter().filter(is_trained);
         trained.map(|(key, _)| key.clone()).collect()
     }
 
@@ -92,8 +97,8 @@ impl Method {
     }
 }
 
-/// LoRA pairs and their mixing weights. DoRA's magnitudes are not among them: in the reference they are never
-/// trained by the LoRA methods (its counts and four-step fixtures say so).
+/// LoRA pairs and their mixing weights. DoRA's magnitudes are not among them: in the reference the LoRA methods never
+/// train them (its counts and four-step fixtures say so); [`AdapterConfig::train_magnitude`] does.
 pub fn is_lora(key: &str) -> bool {
     key.contains(".lora_")
 }

@@ -73,8 +73,19 @@ pub struct Spec {
     pub shape: Vec<usize>,
     /// How it starts.
     pub init: Init,
-    /// Part of the state dict, but never trained (PyTorch's buffers).
-    pub buffer: bool,
+    /// When it is trained.
+    pub training: Training,
+}
+
+/// When a parameter is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Training {
+    /// As the method decides by its name.
+    ByMethod,
+    /// Wherever LoRA pairs are.
+    WithLora,
+    /// Never: part of the state dict only (PyTorch's buffers).
+    Never,
 }
 
 impl Spec {
@@ -272,12 +283,22 @@ impl<'a> Scope<'a> {
 
     /// The parameter called `name` here.
     pub fn parameter<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init) -> Result<Tensor<D>, Error> {
-        self.take(name, shape, init, false)
+        self.take(name, shape, init, Training::ByMethod)
+    }
+
+    /// The parameter called `name` here, which is trained wherever LoRA pairs are.
+    pub fn beside_lora<const D: usize>(
+        &mut self,
+        name: &str,
+        shape: [usize; D],
+        init: Init,
+    ) -> Result<Tensor<D>, Error> {
+        self.take(name, shape, init, Training::WithLora)
     }
 
     /// The constant called `name` here: saved with the network, never trained.
     pub fn buffer<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init) -> Result<Tensor<D>, Error> {
-        self.take(name, shape, init, true)
+        self.take(name, shape, init, Training::Never)
     }
 
     fn take<const D: usize>(
@@ -285,7 +306,7 @@ impl<'a> Scope<'a> {
         name: &str,
         shape: [usize; D],
         init: Init,
-        buffer: bool,
+        training: Training,
     ) -> Result<Tensor<D>, Error> {
         let key = format!("{}{name}", self.prefix);
         match &mut self.source {
@@ -309,7 +330,7 @@ impl<'a> Scope<'a> {
                 let spec = Spec {
                     shape: shape.into(),
                     init,
-                    buffer,
+                    training,
                 };
                 layout.insert(key, spec);
                 Ok(Tensor::<D>::zeros([1; D], &*device).expand(shape))

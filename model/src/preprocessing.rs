@@ -111,12 +111,45 @@ impl Preprocessing {
         })
     }
 
-    /// Labels on that grid: the whole part of the averages, so that a voxel keeps a label only where all that it covers
-    /// have it (reference behaviour).
-    pub fn labels_on_grid(&self, labels: Volume) -> Volume {
-        let mut labels = self.on_grid(labels);
-        labels.voxels.iter_mut().for_each(|value| *value = value.trunc());
+    /// Labels of so many classes, the background included, on that grid. Labels above the last class count as it (method
+    /// section "Data sets").
+    ///
+    /// Of one structure, a voxel is part only where all that it covers are (the reference takes the whole part of the
+    /// average). Of several, the one that covers most of a voxel has it, the lowest of equals: an average of their
+    /// numbers would be a third one's.
+    pub fn labels_on_grid(&self, mut labels: Volume, classes: usize) -> Volume {
+        let last = classes.saturating_sub(1) as f32;
         labels
+            .voxels
+            .iter_mut()
+            .for_each(|value| *value = value.clamp(0.0, last));
+        let Some(dims) = self.resample.filter(|dims| *dims != labels.dims) else {
+            return labels;
+        };
+        if classes <= 2 {
+            let mut labels = averaged(&labels, dims);
+            labels.voxels.iter_mut().for_each(|value| *value = value.trunc());
+            return labels;
+        }
+        let mut share = Volume::new(labels.dims, labels.voxels.clone(), labels.affine);
+        let of_class = |class: f32| {
+            let pairs = share.voxels.iter_mut().zip(&labels.voxels);
+            pairs.for_each(|(share, &label)| *share = f32::from(u8::from(label == class)));
+            averaged(&share, dims)
+        };
+        let mut shares = (0..classes).map(|class| class as f32).map(of_class);
+        let Some(mut largest) = shares.next() else {
+            return labels;
+        };
+        let mut found = vec![0.0; largest.voxels.len()];
+        for (class, shares) in (1..classes).zip(shares) {
+            let places = found.iter_mut().zip(&mut largest.voxels).zip(shares.voxels);
+            for ((found, largest), share) in places.filter(|((_, largest), share)| *share > **largest) {
+                (*found, *largest) = (class as f32, share);
+            }
+        }
+        largest.voxels = found;
+        largest
     }
 
     /// Labels of that grid, in the file's order, back on the scan's own: each voxel takes the label at its place.
@@ -306,9 +339,25 @@ mod tests {
             resample: Some([2, 1, 1]),
             ..Preprocessing::default()
         };
-        assert_eq!(preprocessing.labels_on_grid(labels).voxels, [0.0, 1.0]);
+        assert_eq!(preprocessing.labels_on_grid(labels, 2).voxels, [0.0, 1.0]);
         assert_eq!(preprocessing.labels_off_grid(vec![0, 1], [4, 1, 1]), [0, 0, 1, 1]);
         assert_eq!(preprocessing.labels_off_grid(vec![0, 1], [3, 1, 1]), [0, 1, 1]);
+    }
+
+    #[test]
+    fn of_several_structures_the_one_that_covers_most_wins() {
+        // Tumour (2) beside background makes no kidney (1); above the last class counts as it.
+        let labels = Volume::new([6, 1, 1], vec![0.0, 2.0, 2.0, 7.0, 1.0, 2.0], AFFINE);
+        let preprocessing = Preprocessing {
+            resample: Some([2, 1, 1]),
+            ..Preprocessing::default()
+        };
+        assert_eq!(preprocessing.labels_on_grid(labels.clone(), 3).voxels, [2.0, 2.0]);
+        let halves = Preprocessing {
+            resample: Some([3, 1, 1]),
+            ..Preprocessing::default()
+        };
+        assert_eq!(halves.labels_on_grid(labels, 3).voxels, [0.0, 2.0, 1.0]);
     }
 
     #[test]

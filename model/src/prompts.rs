@@ -1,7 +1,7 @@
 //! SAM without an adapter, as it was made to be used: an image is encoded once, and then asked by clicks and a box.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use flapsam_kernels::resize_bilinear;
+use flapsam_kernels::{Alignment, resize_bilinear};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -69,8 +69,8 @@ impl Prompt {
     /// The network's points for a slice of `rows` x `columns` pixels that [`fitted`] into an image of `side`: clicks,
     /// then the box's corners, or a padding point in their place.
     pub fn points(&self, pixels: [usize; 2], side: usize) -> Vec<Point> {
-        let [rows, columns] = fitted(pixels, side);
-        let (down, across) = (rows as f32 / pixels[0] as f32, columns as f32 / pixels[1] as f32);
+        // The map by which the slice was resized, and by which its mask comes back: corners onto corners.
+        let [down, across] = resize::factors(pixels, fitted(pixels, side));
         let kind = |positive| match positive {
             true => PointKind::Positive,
             false => PointKind::Negative,
@@ -202,7 +202,7 @@ impl PromptedSam {
         let [rows, columns] = fitted(pixels, side);
         let masks = self.sam.to_image_size(masks).narrow(2, 0, rows).narrow(3, 0, columns);
         Ok(Answer {
-            logits: read_values(resize_bilinear(masks, pixels)).await?,
+            logits: read_values(resize_bilinear(masks, pixels, Alignment::Corners)).await?,
             scores: read_values(scores).await?,
         })
     }

@@ -1,5 +1,7 @@
 //! Resizing slices on the host, as the reference's `scipy.ndimage.zoom` does it: corner voxels map to corners.
 
+use flapsam_kernels::elementary;
+
 /// Cubic B-spline resizing of a `[rows, columns]` image (`order=3`).
 pub fn cubic(image: &[f32], from: [usize; 2], to: [usize; 2]) -> Vec<f32> {
     if from == to {
@@ -46,6 +48,14 @@ pub fn nearest<T: Copy>(image: &[T], from: [usize; 2], to: [usize; 2]) -> Vec<T>
     rows.iter()
         .flat_map(|row| columns.iter().map(move |column| image[row * from[1] + column]))
         .collect()
+}
+
+/// By how much places along rows and columns grow from one size to the other: corner pixels stay at the corners.
+pub fn factors(from: [usize; 2], to: [usize; 2]) -> [f32; 2] {
+    [0, 1].map(|axis| match from[axis] {
+        1 => 0.0,
+        _ => (to[axis] as f32 - 1.0) / (from[axis] as f32 - 1.0),
+    })
 }
 
 fn position(index: usize, from: usize, to: usize) -> f64 {
@@ -113,7 +123,7 @@ fn prefilter(image: &mut [f64], count: usize) {
     image.iter_mut().for_each(|value| *value *= 6.0);
     // The exact start of a mirrored signal: the sum over one period.
     let mut power = pole;
-    let last = pole.powi(count as i32 - 1);
+    let last = elementary::power(pole, count - 1);
     let end = (count - 1) * width;
     let mut sums: Vec<f64> = (0..width).map(|at| image[at] + last * image[end + at]).collect();
     for row in image[width..end].chunks_exact(width) {

@@ -1,7 +1,7 @@
 //! Segment Anything, official and adapted.
 
 use burn::tensor::Tensor;
-use flapsam_kernels::resize_bilinear;
+use flapsam_kernels::{Alignment, resize_bilinear};
 
 use crate::Error;
 use crate::config::{AdapterConfig, SamConfig};
@@ -76,7 +76,7 @@ impl Sam {
 
     /// Masks at the input's resolution.
     pub fn to_image_size(&self, masks: Tensor<4>) -> Tensor<4> {
-        resize_bilinear(masks, [self.image_size; 2])
+        resize_bilinear(masks, [self.image_size; 2], Alignment::Edges)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use flapsam_kernels::{resize_bilinear, softmax};
+use flapsam_kernels::{Alignment, resize_bilinear, softmax};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -79,8 +79,8 @@ struct Pass {
 /// Segments a volume whose values are prepared (see [`crate::preprocessing`]): labels in axial order, one for each voxel.
 /// `progress` is told slices done and slices in all, and stops the work by returning false; then the result is `None`.
 ///
-/// # Panics
-/// If the device is lost. Where it may be (in a browser), take the steps of a [`Segmentation`].
+/// # Errors
+/// See [`Segmentation::step`].
 pub async fn segment(
     sam: &Sam,
     slices: &Slices,
@@ -88,14 +88,14 @@ pub async fn segment(
     side: usize,
     device: &Device,
     mut progress: impl FnMut(usize, usize) -> bool,
-) -> Option<Vec<u8>> {
+) -> Result<Option<Vec<u8>>, Error> {
     let mut segmentation = Segmentation::new(sam, slices, scaling, side, device, BATCH);
-    while let Some(done) = segmentation.step().await.expect("the device answers while it is held") {
+    while let Some(done) = segmentation.step().await? {
         if !progress(done, slices.dims[0]) {
-            return None;
+            return Ok(None);
         }
     }
-    Some(segmentation.labels())
+    Ok(Some(segmentation.labels()))
 }
 
 /// A volume's segmentation in steps, so that a browser can draw, and hear its user, between them.
@@ -138,7 +138,7 @@ impl<'a> Segmentation<'a> {
     /// Asynchronous for the browser, where reading a tensor back must wait; on a CPU it never does.
     ///
     /// # Errors
-    /// The device does not answer.
+    /// The device does not answer, or a score is no finite number.
     pub async fn step(&mut self) -> Result<Option<usize>, Error> {
         let Some(pass) = self.passes.next() else {
             return Ok(None);
@@ -149,7 +149,8 @@ impl<'a> Segmentation<'a> {
         // Probabilities matter where several are summed or mixed; elsewhere the largest is that of the largest logit.
         let scores = match self.scaling == Scaling::Volume && [high, wide] == [rows, columns] {
             true => logits,
-            false => resize_bilinear(softmax(logits, 1), [rows, columns]),
+            // By the map by which the slices were resized: corners onto corners.
+            false => resize_bilinear(softmax(logits, 1), [rows, columns], Alignment::Corners),
         };
         let values = read_values(scores).await?;
         let volume = classes * rows * columns;
@@ -158,6 +159,9 @@ impl<'a> Segmentation<'a> {
                 continue;
             }
             let found = &values[slot * volume..(slot + 1) * volume];
+            // No class is the largest where one is no number.
+            let what = || format!("a score of the network on slice {}", member + 1);
+            finite(found, what)?;
             let sum = self.open.entry(member).or_insert_with(|| vec![0.0; volume]);
             sum.iter_mut().zip(found).for_each(|(sum, value)| *sum += value);
         }
@@ -181,6 +185,17 @@ impl<'a> Segmentation<'a> {
             input.extend(resize::cubic(&values, [rows, columns], [self.side, self.side]));
         }
         to_input(input, self.side, self.device)
+    }
+}
+
+/// Refuses values of which one is no finite number; `what` says what they are.
+///
+/// # Errors
+/// One is not finite.
+pub fn finite(values: &[f32], what: impl FnOnce() -> String) -> Result<(), Error> {
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(&value) => Err(Error::NotFinite { what: what(), value }),
+        None => Ok(()),
     }
 }
 
@@ -281,7 +296,7 @@ mod tests {
             told.push((done, of));
             true
         });
-        let labels = pollster::block_on(labels).unwrap();
+        let labels = pollster::block_on(labels).unwrap().unwrap();
         assert_eq!(told.last(), Some(&(SLICES, SLICES)));
         labels
     }

@@ -160,7 +160,7 @@ impl Attention {
             None => (self.q_proj.forward(q), self.v_proj.forward(v)),
         };
         let k = self.k_proj.forward(k);
-        let scale = ((k.dims()[2] / self.heads) as f64).powf(-0.5);
+        let scale = 1.0 / ((k.dims()[2] / self.heads) as f64).sqrt();
         let x = attention([q, k, v], self.heads, scale, None);
         self.out_proj.forward(x)
     }

@@ -105,6 +105,7 @@ fn adapter_of_case(case: &str, folder: &Path) -> PathBuf {
         rank: meta["rank"].as_u64().unwrap() as usize,
         num_lora: meta["num_lora"].as_u64().unwrap() as usize,
         dora: meta["dora"].as_bool().unwrap(),
+        train_magnitude: false,
         lora_scale: meta["lora_scale"].as_f64().unwrap(),
         lora_init: LoraInit::Reference,
     };

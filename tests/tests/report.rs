@@ -406,7 +406,7 @@ fn variants_have_telling_names() {
     let folder = copied("");
     let variants = [
         ("a", "setting = \"pooled\"", "FLAP-SAM, pooled"),
-        ("b", "dora = true", "FLAP-SAM, DoRA"),
+        ("b", "dora = true", "FLAP-SAM, DoRA, magnitudes frozen"),
         ("c", "num_lora = 2", "FLAP-SAM, two LoRAs"),
         (
             "d",

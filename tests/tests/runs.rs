@@ -10,12 +10,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
-use common::{flapsam, flapsam_on_haswell, gunzip, root};
+use common::{flapsam, gunzip, root};
 use flapsam::experiment::metrics::{Grid, SurfaceDistances, dice};
 use flapsam_model::checkpoint::{read_safetensors, write_safetensors};
 use flapsam_model::random::Random;
 use flapsam_model::volume::Volume;
-use micro::{data, experiment, run, run_on};
+use micro::{data, experiment, run};
 use tempfile::TempDir;
 
 #[test]
@@ -49,21 +49,6 @@ fn a_run_repeats_to_the_byte_whatever_the_threads_and_another_seed_differs() {
         adapter(&first) != adapter(&other_folder.path().join("micro-2")),
         "another seed gives another adapter"
     );
-}
-
-#[test]
-fn a_run_repeats_to_the_byte_on_another_processor() {
-    let Some(emulated) = flapsam_on_haswell() else {
-        return;
-    };
-    let folder = TempDir::new().unwrap();
-    let config = experiment(folder.path(), |text| text.replace("rounds = 2", "rounds = 1"));
-    let here = run(&config, &folder.path().join("here"), "2");
-    let there = run_on(emulated, &config, &folder.path().join("there"), "2");
-    for file in ["adapter.safetensors", "metrics.json"] {
-        let read = |run: &Path| fs::read(run.join(file)).unwrap();
-        assert!(read(&here) == read(&there), "{file} differs");
-    }
 }
 
 #[test]

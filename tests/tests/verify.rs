@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use common::{flapsam, root};
 use flapsam::experiment::{Experiment, Provenance, Record};
 use flapsam::verification::claims::Claims;
-use flapsam::verification::golden::{Figure, compare, figures, read_snapshot, to_text};
+use flapsam::verification::golden::{Figure, figures, read_snapshot, to_text};
 use micro::{data, experiment};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,24 +28,21 @@ fn record(run: &Path) -> Record {
     serde_json::from_slice(&fs::read(run.join("metrics.json")).unwrap()).unwrap()
 }
 
-/// Holds the figures that `verify` left for each experiment of a suite against the snapshot beside its file. A figure that
-/// moved past its tolerance leaves a `.snap.new` there, for `cargo insta review`.
+/// Holds the figures and the trace that `verify` left on the CPU for each experiment of a suite against the snapshots beside
+/// its file, to the last digit. What moved leaves a `.snap.new` there, for `cargo insta review`.
 fn hold(suite: &str, out: &Path) {
     for planned in flapsam::verification::suite::find(&root().join("golden").join(suite).to_string_lossy()).unwrap() {
-        let got = read_snapshot(&out.join(format!("{}.figures", planned.name))).unwrap();
-        let snapshot = planned.experiment.path.with_extension("snap");
-        let golden = match snapshot.exists() {
-            true => read_snapshot(&snapshot).unwrap(),
-            false => Default::default(),
-        };
-        let holds = compare(&golden, &got).iter().all(|row| row.passed);
-        let text = if holds { to_text(&golden) } else { to_text(&got) };
+        let left = |ending: &str| fs::read_to_string(out.join(format!("{}.{ending}", planned.name))).unwrap();
         let folder = Path::new(&planned.name).parent().unwrap();
         let mut settings = insta::Settings::clone_current();
         settings.set_snapshot_path(Path::new("../../golden").join(folder));
         settings.set_prepend_module_to_snapshot(false);
         settings.set_omit_expression(true);
-        settings.bind(|| insta::assert_snapshot!(planned.experiment.name(), text));
+        settings.bind(|| {
+            let name = planned.experiment.name();
+            insta::assert_snapshot!(format!("{name}.trace"), left("trace"));
+            insta::assert_snapshot!(name, left("figures"));
+        });
     }
 }
 
@@ -162,6 +159,45 @@ fn a_changed_golden_figure_fails() {
         1,
         "a figure without a golden one does not hold"
     );
+}
+
+/// On the CPU a figure holds to its last digit, and the golden trace says where a run parted.
+#[test]
+fn on_the_cpu_nothing_may_move() {
+    let folder = TempDir::new().unwrap();
+    let (suite, config, snapshot) = micro_suite(folder.path());
+    let golden = fs::read_to_string(&snapshot).unwrap();
+    let line = golden.lines().find(|line| line.contains("round_1.loss.A")).unwrap();
+    let value: f64 = line.split_whitespace().nth(2).unwrap().parse().unwrap();
+    let moved = line.replace(&format!("{value:.6}"), &format!("{:.6}", value + 1e-6));
+    assert_ne!(line, moved);
+    fs::write(&snapshot, golden.replace(line, &moved)).unwrap();
+    let (code, text) = verify(&suite, data());
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.contains("for a report of it") && text.contains("threads"),
+        "{text}"
+    );
+    fs::write(&snapshot, &golden).unwrap();
+
+    let trace = fs::read_to_string(folder.path().join("verify/suite/micro.trace")).unwrap();
+    let beside = config.with_extension("trace.snap");
+    fs::write(&beside, format!("---\nsource: test\n---\n{trace}")).unwrap();
+    let (code, text) = verify(&suite, data());
+    assert_eq!(code, 0, "{text}");
+    let step = trace
+        .lines()
+        .find(|line| line.starts_with("round 2, client F, step 1:"))
+        .unwrap();
+    fs::write(
+        &beside,
+        trace.replace(step, "round 2, client F, step 1: 0123456789abcdef"),
+    )
+    .unwrap();
+    let (code, text) = verify(&suite, data());
+    assert_eq!(code, 1, "{text}");
+    let named = "round 2, client F, differs between its start and step 1";
+    assert!(text.contains(named), "{text}");
 }
 
 /// The golden figures tell aggregations apart: what another line of the server's code would make of the clients' pairs

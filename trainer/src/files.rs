@@ -123,6 +123,21 @@ pub fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
 }
 
+/// All files in a folder and those below it, in the order of their paths; none if it is not there.
+pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    if folder.is_dir() {
+        for path in files_in(folder)? {
+            match path.is_dir() {
+                true => files.extend(files_below(&path)?),
+                false => files.push(path),
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// Creates a folder and those above it.
 pub fn create_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::file("create the folder", path))

@@ -12,6 +12,7 @@ mod error;
 pub mod experiment;
 pub mod federation;
 pub mod files;
+pub mod machine;
 pub mod progress;
 pub mod report;
 pub mod training;

@@ -30,7 +30,7 @@ pub fn compare(one: &[u8], other: &[u8], classes: usize, preprocessing: &Preproc
     let read = |bytes: &[u8], file| {
         let map = Volume::from_nifti(bytes, None).map_err(Error::content(file))?;
         Ok::<_, Error>(match preprocessing.resample {
-            Some(grid) if grid != map.dims => preprocessing.labels_on_grid(map),
+            Some(grid) if grid != map.dims => preprocessing.labels_on_grid(map, classes),
             _ => map,
         })
     };
@@ -81,7 +81,7 @@ mod tests {
             ..Preprocessing::default()
         };
         let truth = map([4, 1, 1], &[0, 1, 1, 1]);
-        let on_grid = preprocessing.labels_on_grid(Volume::from_nifti(&truth, None).unwrap());
+        let on_grid = preprocessing.labels_on_grid(Volume::from_nifti(&truth, None).unwrap(), 2);
         let prediction = on_grid.mask_to_nifti(&[0, 1]);
         let found = compare(&prediction, &truth, 2, &preprocessing).unwrap();
         assert_eq!((found.dice, found.equal, found.voxels), (vec![1.0], 2, 2));

@@ -119,6 +119,7 @@ async fn adapted(case: &Case, device: &Device) {
         rank: meta.rank,
         num_lora: meta.num_lora,
         dora: meta.dora,
+        train_magnitude: false,
         lora_scale: meta.lora_scale,
         lora_init: LoraInit::Zero,
     };

@@ -31,10 +31,13 @@ fn close(found: &[f32], wanted: &[f32]) {
     }
 }
 
-/// Bilinear resizing of `[rows, columns]` values without aligned corners, as its definition says.
-fn bilinear(values: &[f32], from: [usize; 2], to: [usize; 2]) -> Vec<f32> {
+/// Bilinear resizing of `[rows, columns]` values, as its definition says.
+fn bilinear(values: &[f32], from: [usize; 2], to: [usize; 2], alignment: Alignment) -> Vec<f32> {
     let place = |index: usize, axis: usize| {
-        let at = ((index as f32 + 0.5) * from[axis] as f32 / to[axis] as f32 - 0.5).max(0.0);
+        let at = match alignment {
+            Alignment::Edges => ((index as f32 + 0.5) * from[axis] as f32 / to[axis] as f32 - 0.5).max(0.0),
+            Alignment::Corners => index as f32 * (from[axis] - 1) as f32 / (to[axis] - 1) as f32,
+        };
         let low = (at as usize).min(from[axis] - 1);
         (low, (low + 1).min(from[axis] - 1), at - low as f32)
     };
@@ -68,7 +71,9 @@ fn clicks_and_a_box_give_the_references_masks_and_scores() {
         close(&answer.scores, &wanted["prompt.iou"].values);
         let cells = wanted["prompt.masks"].shape[2];
         let masks = wanted["prompt.masks"].values.chunks_exact(cells * cells);
-        let masks: Vec<f32> = masks.flat_map(|mask| bilinear(mask, [cells; 2], [side; 2])).collect();
+        let masks: Vec<f32> = masks
+            .flat_map(|mask| bilinear(mask, [cells; 2], [side; 2], Alignment::Edges))
+            .collect();
         close(&answer.logits, &masks);
     }
 }
@@ -76,7 +81,7 @@ fn clicks_and_a_box_give_the_references_masks_and_scores() {
 #[test]
 fn places_grow_with_the_slice_and_clicks_alone_are_padded() {
     let same = |prompt: &Prompt, wanted: &[(f32, f32, PointKind)]| {
-        // 50 x 100 pixels become 64 x 128: places grow by 1.28.
+        // 50 x 100 pixels become 64 x 128, and the corners stay corners: 63 / 49 down and 127 / 99 across.
         let points = prompt.points([50, 100], 128);
         assert_eq!(points.len(), wanted.len());
         for (point, &(x, y, kind)) in points.iter().zip(wanted) {
@@ -86,10 +91,17 @@ fn places_grow_with_the_slice_and_clicks_alone_are_padded() {
     };
     let clicks = vec![click(10.0, 20.0, true), click(0.0, 49.0, false)];
     let mut prompt = Prompt { clicks, region: None };
-    let asked = [(12.8, 25.6, PointKind::Positive), (0.0, 62.72, PointKind::Negative)];
+    let place = |x: f32, y: f32, kind| (x * 127.0 / 99.0, y * 63.0 / 49.0, kind);
+    let asked = [
+        place(10.0, 20.0, PointKind::Positive),
+        place(0.0, 49.0, PointKind::Negative),
+    ];
     same(&prompt, &[asked[0], asked[1], (0.0, 0.0, PointKind::Padding)]);
     prompt.region = Some([60.0, 40.0, 50.0, 5.0]);
-    let corners = [(64.0, 6.4, PointKind::BoxStart), (76.8, 51.2, PointKind::BoxEnd)];
+    let corners = [
+        place(50.0, 5.0, PointKind::BoxStart),
+        place(60.0, 40.0, PointKind::BoxEnd),
+    ];
     same(&prompt, &[asked[0], asked[1], corners[0], corners[1]]);
     prompt.clicks.clear();
     same(&prompt, &corners);
@@ -153,9 +165,9 @@ fn masks_of_an_oblong_slice_are_those_of_its_part_of_the_image() {
     let (masks, _) = network.sam.predict_multimask(embedding, &prompt.points(pixels, 128));
     let masks = crate::parameters::to_vec(masks);
     let wanted = masks.chunks_exact(32 * 32).flat_map(|mask| {
-        let whole = bilinear(mask, [32, 32], [128, 128]);
+        let whole = bilinear(mask, [32, 32], [128, 128], Alignment::Edges);
         let part: Vec<f32> = whole.chunks_exact(128).flat_map(|row| row[..64].to_vec()).collect();
-        bilinear(&part, [128, 64], pixels)
+        bilinear(&part, [128, 64], pixels, Alignment::Corners)
     });
     close(&answer.logits, &wanted.collect::<Vec<f32>>());
 }

@@ -15,19 +15,20 @@ pub fn flapsam() -> Command {
     Command::new(program())
 }
 
-/// The program on an emulated processor with AVX2 and without AVX-512; `None` where qemu is missing.
-pub fn flapsam_on_haswell() -> Option<Command> {
+/// The program on an emulated processor, by qemu's name for it; `None` where qemu is missing.
+pub fn emulated(processor: &str) -> Option<Command> {
     let qemu = Path::new("/usr/bin/qemu-x86_64");
     if cfg!(target_arch = "x86_64") && qemu.is_file() {
         let mut command = Command::new(qemu);
-        command.args(["-cpu", "Haswell-noTSX-IBRS"]).arg(program());
+        command.args(["-cpu", processor]).arg(program());
         return Some(command);
     }
     eprintln!("SKIPPED: there is no {} (Debian: qemu-user)", qemu.display());
     None
 }
 
-fn program() -> PathBuf {
+/// Its file.
+pub fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
     let folder = test.ancestors().nth(2).expect("cargo puts tests two folders deep");
     let program = folder.join(format!("flapsam{}", std::env::consts::EXE_SUFFIX));

@@ -1,5 +1,7 @@
 //! A federated run of seconds: one training and one test case of each site, two rounds, 32 x 32 pixels.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 

@@ -7,7 +7,7 @@ use super::{Outcome, print_json};
 use crate::error::Result;
 use crate::experiment::{Provenance, Record};
 use crate::files::read_json;
-use crate::verification::golden::{Figures, Row, compare, figures, keep_seed, read_snapshot};
+use crate::verification::golden::{Closeness, Figures, Row, compare, figures, keep_seed, read_snapshot};
 use crate::verification::statistics::{CaseDifference, Paired, case_differences, paired};
 
 /// How many of the cases that moved most are shown.
@@ -65,7 +65,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         (Some(run), None) => keep_seed(run.seed, &mut second.figures, &mut first.figures),
         _ => {}
     }
-    let mut rows = compare(&first.figures, &second.figures);
+    let mut rows = compare(&first.figures, &second.figures, Closeness::Tolerant);
     let passed = rows.iter().all(|row| row.passed);
     let unmoved = rows.iter().filter(|row| !row.moved()).count();
     rows.retain(|row| args.all || row.moved());

@@ -27,13 +27,14 @@ pub fn rows(planned: &[Planned], data: &Path, device: &OpenDevice) -> Result<Vec
         let classes = manifest.classes.len();
         // What the time of a step depends on.
         let network = format!(
-            "{} {} {} {:?} {} {} {classes}",
+            "{} {} {} {:?} {} {} {} {classes}",
             experiment.model,
             experiment.image_size,
             experiment.rank,
             experiment.method,
             experiment.num_lora,
-            experiment.dora
+            experiment.dora,
+            experiment.train_magnitude
         );
         let pace = match paces.get(&network) {
             Some(pace) => *pace,

@@ -1,5 +1,6 @@
 //! The program's surface: one file a subcommand.
 
+mod bench;
 mod claims;
 mod data;
 mod diff;
@@ -70,6 +71,8 @@ enum Command {
     Diff(diff::Args),
     /// Count what each method trains and sends, without any weights.
     Params(params::Args),
+    /// Time training steps and inference on this machine.
+    Bench(bench::Args),
 }
 
 impl Flapsam {
@@ -92,6 +95,7 @@ impl Flapsam {
             Command::View(args) => view::run(args),
             Command::Diff(args) => diff::run(args),
             Command::Params(args) => params::run(args),
+            Command::Bench(args) => bench::run(args),
         }
     }
 }

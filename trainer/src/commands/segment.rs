@@ -73,7 +73,7 @@ pub fn run(args: Args) -> Result<Outcome> {
             true
         },
     );
-    let labels = pollster::block_on(labels).unwrap_or_default();
+    let labels = pollster::block_on(labels)?.unwrap_or_default();
     drop(progress);
     let labels = scan.restore(&labels, preprocessing);
     write(&args.out, &volume.mask_to_nifti(&labels))?;

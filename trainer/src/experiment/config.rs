@@ -46,6 +46,9 @@ pub struct Experiment {
     /// Weight-decomposed pairs (DoRA).
     #[serde(default)]
     pub dora: bool,
+    /// Train and send DoRA's magnitudes too; in the reference they stay as the base has them.
+    #[serde(default)]
+    pub train_magnitude: bool,
     /// How the pairs start.
     #[serde(default)]
     pub lora_init: LoraInit,
@@ -104,7 +107,7 @@ pub struct ScheduleSettings {
     /// The same in epochs of each client's own data (the reference).
     pub max_epochs: Option<usize>,
     /// Exponent of the decay.
-    pub lr_exp: i32,
+    pub lr_exp: u32,
 }
 
 impl ScheduleSettings {

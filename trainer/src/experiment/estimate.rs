@@ -109,7 +109,7 @@ impl Pace {
 const MEASURED_STACKS: usize = 3;
 
 /// A batch of noise with a label in every class.
-fn noise(stacks: usize, side: usize, classes: usize) -> Batch {
+pub fn noise(stacks: usize, side: usize, classes: usize) -> Batch {
     let mut random = Random::new(0, "noise");
     let voxels = stacks * STACK * side * side;
     Batch {

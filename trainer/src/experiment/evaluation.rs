@@ -10,7 +10,7 @@ use super::metrics::{Grid, SurfaceDistances, dice};
 use crate::data::cases::dataset::{LabelledCase, read_case};
 use crate::data::cases::memory::read_all;
 use crate::data::manifest::Case;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::write;
 
 /// How well one test case was segmented, by foreground class.
@@ -65,7 +65,8 @@ impl Examination<'_> {
             let data = read_case(&self.folder, case, self.classes, self.preprocessing)?;
             let mut all = Vec::with_capacity(networks.len());
             for (place, network) in networks.iter().enumerate() {
-                let labels = self.segment(network, &data);
+                let failed = |why| Error::invalid(&self.folder.join(&case.image.path), why);
+                let labels = self.segment(network, &data).map_err(failed)?;
                 if let Some(masks) = masks.filter(|_| place == 0) {
                     let mask = data.grid.mask_to_nifti(&data.grid.axial().restore(&labels));
                     write(&masks.join(&case.site).join(format!("{}.nii.gz", case.id)), &mask)?;
@@ -102,10 +103,10 @@ impl Examination<'_> {
         scores
     }
 
-    fn segment(&self, network: &Sam, data: &LabelledCase) -> Vec<u8> {
+    fn segment(&self, network: &Sam, data: &LabelledCase) -> std::result::Result<Vec<u8>, flapsam_model::Error> {
         let scaling = self.preprocessing.scaling;
         let labels = segment(network, &data.slices, scaling, self.side, self.device, |_, _| true);
-        pollster::block_on(labels).unwrap_or_default()
+        Ok(pollster::block_on(labels)?.unwrap_or_default())
     }
 }
 

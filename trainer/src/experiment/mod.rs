@@ -6,8 +6,10 @@ mod evaluation;
 pub mod metrics;
 mod record;
 mod runner;
+mod trace;
 
 pub use config::{Experiment, Setting};
 pub use evaluation::{CaseScores, MeanScores};
 pub use record::{Provenance, Record, Timing};
 pub use runner::{ADAPTER, Start, adapters, run};
+pub use trace::TRACE;

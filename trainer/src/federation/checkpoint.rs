@@ -7,10 +7,12 @@ use flapsam_model::parameters::StateDict;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Entry;
+use super::trace::Mark;
 use super::wire::Link;
 use super::{Federation, RoundRecord};
 use crate::error::{Error, Result};
 use crate::files::{create_folder, files_in, read, write_state_dict};
+use crate::training::OptimizerState;
 
 const METADATA_KEY: &str = "flapsam_checkpoint";
 /// How many of the last checkpoints stay: should the newest be damaged, there is the one before.
@@ -27,6 +29,9 @@ pub struct Checkpoint {
     pub rounds: Vec<RoundRecord>,
     /// What travelled so far.
     pub entries: Vec<Entry>,
+    /// Checksums along the way.
+    #[serde(default)]
+    pub marks: Vec<Mark>,
     /// Each client's optimizer steps so far.
     pub steps: Vec<usize>,
     /// Seconds of the clients' epochs so far, and of their waiting for data.
@@ -145,14 +150,15 @@ fn state(federation: &Federation) -> (StateDict, Vec<usize>) {
     put("server/folded", server.folded.clone());
     let mut all_steps = Vec::new();
     for (place, member) in federation.members.iter().enumerate() {
-        let (steps, [first, second]) = member.client.optimizer_state();
+        let (steps, optimizer) = member.client.optimizer_state();
         let (held, residual) = member.link.parts();
         // Mostly the server's state: kept once.
         let mut own = member.client.trained();
         own.retain(|key, array| server.state.get(key) != Some(array));
         put(&format!("client {place}/trained"), own);
-        put(&format!("client {place}/first"), first);
-        put(&format!("client {place}/second"), second);
+        put(&format!("client {place}/first"), optimizer.first);
+        put(&format!("client {place}/second"), optimizer.second);
+        put(&format!("client {place}/counts"), optimizer.counts);
         put(&format!("client {place}/held"), held.clone());
         put(&format!("client {place}/residual"), residual.clone());
         all_steps.push(steps);
@@ -183,9 +189,10 @@ fn put_back(federation: &mut Federation, tensors: StateDict, checkpoint: &Checkp
         let mut trained = server_state.clone();
         trained.extend(take(format!("client {place}/trained")));
         member.client.receive(&trained);
-        let moments = ["first", "second"].map(|part| take(format!("client {place}/{part}")));
+        let [first, second, counts] = ["first", "second", "counts"].map(|part| take(format!("client {place}/{part}")));
         let steps = checkpoint.steps.get(place).copied().unwrap_or_default();
-        member.client.restore_optimizer(steps, moments);
+        let optimizer = OptimizerState { first, second, counts };
+        member.client.restore_optimizer(steps, optimizer);
         let [held, residual] = ["held", "residual"].map(|part| take(format!("client {place}/{part}")));
         member.link = Link::with_parts(precision, held, residual);
     }

@@ -5,10 +5,11 @@ use flapsam_model::parameters::StateDict;
 use flapsam_model::random::Random;
 use serde::{Deserialize, Serialize};
 
+use super::trace::{Mark, Moment, of_state};
 use crate::data::batches::prepared::PreparedCase;
 use crate::data::batches::stacks::{collate, stack};
 use crate::error::Result;
-use crate::training::Learner;
+use crate::training::{Learner, OptimizerState};
 
 /// How a client goes through its data in one local epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -40,7 +41,7 @@ fn yes() -> bool {
 const AHEAD: usize = 4;
 
 /// What an epoch came to.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Epoch {
     /// Mean loss of the steps.
     pub loss: f64,
@@ -48,7 +49,12 @@ pub struct Epoch {
     pub seconds: f64,
     /// How much of that the learner waited for data.
     pub waiting: f64,
+    /// What was trained after the first, the tenth and the last step.
+    pub marks: Vec<Mark>,
 }
+
+/// After this step of an epoch, and after its first and last one, what was trained leaves a [`Mark`].
+const MARKED_STEP: usize = 10;
 
 /// A hospital: its training cases and its learner, whose optimizer lives on between rounds.
 #[derive(Debug)]
@@ -95,7 +101,7 @@ impl Client {
             stack(&cases[case], centre, side, training.augment.then_some(&mut stream))
         };
         let batches = centres.chunks(training.batch_stacks);
-        let count = batches.len().max(1);
+        let (count, mut done, mut marks) = (batches.len(), 0, Vec::new());
         let (mut sum, mut waiting) = (0.0, Duration::ZERO);
         let learner = &mut self.learner;
         if training.proximal > 0.0 {
@@ -116,12 +122,22 @@ impl Client {
                 };
                 waiting += asked.elapsed();
                 sum += learner.step(&batch?)? as f64;
+                done += 1;
+                if [1, MARKED_STEP, count].contains(&done) {
+                    marks.push(Mark {
+                        round,
+                        client: self.site.clone(),
+                        moment: Moment::Step(done),
+                        sha256: of_state(&learner.trained()),
+                    });
+                }
             }
         })?;
         Ok(Epoch {
-            loss: sum / count as f64,
+            loss: sum / count.max(1) as f64,
             seconds: start.elapsed().as_secs_f64(),
             waiting: waiting.as_secs_f64(),
+            marks,
         })
     }
 
@@ -135,13 +151,18 @@ impl Client {
         self.learner.load(parameters);
     }
 
-    /// The optimizer's steps and moments, to go on from later.
-    pub fn optimizer_state(&self) -> (usize, [StateDict; 2]) {
+    /// Puts these parameters in place of others that they do not continue; the optimizer forgets those.
+    pub fn begin_anew_with(&mut self, parameters: &StateDict) {
+        self.learner.begin_anew_with(parameters);
+    }
+
+    /// The steps so far, and what the optimizer holds, to go on from later.
+    pub fn optimizer_state(&self) -> (usize, OptimizerState) {
         self.learner.optimizer_state()
     }
 
     /// Goes on from an earlier [`Client::optimizer_state`].
-    pub fn restore_optimizer(&mut self, steps: usize, moments: [StateDict; 2]) {
-        self.learner.restore_optimizer(steps, moments);
+    pub fn restore_optimizer(&mut self, steps: usize, state: OptimizerState) {
+        self.learner.restore_optimizer(steps, state);
     }
 }

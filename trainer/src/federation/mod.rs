@@ -6,10 +6,11 @@ mod client;
 pub mod ledger;
 mod rounds;
 mod server;
+pub mod trace;
 pub mod wire;
 
 pub use aggregation::Aggregation;
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use client::{Client, Epoch, LocalTraining};
-pub use rounds::{Federation, Folding, Member, Round, RoundRecord, Rules, participants, sent};
+pub use rounds::{Federation, Folding, Member, Round, RoundRecord, Rounding, Rules, participants, sent};
 pub use server::{Server, ServerAdam, aggregate, is_factor, lora_error, norm};

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::merge::{is_adapted, merge};
@@ -10,10 +11,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{Direction, Entry, Traffic, entries};
-use super::server::{is_factor, is_second_factor, lora_error, norm};
-use super::wire::{Link, Precision, encode};
+use super::server::{is_factor, is_second_factor, norm};
+use super::trace::{Mark, Moment};
+use super::wire::{Link, Precision, encode, rounding};
 use super::{Aggregation, Client, Epoch, LocalTraining, Server, ServerAdam};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 /// How a federation goes about its rounds.
@@ -52,8 +54,45 @@ pub struct RoundRecord {
     pub global_norm: Option<f64>,
     /// Dice by class on all test cases after this round, where the experiment asks for it.
     pub dice: Option<Vec<f64>>,
-    /// How far the averaged LoRA pairs are from the mean of the clients' products, as a share of its norm.
+    /// How far the averaged LoRA pairs are from the mean of the clients' products, as a share of its norm. The server's own
+    /// optimizer moves them afterwards.
     pub lora_error: Option<f64>,
+    /// What rounding took from messages; none at 32 bits.
+    #[serde(default)]
+    pub rounding: Option<Rounding>,
+}
+
+/// How much of what was to be said rounding took from a round's messages, as a share of its norm.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rounding {
+    /// From the clients.
+    pub up: f64,
+    /// From the server.
+    pub down: f64,
+}
+
+/// Sums of squares of what rounding took, message by message.
+#[derive(Default)]
+struct Lost {
+    up: Vec<[f64; 2]>,
+    down: Vec<[f64; 2]>,
+}
+
+impl Lost {
+    fn shares(self, precision: Precision) -> Option<Rounding> {
+        match precision {
+            Precision::F32 => None,
+            Precision::F16 | Precision::Int8 => Some(Rounding {
+                up: rounding(self.up)?,
+                down: rounding(self.down)?,
+            }),
+        }
+    }
+}
+
+/// Says where in a federation something failed.
+fn at<E: Display>(round: usize, site: &str) -> impl Fn(E) -> Error {
+    move |why| Error::Message(format!("client {site}, round {round}: {why}"))
 }
 
 /// What a round came to.
@@ -65,6 +104,8 @@ pub struct Round {
     pub entries: Vec<Entry>,
     /// The clients' epochs.
     pub epochs: Vec<Epoch>,
+    /// Checksums along the way.
+    pub marks: Vec<Mark>,
 }
 
 /// A client, and its place in the federation.
@@ -157,7 +198,7 @@ impl Federation {
     pub fn epoch_alone(&mut self, round: usize, progress: &Progress) -> Result<Round> {
         let all: Vec<usize> = (0..self.members.len()).collect();
         let epochs = self.local_epochs(&all, round, progress)?;
-        Ok(self.round_of(round, epochs, Vec::new()))
+        Ok(self.round_of(round, epochs, Vec::new(), Vec::new()))
     }
 
     /// Local epochs from the common state, and averaging.
@@ -167,39 +208,47 @@ impl Federation {
     pub fn round(&mut self, round: usize, progress: &Progress) -> Result<Round> {
         let chosen = self.participants(round);
         let epochs = self.local_epochs(&chosen, round, progress)?;
+        let mut marks = Vec::new();
         let (precision, aggregation) = (self.rules.precision, self.rules.aggregation);
         // A pair that the server turns has no coordinates in common with the one before.
         let lasting = |key: &str| aggregation == Aggregation::MeanOfFactors || !is_factor(key);
         let mut ledger = self.catching_up(round, &chosen);
         let mut updates = Vec::with_capacity(chosen.len());
+        let mut lost = Lost::default();
         for &place in &chosen {
             let member = &mut self.members[place];
-            let (message, update) = member.link.up(&sent(member.client.trained()), lasting);
             let site = &member.client.site;
-            ledger.extend(entries(round, site, Direction::Up, &message, precision));
-            updates.push(update);
+            let sent = sent(member.client.trained());
+            let delivery = member.link.up(&sent, lasting).map_err(at(round, site))?;
+            ledger.extend(entries(round, site, Direction::Up, &delivery.message, precision));
+            marks.push(Mark::of_message(round, site, Moment::Sent, &delivery.message));
+            lost.up.push(delivery.squares);
+            updates.push(delivery.received);
         }
         let total: f64 = chosen.iter().map(|&place| self.members[place].weight).sum();
         let weights: Vec<f64> = chosen.iter().map(|&place| self.members[place].weight / total).collect();
         let adam = self.rules.server_adam.as_ref();
-        let global = self.server.combine(&updates, &weights, aggregation, adam).clone();
-        let (global_norm, lora_error) = (norm(&global), lora_error(&updates, &weights, &global));
+        let lora_error = self.server.combine(&updates, &weights, aggregation, adam);
+        let global = self.server.state.clone();
         for (place, member) in self.members.iter_mut().enumerate() {
             // Those that sit out fetch it when they take part next: see `catching_up`.
-            let (message, received) = member.link.down(&global, lasting);
+            let site = &member.client.site;
+            let delivery = member.link.down(&global, lasting).map_err(at(round, site))?;
             if chosen.contains(&place) {
-                let site = &member.client.site;
-                ledger.extend(entries(round, site, Direction::Down, &message, precision));
+                ledger.extend(entries(round, site, Direction::Down, &delivery.message, precision));
+                marks.push(Mark::of_message(round, site, Moment::Received, &delivery.message));
+                lost.down.push(delivery.squares);
             }
             member.client.receive(&match self.folding {
-                Some(_) => without_factors(received),
-                None => received,
+                Some(_) => without_factors(delivery.received),
+                None => delivery.received,
             });
         }
         self.fold(round)?;
-        let mut round = self.round_of(round, epochs, ledger);
-        round.record.global_norm = Some(global_norm);
+        let mut round = self.round_of(round, epochs, ledger, marks);
+        round.record.global_norm = Some(norm(&global));
         round.record.lora_error = lora_error;
+        round.record.rounding = lost.shares(precision);
         Ok(round)
     }
 
@@ -214,7 +263,7 @@ impl Federation {
         let (weights, pairs) = folding.after(round, &self.server.folded, self.rules.seed)?;
         for member in &mut self.members {
             member.client.receive(&weights);
-            member.client.receive(&pairs);
+            member.client.begin_anew_with(&pairs);
             member.link.agree(&pairs);
         }
         Ok(())
@@ -276,7 +325,8 @@ impl Federation {
         let (local, rounds) = (self.rules.local, self.rules.rounds);
         let epoch = |member: &mut Member| {
             let client = &mut member.client;
-            let epoch = client.local_epoch(round, &local)?;
+            let epoch = client.local_epoch(round, &local);
+            let epoch = epoch.map_err(|why| at(round, &client.site)(why))?;
             progress.step(&format!(
                 "round {round}/{rounds}, client {}, loss {:.3}",
                 client.site, epoch.loss
@@ -289,7 +339,14 @@ impl Federation {
         }
     }
 
-    fn round_of(&self, round: usize, epochs: BTreeMap<String, Epoch>, ledger: Vec<Entry>) -> Round {
+    fn round_of(
+        &self,
+        round: usize,
+        epochs: BTreeMap<String, Epoch>,
+        ledger: Vec<Entry>,
+        messages: Vec<Mark>,
+    ) -> Round {
+        let steps = epochs.values().flat_map(|epoch| epoch.marks.clone());
         Round {
             record: RoundRecord {
                 round,
@@ -298,8 +355,10 @@ impl Federation {
                 global_norm: None,
                 dice: None,
                 lora_error: None,
+                rounding: None,
             },
             entries: ledger,
+            marks: steps.chain(messages).collect(),
             epochs: epochs.into_values().collect(),
         }
     }

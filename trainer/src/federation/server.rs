@@ -65,7 +65,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes the clients' updates in, and returns what it sends back.
+    /// Takes the clients' updates in; what it sends back is then its state. Returns how far its LoRA pairs are from the
+    /// mean of the clients' products, before its own optimizer moves them: see [`lora_error`].
     ///
     /// # Panics
     /// See [`aggregate`].
@@ -75,8 +76,9 @@ impl Server {
         weights: &[f64],
         how: Aggregation,
         adam: Option<&ServerAdam>,
-    ) -> &StateDict {
+    ) -> Option<f64> {
         let mean = aggregate(updates, weights, how);
+        let error = lora_error(updates, weights, &mean);
         self.state = match adam {
             Some(adam) => self.stepped(&mean, adam),
             None => mean,
@@ -84,7 +86,7 @@ impl Server {
         if how == Aggregation::Stacked {
             self.fold();
         }
-        &self.state
+        error
     }
 
     fn stepped(&mut self, mean: &StateDict, adam: &ServerAdam) -> StateDict {
@@ -314,8 +316,8 @@ mod tests {
             ..Server::default()
         };
         let mut combine = |value: f32| {
-            let global = server.combine(&[one(value)], &[1.0], Aggregation::MeanOfFactors, Some(&ADAM));
-            global["mask_tokens.weight"].values[0] as f64
+            server.combine(&[one(value)], &[1.0], Aggregation::MeanOfFactors, Some(&ADAM));
+            server.state["mask_tokens.weight"].values[0] as f64
         };
         let (got_1, got_2) = (combine(1.5), combine(0.8));
         let (m, v) = (0.1 * 0.5, 0.99 * 1e-6 + 0.01 * 0.25);
@@ -329,6 +331,21 @@ mod tests {
         );
     }
 
+    /// FedAdam's own step is no error of the averaging.
+    #[test]
+    fn the_error_is_of_the_averaging_alone() {
+        let updates = [update(0.0), update(1.0)];
+        let weights = [0.25, 0.75];
+        let mean = aggregate(&updates, &weights, Aggregation::MeanOfFactors);
+        let mut server = Server {
+            state: update(0.5),
+            ..Server::default()
+        };
+        let error = server.combine(&updates, &weights, Aggregation::MeanOfFactors, Some(&ADAM));
+        assert_eq!(error, lora_error(&updates, &weights, &mean));
+        assert_ne!(server.state, mean);
+    }
+
     /// The stacked pairs of three rounds as one pair: the sum of the rounds' mean products, in no more ranks than the
     /// weight has.
     #[test]
@@ -340,8 +357,8 @@ mod tests {
             for (place, sum) in expected.iter_mut().enumerate() {
                 *sum += 0.25 * product(&updates[0])[place] + 0.75 * product(&updates[1])[place];
             }
-            let global = server.combine(&updates, &[0.25, 0.75], Aggregation::Stacked, None);
-            assert_eq!(global["attn.lora_w_a_q.0.weight"].shape, [4, 5]);
+            server.combine(&updates, &[0.25, 0.75], Aggregation::Stacked, None);
+            assert_eq!(server.state["attn.lora_w_a_q.0.weight"].shape, [4, 5]);
         }
         let (a, b) = (
             &server.folded["attn.lora_w_a_q.0.weight"],

@@ -1,7 +1,9 @@
 //! How parameters travel: as 32-bit floats, or smaller as the difference from what both ends hold already.
 
+use flapsam_model::Error as ModelError;
 use flapsam_model::burn::tensor::f16;
 use flapsam_model::parameters::{Array, StateDict};
+use flapsam_model::segment::finite;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
@@ -128,6 +130,37 @@ fn quantised(array: &Array) -> (Vec<u8>, Vec<f32>) {
     (bytes, scales)
 }
 
+/// What has travelled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivery {
+    /// The message.
+    pub message: Vec<u8>,
+    /// What the receiver has afterwards.
+    pub received: StateDict,
+    /// The sum of squares of what rounding took from the message, and of what was to be said.
+    pub squares: [f64; 2],
+}
+
+/// How much of what was to be said rounding took from messages, as a share of its norm; `None` of no messages.
+pub fn rounding(deliveries: impl IntoIterator<Item = [f64; 2]>) -> Option<f64> {
+    let [lost, whole] = deliveries.into_iter().fold([0.0; 2], |[a, b], [c, d]| [a + c, b + d]);
+    (whole > 0.0).then(|| (lost / whole).sqrt())
+}
+
+/// Refuses a state with a number that is not finite.
+///
+/// # Errors
+/// There is one; the message names its tensor.
+pub fn check_finite(state: &StateDict, of: &str) -> Result<(), ModelError> {
+    let mut tensors = state.iter();
+    tensors.try_for_each(|(key, array)| finite(&array.values, || format!("{of}'{key}'")))
+}
+
+fn squares(state: &StateDict) -> f64 {
+    let values = state.values().flat_map(|array| &array.values);
+    values.map(|&value| f64::from(value) * f64::from(value)).sum()
+}
+
 /// One client's line to the server.
 ///
 /// Below 32 bits a client sends how its parameters differ from those it started the round with, which the server holds
@@ -157,35 +190,63 @@ impl Link {
         }
     }
 
-    /// The client's message, and what the server reads. `lasting` says which parameters keep their coordinates from
-    /// round to round.
-    pub fn up(&mut self, update: &StateDict, lasting: impl Fn(&str) -> bool) -> (Vec<u8>, StateDict) {
-        if self.precision == Precision::F32 {
-            let message = encode(update, Precision::F32);
-            let received = decode(&message);
-            return (message, received);
-        }
-        let wanted = plus(&minus(update, &self.held), &self.residual);
-        let message = encode(&wanted, self.precision);
-        let got = decode(&message);
-        self.residual = minus(&wanted, &got);
+    /// Carries a client's update to the server. `lasting` says which parameters keep their coordinates from round to
+    /// round.
+    ///
+    /// # Errors
+    /// A number is not finite, or too large for the precision.
+    pub fn up(&mut self, update: &StateDict, lasting: impl Fn(&str) -> bool) -> Result<Delivery, ModelError> {
+        let known = self.held.clone();
+        let (delivery, lost) = self.carry(update, &known, &self.residual)?;
+        self.residual = lost;
         self.residual.retain(|key, _| lasting(key));
-        let received = plus(&got, &self.held);
-        (message, received)
+        Ok(delivery)
     }
 
-    /// The server's message, and what the client reads.
-    pub fn down(&mut self, global: &StateDict, lasting: impl Fn(&str) -> bool) -> (Vec<u8>, StateDict) {
-        if self.precision == Precision::F32 {
-            let message = encode(global, Precision::F32);
-            let received = decode(&message);
-            return (message, received);
-        }
+    /// Carries the server's state to the client.
+    ///
+    /// # Errors
+    /// See [`Link::up`].
+    pub fn down(&mut self, global: &StateDict, lasting: impl Fn(&str) -> bool) -> Result<Delivery, ModelError> {
         let mut known = self.held.clone();
         known.retain(|key, _| lasting(key));
-        let message = encode(&minus(global, &known), self.precision);
-        self.held = plus(&decode(&message), &known);
-        (message, self.held.clone())
+        let (delivery, _) = self.carry(global, &known, &StateDict::new())?;
+        if self.precision != Precision::F32 {
+            self.held = delivery.received.clone();
+        }
+        Ok(delivery)
+    }
+
+    /// Sends how `state` differs from what both ends know, and what was lost before; returns what was lost now too.
+    fn carry(
+        &self,
+        state: &StateDict,
+        known: &StateDict,
+        lost_before: &StateDict,
+    ) -> Result<(Delivery, StateDict), ModelError> {
+        check_finite(state, "")?;
+        if self.precision == Precision::F32 {
+            let message = encode(state, Precision::F32);
+            let received = decode(&message);
+            let delivery = Delivery {
+                message,
+                received,
+                squares: [0.0, squares(state)],
+            };
+            return Ok((delivery, StateDict::new()));
+        }
+        let wanted = plus(&minus(state, known), lost_before);
+        check_finite(&wanted, "the change of ")?;
+        let message = encode(&wanted, self.precision);
+        let got = decode(&message);
+        check_finite(&got, "after rounding, the change of ")?;
+        let lost = minus(&wanted, &got);
+        let delivery = Delivery {
+            message,
+            received: plus(&got, known),
+            squares: [squares(&lost), squares(&wanted)],
+        };
+        Ok((delivery, lost))
     }
 
     /// Both ends put these in place of what they hold of the same name.
@@ -299,7 +360,7 @@ mod tests {
             for _ in 0..50 {
                 // The client moves by the same step from what both hold, and they agree on what arrived.
                 let moved = plus(&step, &link.held);
-                let (_, received) = link.up(&moved, |_| lasting);
+                let received = link.up(&moved, |_| lasting).unwrap().received;
                 link.agree(&received);
                 sent = received;
             }
@@ -317,11 +378,57 @@ mod tests {
     fn the_servers_differences_carry_what_was_lost() {
         let (start, goal) = (noise("start"), noise("goal"));
         let mut link = Link::new(Precision::Int8, &start);
-        let first = furthest(&link.down(&goal, |_| true).1, &goal);
-        let second = furthest(&link.down(&goal, |_| true).1, &goal);
+        let mut furthest_after = |lasting: bool| furthest(&link.down(&goal, |_| lasting).unwrap().received, &goal);
+        let first = furthest_after(true);
+        let second = furthest_after(true);
         assert!(first > 0.0 && second < first / 50.0, "{first} {second}");
         // A turned pair comes whole: saying it twice makes it no better.
-        let whole = furthest(&link.down(&goal, |_| false).1, &goal);
+        let whole = furthest_after(false);
         assert!(whole > 10.0 * second, "{whole} {second}");
+    }
+
+    #[test]
+    fn what_rounding_took_is_measured() {
+        let (start, goal) = (noise("start"), noise("goal"));
+        let share = |precision| {
+            let delivery = Link::new(precision, &start).up(&goal, |_| true).unwrap();
+            let (wanted, got) = (minus(&goal, &start), minus(&delivery.received, &start));
+            let exact = (squares(&minus(&wanted, &got)) / squares(&wanted)).sqrt();
+            let share = rounding([delivery.squares]).unwrap();
+            assert!((share - exact).abs() < 1e-6, "{share} {exact}");
+            share
+        };
+        let shares = [Precision::F32, Precision::F16, Precision::Int8].map(share);
+        assert_eq!(shares[0], 0.0);
+        assert!(
+            shares[1] > 1e-5 && shares[1] < 1e-3 && shares[2] > 1e-3 && shares[2] < 1e-2,
+            "{shares:?}"
+        );
+        assert_eq!(rounding([]), None);
+    }
+
+    #[test]
+    fn numbers_that_are_none_do_not_travel() {
+        for precision in [Precision::F32, Precision::F16, Precision::Int8] {
+            for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut state = noise("state");
+                state.get_mut("vector").unwrap().values[3] = value;
+                let mut link = Link::new(precision, &noise("start"));
+                for refused in [link.up(&state, |_| true), link.down(&state, |_| true)] {
+                    let refused = refused.unwrap_err().to_string();
+                    assert!(refused.starts_with("'vector' is"), "{refused}");
+                }
+            }
+        }
+        // Finite, but not in 16 bits.
+        let large = StateDict::from([("vector".to_owned(), Array::new([1], vec![1e6]))]);
+        let refused = Link::new(Precision::F16, &StateDict::new())
+            .up(&large, |_| true)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("after rounding, the change of 'vector' is inf"),
+            "{refused}"
+        );
     }
 }

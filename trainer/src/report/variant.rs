@@ -12,8 +12,10 @@ use crate::federation::wire::Precision;
 pub enum Departure {
     /// All data in one place.
     Pooled,
-    /// Weight-decomposed pairs.
+    /// Weight-decomposed pairs, with magnitudes as the base has them.
     Dora,
+    /// The same with magnitudes that are trained.
+    DoraWithMagnitudes,
     /// So many pairs of each projection.
     Loras(usize),
     /// A and B are averaged one by one.
@@ -56,7 +58,11 @@ impl Departure {
         ];
         let training = [
             (settings.setting == Setting::Pooled).then_some(Self::Pooled),
-            (lora && settings.dora).then_some(Self::Dora),
+            match settings.train_magnitude {
+                _ if !(lora && settings.dora) => None,
+                false => Some(Self::Dora),
+                true => Some(Self::DoraWithMagnitudes),
+            },
             (lora && settings.num_lora != 1).then_some(Self::Loras(settings.num_lora)),
         ];
         let federation = federation.into_iter().filter(|_| travels);
@@ -67,7 +73,8 @@ impl Departure {
     pub fn describe(self) -> String {
         match self {
             Self::Pooled => "pooled".into(),
-            Self::Dora => "DoRA".into(),
+            Self::Dora => "DoRA, magnitudes frozen".into(),
+            Self::DoraWithMagnitudes => "DoRA".into(),
             Self::Loras(2) => "two LoRAs".into(),
             Self::Loras(count) => format!("{count} LoRAs"),
             Self::MeanOfFactors => "mean of factors".into(),

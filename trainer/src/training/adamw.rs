@@ -1,17 +1,17 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use flapsam_kernels::{State, Step, adamw, not_finite};
+use flapsam_model::Error;
 use flapsam_model::parameters::{Array, Parameters, StateDict, to_vec};
 
-const BETA_1: f64 = 0.9;
-const BETA_2: f64 = 0.999;
+const BETAS: [f64; 2] = [0.9, 0.999];
 const EPSILON: f64 = 1e-8;
 
 /// AdamW with decoupled weight decay, by name, so that its state can travel with a client.
 #[derive(Debug, Clone)]
 pub struct AdamW {
     weight_decay: f64,
-    steps: i32,
     moments: BTreeMap<String, Moments>,
     proximal: Option<Proximal>,
 }
@@ -28,6 +28,19 @@ struct Proximal {
 struct Moments {
     first: Tensor<1>,
     second: Tensor<1>,
+    /// Steps that they are the means of.
+    count: usize,
+}
+
+/// What an optimizer holds, on the host and by the parameters' names.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OptimizerState {
+    /// Mean gradients.
+    pub first: StateDict,
+    /// Mean squares.
+    pub second: StateDict,
+    /// Steps that they are the means of, `[1]` each.
+    pub counts: StateDict,
 }
 
 impl AdamW {
@@ -35,7 +48,6 @@ impl AdamW {
     pub fn new(weight_decay: f64) -> Self {
         Self {
             weight_decay,
-            steps: 0,
             moments: BTreeMap::new(),
             proximal: None,
         }
@@ -51,8 +63,15 @@ impl AdamW {
         });
     }
 
-    /// The steps done, and by name the moments `(first, second)`.
-    pub fn state(&self) -> (usize, [StateDict; 2]) {
+    /// Forgets the moments of parameters that others have taken the place of.
+    pub fn forget<'a>(&mut self, keys: impl Iterator<Item = &'a String>) {
+        for key in keys {
+            self.moments.remove(key);
+        }
+    }
+
+    /// What it holds.
+    pub fn state(&self) -> OptimizerState {
         let host = |tensor: &Tensor<1>| {
             let values = to_vec(tensor.clone());
             Array::new([values.len()], values)
@@ -63,54 +82,86 @@ impl AdamW {
                 .map(|(key, moments)| (key.clone(), host(part(moments))))
                 .collect()
         };
-        (
-            self.steps as usize,
-            [part(|moments| &moments.first), part(|moments| &moments.second)],
-        )
+        let count = |(key, moments): (&String, &Moments)| (key.clone(), Array::new([1], vec![moments.count as f32]));
+        OptimizerState {
+            first: part(|moments| &moments.first),
+            second: part(|moments| &moments.second),
+            counts: self.moments.iter().map(count).collect(),
+        }
     }
 
-    /// Goes on from a [`AdamW::state`].
-    pub fn restore(&mut self, steps: usize, [first, second]: [StateDict; 2], device: &Device) {
+    /// Goes on from an [`AdamW::state`].
+    pub fn restore(&mut self, state: OptimizerState, device: &Device) {
         let tensor = |array: Array| Tensor::from_data(TensorData::new(array.values, array.shape), device);
-        let pairs = first.into_iter().zip(second.into_values());
-        let moments = pairs.map(|((key, first), second)| {
-            let (first, second) = (tensor(first), tensor(second));
-            (key, Moments { first, second })
+        let parts = state
+            .first
+            .into_iter()
+            .zip(state.second.into_values())
+            .zip(state.counts.into_values());
+        let moments = parts.map(|(((key, first), second), count)| {
+            let moments = Moments {
+                first: tensor(first),
+                second: tensor(second),
+                count: count.values[0] as usize,
+            };
+            (key, moments)
         });
         self.moments = moments.collect();
-        self.steps = steps as i32;
     }
 
     /// Updates every parameter that has a gradient. Those without one are left alone, weight decay included.
-    pub fn step(&mut self, parameters: &mut Parameters, gradients: &mut Gradients, rate: f64) {
-        self.steps += 1;
-        let correction_1 = 1.0 - BETA_1.powi(self.steps);
-        let correction_2 = 1.0 - BETA_2.powi(self.steps);
-        for (key, parameter) in parameters.iter_mut() {
-            let value = parameter.flat.clone().inner();
-            let Some(gradient) = parameter.flat.grad_remove(gradients) else {
+    ///
+    /// # Errors
+    /// A gradient or an updated parameter is no finite number. Only the CPU is asked: a graphics adapter would have to
+    /// finish each step first.
+    pub fn step(&mut self, parameters: &mut Parameters, gradients: &mut Gradients, rate: f64) -> Result<(), Error> {
+        for (key, parameter) in parameters.iter_mut().filter(|(_, one)| one.flat.is_require_grad()) {
+            let gradient = parameter.flat.grad_remove(gradients);
+            // Taken out, so that it is changed where it lies.
+            let empty = Tensor::empty([0], &parameter.flat.device());
+            let value = std::mem::replace(&mut parameter.flat, empty).inner();
+            let Some(gradient) = gradient else {
                 // A new leaf all the same: burn keeps what hangs on a living leaf (tracel-ai/burn#4970), so that a
                 // parameter outside the loss would hoard a node a step, and slow every later step down.
-                if parameter.flat.is_require_grad() {
-                    parameter.flat = Tensor::from_inner(value).require_grad();
-                }
+                parameter.flat = Tensor::from_inner(value).require_grad();
                 continue;
             };
             let gradient = match &self.proximal {
                 Some(proximal) => gradient + (value.clone() - proximal.anchor[key].clone()) * proximal.weight,
                 None => gradient,
             };
-            let value = value * (1.0 - rate * self.weight_decay);
-            let moments = self.moments.entry(key.clone()).or_insert_with(|| Moments {
+            let moments = self.moments.remove(key).unwrap_or_else(|| Moments {
                 first: gradient.zeros_like(),
                 second: gradient.zeros_like(),
+                count: 0,
             });
-            moments.first = moments.first.clone() * BETA_1 + gradient.clone() * (1.0 - BETA_1);
-            moments.second = moments.second.clone() * BETA_2 + gradient.square() * (1.0 - BETA_2);
-            let spread = moments.second.clone().sqrt() / correction_2.sqrt() + EPSILON;
-            let value = value - moments.first.clone() / spread * (rate / correction_1);
+            let count = moments.count + 1;
+            let step = Step {
+                rate,
+                weight_decay: self.weight_decay,
+                betas: BETAS,
+                epsilon: EPSILON,
+                count,
+            };
+            let state = State {
+                value,
+                first: moments.first,
+                second: moments.second,
+            };
+            let State { value, first, second } = adamw(state, gradient.clone(), &step);
+            check_finite(&gradient, || format!("the gradient of '{key}'"))?;
+            check_finite(&value, || format!("the parameter '{key}' after the step"))?;
             parameter.flat = Tensor::from_inner(value).require_grad();
+            self.moments.insert(key.clone(), Moments { first, second, count });
         }
+        Ok(())
+    }
+}
+
+fn check_finite(tensor: &Tensor<1>, what: impl FnOnce() -> String) -> Result<(), Error> {
+    match not_finite(tensor) {
+        Some(value) => Err(Error::NotFinite { what: what(), value }),
+        None => Ok(()),
     }
 }
 
@@ -136,7 +187,9 @@ mod tests {
             for step in 0..400 {
                 let w = parameters.get(&key).unwrap().flat.clone();
                 let mut gradients = ((w - 1.0).square() * 0.5).sum().backward();
-                optimizer.step(&mut parameters, &mut gradients, 0.05 * 0.98f64.powi(step));
+                optimizer
+                    .step(&mut parameters, &mut gradients, 0.05 * 0.98f64.powi(step))
+                    .unwrap();
             }
             to_vec(parameters.get(&key).unwrap().flat.clone().inner())[0]
         };

@@ -4,9 +4,9 @@ use burn::tensor::{Device, Gradients};
 use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::parameters::{Parameters, StateDict, to_vec};
 use flapsam_model::sam::Sam;
-use flapsam_model::segment::to_input;
+use flapsam_model::segment::{finite, to_input};
 
-use super::{AdamW, Loss, Schedule, loss};
+use super::{AdamW, Loss, OptimizerState, Schedule, loss};
 use crate::data::batches::stacks::Batch;
 use crate::error::{Error, Result};
 
@@ -70,21 +70,17 @@ impl Learner {
     /// One optimizer step; returns the loss before it.
     ///
     /// # Errors
-    /// See [`Learner::backward`]; or the loss is not a number.
+    /// See [`Learner::backward`]; or the loss, a gradient or an updated parameter is no finite number.
     pub fn step(&mut self, batch: &Batch) -> Result<f32> {
         let (loss, mut gradients) = self.backward(batch)?;
         let value = to_vec(loss.total)[0];
-        if !value.is_finite() {
-            let why = format!(
-                "step {}: the loss is {value}, and the parameters would be too; lower 'base_lr', or look for a scan with \
-                 absurd values",
-                self.step + 1
-            );
-            return Err(Error::Message(why));
-        }
-        let rate = self.schedule.rate(self.step);
-        self.optimizer.step(&mut self.parameters, &mut gradients, rate);
         self.step += 1;
+        let step = self.step;
+        let failed = move |why| Error::Message(format!("step {step}: {why}, or lower 'base_lr'"));
+        finite(&[value], || "the loss".into()).map_err(failed)?;
+        let rate = self.schedule.rate(step - 1);
+        let stepped = self.optimizer.step(&mut self.parameters, &mut gradients, rate);
+        stepped.map_err(failed)?;
         Ok(value)
     }
 
@@ -104,15 +100,21 @@ impl Learner {
         self.optimizer.pull_back(weight, &mut self.parameters);
     }
 
-    /// The optimizer's steps and moments, to go on from later.
-    pub fn optimizer_state(&self) -> (usize, [StateDict; 2]) {
-        self.optimizer.state()
+    /// The steps so far, and what the optimizer holds, to go on from later.
+    pub fn optimizer_state(&self) -> (usize, OptimizerState) {
+        (self.step, self.optimizer.state())
     }
 
     /// Goes on from an earlier [`Learner::optimizer_state`].
-    pub fn restore_optimizer(&mut self, steps: usize, moments: [StateDict; 2]) {
-        self.optimizer.restore(steps, moments, &self.device);
+    pub fn restore_optimizer(&mut self, steps: usize, state: OptimizerState) {
+        self.optimizer.restore(state, &self.device);
         self.step = steps;
+    }
+
+    /// Takes over parameters that are no continuation of its own: the optimizer forgets what it knew of them.
+    pub fn begin_anew_with(&mut self, state: &StateDict) {
+        self.load(state);
+        self.optimizer.forget(state.keys());
     }
 
     /// Takes over the given parameters; the optimizer's state stays.

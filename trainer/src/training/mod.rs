@@ -6,7 +6,7 @@ mod loss;
 mod pretraining;
 mod schedule;
 
-pub use adamw::AdamW;
+pub use adamw::{AdamW, OptimizerState};
 pub use learner::Learner;
 pub use loss::{Loss, loss};
 pub use pretraining::Pretraining;

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor, TensorData};
 use flapsam_model::config::SamConfig;
-use flapsam_model::parameters::{Parameters, StateDict, initialise, to_vec};
+use flapsam_model::parameters::{Parameters, StateDict, Training, initialise, to_vec};
 use flapsam_model::prompt_encoder::{Point, PointKind};
 use flapsam_model::random::Random;
 use flapsam_model::sam::Sam;
@@ -48,7 +48,7 @@ impl Pretraining {
         let layout = Sam::layout(&sam, None)?;
         let trained: BTreeSet<String> = layout
             .iter()
-            .filter(|(_, spec)| !spec.buffer)
+            .filter(|(_, spec)| spec.training != Training::Never)
             .map(|(key, _)| key.clone())
             .collect();
         let mut parameters = Parameters::new(&initialise(&layout, seed), device);
@@ -124,7 +124,7 @@ impl Pretraining {
 
         let mut gradients = total.backward();
         self.optimizer
-            .step(&mut self.parameters, &mut gradients, self.schedule.rate(self.step));
+            .step(&mut self.parameters, &mut gradients, self.schedule.rate(self.step))?;
         self.step += 1;
         Ok(StepResult {
             loss: to_vec(total)[0],

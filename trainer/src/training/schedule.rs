@@ -1,3 +1,4 @@
+use flapsam_kernels::elementary::power;
 use serde::{Deserialize, Serialize};
 
 /// Learning rate by step: a linear warm-up, then polynomial decay (method section "Training").
@@ -11,7 +12,7 @@ pub struct Schedule {
     /// Steps after the warm-up until the rate would be zero.
     pub max_iterations: usize,
     /// Exponent of the decay.
-    pub lr_exp: i32,
+    pub lr_exp: u32,
 }
 
 impl Schedule {
@@ -23,7 +24,7 @@ impl Schedule {
             return self.base_lr * (computed_after + 1) as f64 / self.warmup_period as f64;
         }
         let done = (computed_after - self.warmup_period) as f64 / self.max_iterations as f64;
-        self.base_lr * (1.0 - done).max(0.0).powi(self.lr_exp)
+        self.base_lr * power((1.0 - done).max(0.0), self.lr_exp as usize)
     }
 }
 

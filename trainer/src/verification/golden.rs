@@ -11,15 +11,15 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::experiment::{Provenance, Record};
+use crate::federation::Rounding;
 use crate::files::read;
 use crate::verification::statistics::{mean, standard_deviation};
 
-/// How far figures may lie from the golden ones.
+/// How far figures of other devices than the CPU may lie from the golden ones, which are the CPU's.
 ///
-/// Training carries a difference of rounding, as between processors of two kinds, into the Dice. To see how far, the quick
-/// suite was run with a base learning rate larger by one part in ten million; each tolerance is two to four times what the
-/// figures moved by, which is said beside it. Between the two x86-64 processors that were tried, one with AVX-512 and an
-/// emulated one without, nothing moved: their runs were equal to the byte.
+/// Training carries a difference of rounding into the Dice. To see how far, the quick suite was run with a base learning
+/// rate larger by one part in ten million; each tolerance is two to four times what the figures moved by, which is said
+/// beside it.
 struct Tolerances {
     dice: f64,
     /// Of the few test cases of one site, or of one client's model.
@@ -58,6 +58,9 @@ const UNTRAINED_TOLERANCE: f64 = 0.001;
 const FIRST_LORA_ERROR_TOLERANCE: f64 = 0.00001;
 /// The same of the last round's: moved by 0.00011.
 const LAST_LORA_ERROR_TOLERANCE: f64 = 0.0004;
+
+/// What rounding takes from messages, as a share of the figure: a bound, not measured.
+const ROUNDING_TOLERANCE: f64 = 0.1;
 
 fn tolerances(method: Method) -> &'static Tolerances {
     match method {
@@ -139,6 +142,7 @@ pub fn figures(record: &Record, provenance: &Provenance) -> Figures {
         if let Some(error) = first.lora_error {
             figures.insert("round_1.lora_error".into(), measured(error, FIRST_LORA_ERROR_TOLERANCE));
         }
+        rounding("round_1", first.rounding, &mut figures);
     }
     if let Some(last) = record.rounds.last().filter(|last| last.round > 1) {
         for (site, loss) in &last.loss {
@@ -151,8 +155,23 @@ pub fn figures(record: &Record, provenance: &Provenance) -> Figures {
             let figure = measured(error, LAST_LORA_ERROR_TOLERANCE);
             figures.insert("last_round.lora_error".into(), figure);
         }
+        rounding("last_round", last.rounding, &mut figures);
     }
     figures
+}
+
+/// What rounding took from a round's messages.
+fn rounding(round: &str, rounding: Option<Rounding>, figures: &mut Figures) {
+    for (direction, value) in rounding
+        .iter()
+        .flat_map(|share| [("up", share.up), ("down", share.down)])
+    {
+        let within = ROUNDING_TOLERANCE * value;
+        figures.insert(
+            format!("{round}.rounding_{direction}"),
+            Figure::Measured { value, within },
+        );
+    }
 }
 
 /// The figures of runs that differ in their seed: all of the first one's, the others' Dice, and how far the seeds lie
@@ -208,25 +227,38 @@ pub fn keep_seed(seed: u64, golden: &mut Figures, run: &mut Figures) {
     run.retain(|name, _| golden.contains_key(name));
 }
 
+/// A measurement as snapshots show it.
+fn shown(value: f64) -> String {
+    format!("{value:.6}")
+}
+
 /// The figures as a snapshot's content.
 pub fn to_text(figures: &Figures) -> String {
     let widest = figures.keys().map(String::len).max().unwrap_or(0);
     let line = |(name, figure): (&String, &Figure)| match figure {
         Figure::Exact(text) => format!("{name:<widest$} = {text}\n"),
-        Figure::Measured { value, within } => format!("{name:<widest$} = {value:.6} within {within}\n"),
+        Figure::Measured { value, within } => format!("{name:<widest$} = {} within {within}\n", shown(*value)),
     };
     figures.iter().map(line).collect()
 }
 
-/// Reads a snapshot file.
+/// What a snapshot file holds, without insta's own notes.
+///
+/// # Errors
+/// It cannot be read.
+pub fn snapshot_content(path: &Path) -> Result<String> {
+    let bytes = read(path)?;
+    let text = String::from_utf8_lossy(&bytes);
+    // They come first, between two lines of dashes.
+    Ok(text.splitn(3, "---\n").nth(2).unwrap_or(&text).to_owned())
+}
+
+/// Reads a snapshot file of figures.
 ///
 /// # Errors
 /// It cannot be read, or a line is no figure.
 pub fn read_snapshot(path: &Path) -> Result<Figures> {
-    let bytes = read(path)?;
-    let text = String::from_utf8_lossy(&bytes);
-    // insta writes its own notes first, between two lines of dashes.
-    let content = text.splitn(3, "---\n").nth(2).unwrap_or(&text);
+    let content = snapshot_content(path)?;
     let figure = |line: &str| {
         let parsed = line.split_once('=').and_then(|(name, value)| {
             let value = value.trim();
@@ -275,8 +307,17 @@ impl Row {
     }
 }
 
-/// Compares figure by figure. One that only one side has does not hold. Tolerances are the golden side's.
-pub fn compare(golden: &Figures, got: &Figures) -> Vec<Row> {
+/// How closely measurements must agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closeness {
+    /// To the last digit that a snapshot shows: both sides are the CPU's, whose bits are the same everywhere.
+    Exact,
+    /// Within the golden side's tolerances.
+    Tolerant,
+}
+
+/// Compares figure by figure. One that only one side has does not hold.
+pub fn compare(golden: &Figures, got: &Figures, closeness: Closeness) -> Vec<Row> {
     let mut names: Vec<&String> = golden.keys().chain(got.keys()).collect();
     names.sort();
     names.dedup();
@@ -286,7 +327,11 @@ pub fn compare(golden: &Figures, got: &Figures) -> Vec<Row> {
             (Some(Figure::Exact(golden)), Some(Figure::Exact(got))) => (None, golden == got),
             (Some(Figure::Measured { value: golden, within }), Some(Figure::Measured { value: got, .. })) => {
                 let difference = got - golden;
-                (Some(difference), difference.abs() <= within + HALF_DIGIT)
+                let passed = match closeness {
+                    Closeness::Exact => shown(*golden) == shown(*got),
+                    Closeness::Tolerant => difference.abs() <= within + HALF_DIGIT,
+                };
+                (Some(difference), passed)
             }
             _ => (None, false),
         };

@@ -5,3 +5,4 @@ pub mod golden;
 pub mod parity;
 pub mod statistics;
 pub mod suite;
+pub mod trace;

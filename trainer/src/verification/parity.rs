@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor, TensorData};
 use flapsam_model::config::{AdapterConfig, LoraInit, SamConfig};
 use flapsam_model::method::Method;
-use flapsam_model::parameters::{Array, Layout, Parameters, StateDict, to_vec};
+use flapsam_model::parameters::{Array, Layout, Parameters, StateDict, Training, to_vec};
 use flapsam_model::prompt_encoder::{Point, PointKind};
 use flapsam_model::random::Random;
 use flapsam_model::sam::{Sam, box_points};
@@ -154,7 +154,7 @@ struct AdamWMeta {
     base_lr: f64,
     warmup_period: usize,
     max_iterations: usize,
-    lr_exp: i32,
+    lr_exp: u32,
     weight_decay: f64,
     losses: Vec<f32>,
     lr_used: Vec<f64>,
@@ -167,6 +167,7 @@ impl Meta {
             rank: self.rank,
             num_lora: self.num_lora,
             dora: self.dora,
+            train_magnitude: false,
             lora_scale: self.lora_scale,
             lora_init: LoraInit::Zero,
         }
@@ -506,7 +507,7 @@ impl<'a> Adapted<'a> {
 
     fn compute(&self, weights: &StateDict) -> Result<BTreeMap<String, Vec<f32>>> {
         let batch = self.batch()?;
-        let trainable = self.layout.iter().filter(|(_, spec)| !spec.buffer);
+        let trainable = self.layout.iter().filter(|(_, spec)| spec.training != Training::Never);
         let everything = self.learner(weights, trainable.map(|(key, _)| key.clone()).collect());
         let network = everything.network()?;
         let stack: Tensor<5> = self.fixture.tensor("stack", self.device)?;

@@ -15,6 +15,7 @@ use super::figures::print_rows;
 use super::{Outcome, claims, estimate, print_json};
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::Result;
+use crate::machine;
 use crate::verification::suite;
 
 #[derive(Debug, clap::Args)]
@@ -144,6 +145,9 @@ fn print_report(report: &Report) {
     for section in &report.sections {
         println!("\n{}", section.name);
         print_rows(&section.rows, ["golden", "got"]);
+        if let Some(parting) = &section.parting {
+            println!("  it parts from the golden run here: {parting}");
+        }
     }
     print_summaries(&report.experiments);
     if let Some(claims) = &report.claims {
@@ -159,8 +163,9 @@ fn print_report(report: &Report) {
     match report.passed {
         true => println!("\nverified on {}: every figure holds{without}", report.device),
         false => println!(
-            "\nnot verified on {}: {failed} figures do not hold{without}",
-            report.device
+            "\nnot verified on {}: {failed} figures do not hold{without}\n\nfor a report of it:\n{}",
+            report.device,
+            machine::describe().trim_end()
         ),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use flapsam_model::checkpoint::sha256;
 use serde::Serialize;
 
 use super::Args;
@@ -10,18 +11,24 @@ use crate::data::files::check::{Checked, State, check};
 use crate::data::files::folder::Folder;
 use crate::device::OpenDevice;
 use crate::error::Result;
-use crate::experiment::{Provenance, Record, Start, run as run_experiment};
-use crate::files::{read_json, write};
+use crate::experiment::{Provenance, Record, Start, TRACE, run as run_experiment};
+use crate::files::{read, read_json, write};
 use crate::verification::claims::Claims;
-use crate::verification::golden::{Figure, Row, compare, figures_of_seeds, read_snapshot, to_text};
+use crate::verification::golden::{
+    Closeness, Figure, Row, compare, figures_of_seeds, read_snapshot, snapshot_content, to_text,
+};
 use crate::verification::parity;
 use crate::verification::suite::Planned;
+use crate::verification::trace::first_difference;
 
 /// Figures that belong together.
 #[derive(Debug, Serialize)]
 pub(super) struct Section {
     pub name: String,
     pub rows: Vec<Row>,
+    /// On the CPU, at which moment a run parted from the golden one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parting: Option<String>,
 }
 
 pub(super) fn passed(sections: &[Section]) -> bool {
@@ -59,11 +66,13 @@ pub(super) fn data_section(planned: &[Planned], data: &Path) -> Result<Section> 
                 Figure::Exact((files - wrong.len()).to_string()),
             )]
             .into(),
+            Closeness::Exact,
         ));
     }
     Ok(Section {
         name: "data".into(),
         rows,
+        parting: None,
     })
 }
 
@@ -80,7 +89,9 @@ pub(super) fn parity_section(folder: &Path, device: &OpenDevice) -> Result<Secti
         rows: compare(
             &[(name.clone(), Figure::Exact("0".into()))].into(),
             &[(name, Figure::Exact(failed.to_string()))].into(),
+            Closeness::Exact,
         ),
+        parting: None,
     })
 }
 
@@ -89,7 +100,8 @@ pub(super) fn communication_section(claims: &Path) -> Result<Section> {
     let golden = read_snapshot(&claims.with_extension("snap"))?;
     Ok(Section {
         name: "communication".into(),
-        rows: compare(&golden, &Claims::read(claims)?.figures()?),
+        rows: compare(&golden, &Claims::read(claims)?.figures()?, Closeness::Exact),
+        parting: None,
     })
 }
 
@@ -105,32 +117,48 @@ pub(super) fn experiment_section(
         false => Start::Anew,
     };
     let out = args.out.join(&planned.name);
-    let mut runs = Vec::new();
+    let (mut runs, mut trace) = (Vec::new(), String::new());
+    let closeness = match device.is_cpu() {
+        true => Closeness::Exact,
+        false => Closeness::Tolerant,
+    };
     for &seed in &experiment.seeds {
         let out = PathBuf::from(format!("{}-{seed}", out.display()));
         let record = run_experiment(experiment, seed, &args.data, device, &out, start)?;
         let provenance: Provenance = read_json(&out.join("provenance.json"))?;
         runs.push((record, provenance));
+        trace += &format!("seed: {seed}\n{}", String::from_utf8_lossy(&read(&out.join(TRACE))?));
     }
     let got = figures_of_seeds(&runs);
     // Not by `with_extension`, which would cut a name with a dot in it.
     let beside = PathBuf::from(format!("{}.figures", out.display()));
     write(&beside, to_text(&got).as_bytes())?;
+    write(&PathBuf::from(format!("{}.trace", out.display())), trace.as_bytes())?;
     let snapshot = experiment.path.with_extension("snap");
-    let rows = match snapshot.exists() {
-        true => compare(&read_snapshot(&snapshot)?, &got),
+    let mut rows = match snapshot.exists() {
+        true => compare(&read_snapshot(&snapshot)?, &got, closeness),
         // One line says it: there is nothing to hold the figures against.
         false => {
             let count = |count: usize| Figure::Exact(count.to_string());
             compare(
                 &[("golden figures".to_owned(), count(got.len()))].into(),
                 &[("golden figures".to_owned(), count(0))].into(),
+                Closeness::Exact,
             )
         }
     };
+    let mut parting = None;
+    let golden_trace = experiment.path.with_extension("trace.snap");
+    if closeness == Closeness::Exact && golden_trace.exists() {
+        let golden = snapshot_content(&golden_trace)?;
+        parting = first_difference(&golden, &trace);
+        let checksum = |trace: &str| [("trace".to_owned(), Figure::Exact(sha256(trace.trim().as_bytes())))].into();
+        rows.extend(compare(&checksum(&golden), &checksum(&trace), Closeness::Exact));
+    }
     let section = Section {
         name: planned.name.clone(),
         rows,
+        parting,
     };
     Ok((section, runs.into_iter().map(|(record, _)| record).collect()))
 }

@@ -59,10 +59,9 @@ impl LabelledCase {
         let mut slices = grid.to_slices();
         grid.voxels = Vec::new();
         preprocessing.window(&mut slices, Some(site))?;
-        let voxels = preprocessing.labels_on_grid(labels).voxels;
-        // In the scan's axial order, whatever the labels' own header rounds to. Labels above the last class are merged
-        // into it (method section "Data sets").
-        let label = |index: usize| voxels[index].clamp(0.0, classes as f32 - 1.0) as u8;
+        let voxels = preprocessing.labels_on_grid(labels, classes).voxels;
+        // In the scan's axial order, whatever the labels' own header rounds to.
+        let label = |index: usize| voxels[index] as u8;
         let labels = grid.axial().indices().map(label).collect();
         Ok(Self { grid, slices, labels })
     }

@@ -9,6 +9,7 @@ use super::Run;
 use super::judging::Model;
 use crate::device::OpenDevice;
 use crate::error::{Error, Result};
+use crate::experiment::trace::TRACE;
 use crate::experiment::{Experiment, Provenance};
 use crate::federation::ledger::Entry;
 use crate::files::{files_in, read_json, remove_folder_if_there, remove_if_there, write};
@@ -39,7 +40,7 @@ pub fn adapters(run: &Path) -> Result<Vec<PathBuf>> {
 /// Removes what an earlier run left in its folder, so that nothing of it stays beside the new results: the record first,
 /// since with it the run counts as done.
 pub(super) fn clear_results(out: &Path) -> Result<()> {
-    for name in [RECORD, "provenance.json", "timing.json", "ledger.csv"] {
+    for name in [RECORD, TRACE, "provenance.json", "timing.json", "ledger.csv"] {
         remove_if_there(&out.join(name))?;
     }
     for path in adapters(out)? {

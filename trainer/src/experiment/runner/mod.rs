@@ -15,6 +15,7 @@ use judging::Training;
 
 use super::config::{Experiment, Setting};
 use super::record::{Record, TrainingTime};
+use super::trace::{self, TRACE};
 use crate::data::batches::prepared::{Preparation, PreparedCase};
 use crate::data::cases::lock::ready;
 use crate::data::manifest::{Case, Manifest};
@@ -80,6 +81,7 @@ pub fn run(
         last.dice = Some(record.dice.clone());
     }
     write(&out.join("ledger.csv"), &table(&ledger)?)?;
+    write(&out.join(TRACE), trace::text(&done.marks, out, &masks)?.as_bytes())?;
     write_json(&out.join("provenance.json"), &run.provenance(device))?;
     write_json(&out.join("timing.json"), &time.finish(earlier + started.elapsed()))?;
     write_json(&out.join(RECORD), &record)?;
@@ -273,6 +275,7 @@ impl Run {
             came.epochs.iter().for_each(|epoch| time.add(epoch));
             done.rounds.push(came.record);
             done.entries.extend(came.entries);
+            done.marks.extend(came.marks);
             done.seconds = time.seconds();
             done.earlier_seconds = earlier + started.elapsed().as_secs_f64();
             checkpoints.save(&done, &federation)?;
@@ -302,6 +305,7 @@ pub(super) fn network(experiment: &Experiment, classes: usize) -> Result<(SamCon
         lora_init: experiment.lora_init,
         num_lora: experiment.num_lora,
         dora: experiment.dora,
+        train_magnitude: experiment.train_magnitude,
         ..AdapterConfig::lora(classes - 1, experiment.rank)
     };
     Ok((
