@@ -49,4 +49,5 @@ pub use linear::{add_row, linear, matmul, scale, scale_columns, sum_rows};
 pub use loss::{Share, cross_entropy_and_dice};
 pub use norm::layer_norm;
 pub use resize::{Alignment, resize_bilinear};
+pub use threads::Worker;
 pub use vectorised::Level;

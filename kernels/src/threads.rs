@@ -1,14 +1,46 @@
 //! Divides outputs among threads.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Below so many elementary steps, handing work to another thread costs more than it gains.
 const WORTH_A_THREAD: usize = 1 << 17;
 
+/// How many threads have work of their own that goes through this room.
+static WORKERS: AtomicUsize = AtomicUsize::new(0);
+
+/// A thread that has work of its own beside others': while it lives, its operations take no more than its share of the
+/// pool. With as many workers as threads none waits for another's pieces; the last one left has them all.
+#[derive(Debug)]
+pub struct Worker(());
+
+impl Worker {
+    /// From now on.
+    #[allow(clippy::new_without_default, reason = "it does something")]
+    pub fn new() -> Self {
+        WORKERS.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        WORKERS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A worker's share of the pool's threads. It may change at any time, and changes no bit.
+fn share() -> usize {
+    #[cfg(feature = "threads")]
+    return (rayon::current_num_threads() / WORKERS.load(Ordering::Relaxed).max(1)).max(1);
+    #[cfg(not(feature = "threads"))]
+    return 1;
+}
+
 /// Calls `each` for every number below `count`, on several threads where `work` (elementary steps in all) is worth it.
 pub fn each(count: usize, work: usize, each: impl Fn(usize) + Send + Sync) {
     #[cfg(feature = "threads")]
-    if count > 1 && work >= WORTH_A_THREAD && rayon::current_num_threads() > 1 {
+    if count > 1 && work >= WORTH_A_THREAD && share() > 1 {
         use rayon::prelude::*;
         return (0..count).into_par_iter().with_max_len(1).for_each(each);
     }
@@ -18,19 +50,10 @@ pub fn each(count: usize, work: usize, each: impl Fn(usize) + Send + Sync) {
 
 /// Into how many parts work is worth dividing.
 fn parts(work: usize) -> usize {
-    #[cfg(feature = "threads")]
-    {
+    match share() {
+        1 => 1,
         // Twice the threads, so that one that starts late does not keep the others waiting for half of the work.
-        let threads = rayon::current_num_threads();
-        match threads {
-            1 => 1,
-            _ => (work / WORTH_A_THREAD).clamp(1, 2 * threads),
-        }
-    }
-    #[cfg(not(feature = "threads"))]
-    {
-        let _ = work;
-        1
+        threads => (work / WORTH_A_THREAD).clamp(1, 2 * threads),
     }
 }
 

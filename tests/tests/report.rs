@@ -467,8 +467,8 @@ fn a_crate_lists_every_file_with_its_checksum() {
     let description = json(&folder.path().join("ro-crate-metadata.json"));
     let graph = description["@graph"].as_array().unwrap();
     let files: Vec<&Value> = graph.iter().filter(|entity| entity["@type"] == "File").collect();
-    // Adapter, config, ledger, metrics, provenance, timing, the report, and six masks; no checkpoints.
-    assert_eq!(files.len(), 13);
+    // Adapter, config, ledger, metrics, provenance, timing, trace, the report, and six masks; no checkpoints.
+    assert_eq!(files.len(), 14);
     for file in &files {
         let bytes = fs::read(folder.path().join(file["@id"].as_str().unwrap())).unwrap();
         let sum: String = Sha256::digest(&bytes)
@@ -524,5 +524,5 @@ fn crates_are_valid() {
     assert_eq!(valid, [true, false, true], "{said}");
     assert!(said.contains("datePublished"), "{said}");
     assert_eq!(results[0]["name"], TITLE.replace("\\\"", "\""));
-    assert_eq!(results[2]["files"].as_array().unwrap().len(), 12);
+    assert_eq!(results[2]["files"].as_array().unwrap().len(), 13);
 }

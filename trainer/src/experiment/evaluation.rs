@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use flapsam_kernels::Worker;
 use flapsam_model::burn::tensor::Device;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::sam::Sam;
@@ -62,6 +63,7 @@ impl Examination<'_> {
         surface_tolerance_mm: Option<f64>,
     ) -> Result<Vec<Vec<CaseScores>>> {
         let judge = |case: &Case| {
+            let _worker = Worker::new();
             let data = read_case(&self.folder, case, self.classes, self.preprocessing)?;
             let mut all = Vec::with_capacity(networks.len());
             for (place, network) in networks.iter().enumerate() {

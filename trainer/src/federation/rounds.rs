@@ -1,13 +1,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::sync::{Mutex, PoisonError};
 
+use flapsam_kernels::Worker;
 use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::merge::{is_adapted, merge};
 use flapsam_model::method::is_personal;
 use flapsam_model::parameters::{Array, StateDict, initial};
 use flapsam_model::random::Random;
 use flapsam_model::sam::Sam;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{Direction, Entry, Traffic, entries};
@@ -333,10 +334,25 @@ impl Federation {
             ));
             Ok((client.site.clone(), epoch))
         };
-        match self.rules.side_by_side {
-            true => order.into_par_iter().with_max_len(1).map(epoch).collect(),
-            false => order.into_iter().map(epoch).collect(),
-        }
+        let side_by_side = match self.rules.side_by_side {
+            true => rayon::current_num_threads().min(order.len()),
+            false => 1,
+        };
+        // Threads of their own, not the pool's: there a client that waits for a piece of its own work could be given
+        // another client's whole epoch.
+        let waiting = Mutex::new(order.into_iter());
+        let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            let _worker = Worker::new();
+            std::iter::from_fn(next).map(&epoch).collect::<Result<Vec<_>>>()
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..side_by_side).map(|_| scope.spawn(work)).collect();
+            let ended = threads.into_iter().map(|thread| thread.join());
+            let epochs = ended.map(|ended| ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            let epochs = epochs.collect::<Result<Vec<_>>>()?;
+            Ok(epochs.into_iter().flatten().collect())
+        })
     }
 
     fn round_of(

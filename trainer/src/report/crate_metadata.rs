@@ -183,6 +183,7 @@ fn media_type(path: &str) -> &'static str {
         (".nii.gz", "application/x-nifti"),
         (".safetensors", "application/octet-stream"),
         (".csv", "text/csv"),
+        (".txt", "text/plain"),
     ];
     let known = types.iter().find(|(ending, _)| path.ends_with(ending));
     known.map_or("application/octet-stream", |(_, media)| media)
