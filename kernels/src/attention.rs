@@ -7,6 +7,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::activation::exponentials;
+use crate::elements;
 use crate::operation::{Input, Operation, Values, apply, dense, on_cpu, shape, tensor};
 use crate::product::{Matrix, Output, Place, multiply_here};
 use crate::sums;
@@ -278,7 +279,7 @@ impl Scores {
         tables: Option<&Tables>,
     ) {
         product(q, k.transposed(), queries, keys, &mut self.values);
-        multiply(&mut self.values, scale);
+        elements::scale(&mut self.values, scale);
         let Some(tables) = tables else { return };
         for ((table, length), added) in tables.matrices().into_iter().zip(tables.lengths()).zip(&mut self.added) {
             product(q, table.transposed(), queries, length, added);
@@ -295,12 +296,6 @@ impl Scores {
 }
 
 vectorised! {
-    fn multiply(values: &mut [f32], factor: f32) {
-        for value in values {
-            *value *= factor;
-        }
-    }
-
     /// Adds to each row of keys its own number, the last one first, and to each key its column's.
     fn add_two(scores: &mut [f32], by_row: &[f32], by_column: &[f32]) {
         for (scores, &by_row) in scores.chunks_exact_mut(by_column.len()).zip(by_row.iter().rev()) {
@@ -336,10 +331,6 @@ vectorised! {
                 *out += gradient;
             }
         }
-    }
-
-    fn inner(left: &[f32], right: &[f32]) -> f32 {
-        sums::pairs(left, right, |left, right| left * right)
     }
 }
 
@@ -386,11 +377,22 @@ impl Attention {
                 unsafe { multiply_here(weights, v.head(unit, 0, v.count), place) };
                 for (number, [_, scale]) in noted.as_chunks::<2>().0.iter().enumerate() {
                     // SAFETY: the same.
-                    multiply(unsafe { places.token(unit, first + number) }, *scale);
+                    elements::scale(unsafe { places.token(unit, first + number) }, *scale);
                 }
             }
         });
         (tensor(out, extents), statistics)
+    }
+
+    /// The result, and what its gradient needs.
+    fn keep<const N: usize>(inputs: &[Values; N], ran: (Values, Vec<[f32; 2]>)) -> (Values, Kept<N>) {
+        let (result, statistics) = ran;
+        let kept = Kept {
+            inputs: inputs.clone(),
+            result: result.clone(),
+            statistics,
+        };
+        (result, kept)
     }
 
     /// The gradients of q, k and v, and of both tables.
@@ -427,7 +429,7 @@ impl Attention {
                     .zip(gradients.chunks_exact_mut(k.count));
                 for (number, (scores, gradients)) in lines.enumerate() {
                     let query = first + number;
-                    let along = inner(slopes.token(unit, query), result.token(unit, query));
+                    let along = elements::inner(slopes.token(unit, query), result.token(unit, query));
                     scores_gradient(scores, kept.statistics[unit * q.count + query], gradients, along);
                 }
                 let output = if first == 0 { Output::Replace } else { Output::Add };
@@ -438,7 +440,7 @@ impl Attention {
                     let out = tables_out.map(|table| table);
                     position_gradients(tables, &gradients, k.count, first, q_tile, unit, out, output)
                 });
-                multiply(&mut gradients, self.scale);
+                elements::scale(&mut gradients, self.scale);
                 let of_scores = Matrix::dense(&gradients, queries, k.count);
                 let place = q_out.place(unit, first, Output::Replace);
                 // SAFETY: the units are of different heads.
@@ -520,13 +522,7 @@ impl Operation<3> for Attention {
 
     fn forward(&self, inputs: &[Values; 3], _: [bool; 3]) -> (Values, Kept<3>) {
         let [q, k, v] = inputs;
-        let (result, statistics) = self.run(q, k, v, &[]);
-        let kept = Kept {
-            inputs: inputs.clone(),
-            result: result.clone(),
-            statistics,
-        };
-        (result, kept)
+        Self::keep(inputs, self.run(q, k, v, &[]))
     }
 
     fn backward(&self, kept: Kept<3>, gradient: Values, _: [bool; 3]) -> [Option<Values>; 3] {
@@ -539,13 +535,7 @@ impl Operation<5> for Attention {
 
     fn forward(&self, inputs: &[Values; 5], _: [bool; 5]) -> (Values, Kept<5>) {
         let [q, k, v, tables @ ..] = inputs;
-        let (result, statistics) = self.run(q, k, v, tables);
-        let kept = Kept {
-            inputs: inputs.clone(),
-            result: result.clone(),
-            statistics,
-        };
-        (result, kept)
+        Self::keep(inputs, self.run(q, k, v, tables))
     }
 
     fn backward(&self, kept: Kept<5>, gradient: Values, _: [bool; 5]) -> [Option<Values>; 5] {

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 
+use crate::elements::add;
 use crate::operation::{Operation, Values, apply, dense, on_cpu, shape, tensor};
 use crate::product::{Matrix, Output, multiply};
 use crate::threads;
@@ -85,14 +86,6 @@ fn neighbourhoods(values: &[f32], grid: Grid) -> Vec<f32> {
     out
 }
 
-vectorised! {
-    fn add(out: &mut [f32], values: &[f32]) {
-        for (out, &value) in out.iter_mut().zip(values) {
-            *out += value;
-        }
-    }
-}
-
 /// The gradients of places from those of neighbourhoods: of each place's nine parts in all of them, the sum in order.
 fn gathered(values: &[f32], grid: Grid) -> Vec<f32> {
     let width = grid.channels;
@@ -103,7 +96,7 @@ fn gathered(values: &[f32], grid: Grid) -> Vec<f32> {
             // A neighbour that lies at tap t sees this place at the tap across from it.
             for (tap, neighbour) in grid.neighbours(first + number).into_iter().enumerate() {
                 if let Some(place) = neighbour {
-                    add(out, &values[(place * 9 + 8 - tap) * width..][..width]);
+                    add(&values[(place * 9 + 8 - tap) * width..][..width], out);
                 }
             }
         }

@@ -32,6 +32,7 @@ mod adamw;
 mod attention;
 mod convolution;
 pub mod elementary;
+mod elements;
 mod linear;
 mod loss;
 mod norm;

@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 
+use crate::elements;
 use crate::operation::{Input, Operation, Values, apply, dense, on_cpu, shape, tensor};
 use crate::product::{Matrix, Output, multiply};
 use crate::sums;
@@ -99,22 +100,6 @@ vectorised! {
                 *place *= value;
             }
         }
-    }
-
-    fn multiply_elements(out: &mut [f32], factors: &[f32]) {
-        for (out, &factor) in out.iter_mut().zip(factors) {
-            *out *= factor;
-        }
-    }
-
-    fn multiply_all(out: &mut [f32], factor: f32) {
-        for out in out {
-            *out *= factor;
-        }
-    }
-
-    fn inner(left: &[f32], right: &[f32]) -> f32 {
-        sums::pairs(left, right, |left, right| left * right)
     }
 }
 
@@ -298,7 +283,7 @@ impl Operation<2> for ScaleColumns {
     fn backward(&self, (x, row): Factors, gradient: Values, _: [bool; 2]) -> [Option<Values>; 2] {
         let of_row = x.map(|x| {
             let mut products = dense(&x).into_owned();
-            multiply_elements(&mut products, &dense(&gradient));
+            elements::multiply(&mut products, &dense(&gradient));
             last_axis_sums(&tensor(products, shape(&x)))
         });
         let of_x = row.map(|row| {
@@ -318,16 +303,16 @@ impl Operation<2> for Scale {
 
     fn forward(&self, [x, factor]: &[Values; 2], [x_wanted, factor_wanted]: [bool; 2]) -> (Values, Factors) {
         let mut out = dense(x).into_owned();
-        multiply_all(&mut out, dense(factor)[0]);
+        elements::scale(&mut out, dense(factor)[0]);
         let kept = (factor_wanted.then(|| x.clone()), x_wanted.then(|| factor.clone()));
         (tensor(out, shape(x)), kept)
     }
 
     fn backward(&self, (x, factor): Factors, gradient: Values, _: [bool; 2]) -> [Option<Values>; 2] {
-        let of_factor = x.map(|x| tensor(vec![inner(&dense(&x), &dense(&gradient))], [1]));
+        let of_factor = x.map(|x| tensor(vec![elements::inner(&dense(&x), &dense(&gradient))], [1]));
         let of_x = factor.map(|factor| {
             let mut out = dense(&gradient).into_owned();
-            multiply_all(&mut out, dense(&factor)[0]);
+            elements::scale(&mut out, dense(&factor)[0]);
             tensor(out, shape(&gradient))
         });
         [of_x, of_factor]

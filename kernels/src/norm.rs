@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 
+use crate::elements::multiply;
 use crate::operation::{Operation, Values, apply, dense, on_cpu, shape, tensor};
 use crate::sums;
 use crate::threads::{self, Shared};
@@ -58,12 +59,6 @@ vectorised! {
     fn normed(row: &[f32], moments: Moments, out: &mut [f32]) {
         for (out, &x) in out.iter_mut().zip(row) {
             *out = (x - moments[0]) * moments[1];
-        }
-    }
-
-    fn times(out: &mut [f32], factors: &[f32]) {
-        for (out, &factor) in out.iter_mut().zip(factors) {
-            *out *= factor;
         }
     }
 }
@@ -128,7 +123,7 @@ impl Operation<3> for LayerNorm {
             tensor(out, shape(&x))
         });
         let of_weight =
-            weight_wanted.then(|| down(&each_line(&|row, out| times(out, &slopes[row * width..][..width]))));
+            weight_wanted.then(|| down(&each_line(&|row, out| multiply(out, &slopes[row * width..][..width]))));
         let of_bias = bias_wanted.then(|| down(&slopes));
         [of_x, of_weight, of_bias]
     }

@@ -1,5 +1,6 @@
 //! Sums in a fixed order.
 
+use crate::elements::add;
 use crate::threads::{self, Shared};
 
 /// Lanes of a sum along a line: as many as the widest processor adds at once.
@@ -94,13 +95,6 @@ vectorised! {
             for (sum, &value) in sums.iter_mut().zip(&row[start..]) {
                 *sum += value;
             }
-        }
-    }
-
-    /// Adds one line to another.
-    pub fn add(values: &[f32], out: &mut [f32]) {
-        for (out, &value) in out.iter_mut().zip(values) {
-            *out += value;
         }
     }
 }
