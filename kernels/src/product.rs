@@ -1,19 +1,28 @@
 //! Matrix products on slices.
 //!
-//! Both factors are copied into panels as narrow as a tile of the output, so that the innermost loop reads memory in a
-//! row whatever the strides are. A tile's sums stay in registers for a whole block of k.
+//! Both factors are copied into panels as narrow as a tile of the output ([`panels`]), so that the innermost loop
+//! ([`tile`]) reads memory in a row whatever the strides are. A tile's sums stay in registers for a whole block of k.
+
+mod lanes;
+mod panels;
+mod tile;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
+use self::lanes::Lanes;
+use self::panels::{Across, Strip};
+#[cfg(target_arch = "x86_64")]
+use self::tile::{Avx2, Avx512};
+use self::tile::{Baseline, Compiled, Way};
 use crate::threads::{self, Shared};
-use crate::vectorised::{Level, fused};
+use crate::vectorised::Level;
 
 /// Products that are accumulated from zero before their sum is added to the others.
 pub const BLOCK: usize = 256;
 
-/// Rows whose panels stay in the second-level cache while all columns go by. It changes no bit.
-const ROWS_AT_ONCE: usize = 192;
+/// Columns whose panels stay in the second-level cache while all rows go by. It changes no bit.
+const COLUMNS_AT_ONCE: usize = 768;
 
 /// A matrix in a slice, with any strides.
 #[derive(Debug, Clone, Copy)]
@@ -76,28 +85,17 @@ pub enum Output {
 pub fn multiply(a: Matrix, b: Matrix, out: &mut [f32], stride: usize, output: Output) {
     assert!(a.rows == 0 || b.columns == 0 || (a.rows - 1) * stride + b.columns <= out.len());
     assert!(b.columns <= stride || a.rows <= 1);
-    let (rows, columns) = (a.rows, b.columns);
+    let (rows, columns, work) = (a.rows, b.columns, a.rows * b.columns * a.columns / 16);
     let place = Place {
         out: Shared::new(out),
         stride,
         output,
     };
-    let work = rows * columns * a.columns / 16;
-    let tile = Tile::here();
-    let part = |rows, columns| {
-        Part {
-            a,
-            b,
-            place,
-            rows,
-            columns,
-        }
-        .compute()
-    };
-    // Each thread copies the factor that it does not divide: the smaller one, if the longer side is divided.
-    match rows >= columns {
-        true => threads::ranges(rows, tile.rows, work, |rows| part(rows, 0..columns)),
-        false => threads::ranges(columns, tile.columns, work, |columns| part(0..rows, columns)),
+    let (product, tile) = (Product { a, b, place }, Tile::here());
+    // Dividing columns copies no panel of them twice; it needs enough of them for equal shares.
+    match columns >= rows || columns >= 16 * tile.columns {
+        true => threads::ranges(columns, tile.columns, work, |columns| product.part(0..rows, columns)),
+        false => threads::ranges(rows, tile.rows, work, |rows| product.part(rows, 0..columns)),
     }
 }
 
@@ -106,15 +104,8 @@ pub fn multiply(a: Matrix, b: Matrix, out: &mut [f32], stride: usize, output: Ou
 /// # Safety
 /// The place holds `a.rows` rows of `b.columns` elements, `stride` apart, and no other thread touches them meanwhile.
 pub(crate) unsafe fn multiply_here(a: Matrix, b: Matrix, place: Place) {
-    let (rows, columns) = (0..a.rows, 0..b.columns);
-    Part {
-        a,
-        b,
-        place,
-        rows,
-        columns,
-    }
-    .compute();
+    let product = Product { a, b, place };
+    product.part(0..product.a.rows, 0..product.b.columns);
 }
 
 /// Where a product goes.
@@ -146,13 +137,11 @@ impl Tile {
     }
 }
 
-/// A rectangle of the output.
-struct Part<'a> {
+/// A product and its place.
+struct Product<'a> {
     a: Matrix<'a>,
     b: Matrix<'a>,
     place: Place,
-    rows: Range<usize>,
-    columns: Range<usize>,
 }
 
 /// Panels, kept from one product to the next.
@@ -166,71 +155,83 @@ thread_local! {
     static PANELS: RefCell<Panels> = RefCell::default();
 }
 
-impl Part<'_> {
-    fn compute(self) {
+impl Product<'_> {
+    /// A rectangle of the product.
+    fn part(&self, rows: Range<usize>, columns: Range<usize>) {
         if self.a.columns == 0 {
-            return self.fill_with_nothing();
+            return self.fill_with_nothing(rows, columns);
         }
         PANELS.with_borrow_mut(|panels| match Level::here() {
             // SAFETY: the processor has what the level names.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => unsafe { avx512(&self, panels) },
+            Level::Avx512 => unsafe { avx512(self, panels, rows, columns) },
             // SAFETY: the same.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => unsafe { avx2(&self, panels) },
-            _ => self.blocks::<8, 8>(panels),
+            Level::Avx2 => unsafe { avx2(self, panels, rows, columns) },
+            _ => self.blocks::<Baseline, 8, 4, 2, 8>(panels, rows, columns),
         });
     }
 
     /// An empty sum is zero.
-    fn fill_with_nothing(&self) {
+    fn fill_with_nothing(&self, rows: Range<usize>, columns: Range<usize>) {
         if self.place.output == Output::Replace {
-            for row in self.rows.clone() {
-                let start = row * self.place.stride + self.columns.start;
+            for row in rows {
+                let start = row * self.place.stride + columns.start;
                 // SAFETY: the part's own place.
-                unsafe { self.place.out.slice(start, self.columns.len()) }.fill(0.0);
+                unsafe { self.place.out.slice(start, columns.len()) }.fill(0.0);
             }
         }
     }
 
+    /// Tiles are `HIGH` rows by `WIDE` columns; what is left of rows and columns takes the smaller ones.
     #[inline(always)]
-    fn blocks<const ROWS: usize, const COLUMNS: usize>(&self, panels: &mut Panels) {
+    fn blocks<L: Compiled, const HIGH: usize, const HALF: usize, const LOW: usize, const WIDE: usize>(
+        &self,
+        panels: &mut Panels,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) {
         for start in (0..self.a.columns).step_by(BLOCK) {
             let block = start..(start + BLOCK).min(self.a.columns);
             let add = start > 0 || self.place.output == Output::Add;
-            pack::<COLUMNS>(&mut panels.b, self.b.transposed(), self.columns.clone(), block.clone());
-            for top in self.rows.clone().step_by(ROWS_AT_ONCE) {
-                let rows = top..(top + ROWS_AT_ONCE).min(self.rows.end);
-                pack::<ROWS>(&mut panels.a, self.a, rows.clone(), block.clone());
-                self.tiles::<ROWS, COLUMNS>(panels, rows, block.len(), add);
+            for left in columns.clone().step_by(COLUMNS_AT_ONCE) {
+                let columns = left..(left + COLUMNS_AT_ONCE).min(columns.end);
+                let across = Across::<WIDE>::copy(&mut panels.b, self.b, columns, block.clone());
+                for top in rows.clone().step_by(HIGH) {
+                    let down = HIGH.min(rows.end - top);
+                    let strip = Strip::<HIGH>::copy(&mut panels.a, self.a, top..top + down, block.clone());
+                    match down {
+                        _ if down > HALF => self.tiles::<L, HIGH, HIGH, WIDE>(strip, &across, top, down, add),
+                        _ if down > LOW => self.tiles::<L, HALF, HIGH, WIDE>(strip, &across, top, down, add),
+                        _ => self.tiles::<L, LOW, HIGH, WIDE>(strip, &across, top, down, add),
+                    }
+                }
             }
         }
     }
 
+    /// The tiles of a strip.
     #[inline(always)]
-    fn tiles<const ROWS: usize, const COLUMNS: usize>(
+    fn tiles<L: Compiled, const ROWS: usize, const HIGH: usize, const WIDE: usize>(
         &self,
-        panels: &Panels,
-        rows: Range<usize>,
-        depth: usize,
+        strip: Strip<HIGH>,
+        across: &Across<WIDE>,
+        top: usize,
+        down: usize,
         add: bool,
     ) {
-        let lefts = self.columns.clone().step_by(COLUMNS);
-        for (b, left) in panels.b.chunks_exact(depth * COLUMNS).zip(lefts) {
-            let across = COLUMNS.min(self.columns.end - left);
-            let tops = rows.clone().step_by(ROWS);
-            for (a, top) in panels.a.chunks_exact(depth * ROWS).zip(tops) {
-                let sums = tile::<ROWS, COLUMNS>(a, b);
-                let down = ROWS.min(rows.end - top);
-                for (row, sums) in sums.iter().enumerate().take(down) {
-                    let start = (top + row) * self.place.stride + left;
-                    // SAFETY: the part's own place.
-                    let out = unsafe { self.place.out.slice(start, across) };
-                    match out.as_mut_array::<COLUMNS>() {
-                        Some(out) => store(sums, out, add),
-                        None => store(&sums[..across], out, add),
-                    }
-                }
+        for (panel, columns) in across.panels() {
+            let way = Way {
+                // SAFETY: inside, as the shapes were found to fit.
+                out: unsafe { self.place.out.from(top * self.place.stride + columns.start) },
+                stride: self.place.stride,
+                extents: [down, columns.len()],
+                add,
+            };
+            // SAFETY: the level was asked for, and the tile's place is the part's own.
+            match columns.len() > L::Lanes::COUNT {
+                true => unsafe { L::tile::<ROWS, 2, HIGH, WIDE>(strip, panel, &way) },
+                false => unsafe { L::tile::<ROWS, 1, HIGH, WIDE>(strip, panel, &way) },
             }
         }
     }
@@ -238,110 +239,14 @@ impl Part<'_> {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn avx2(part: &Part, panels: &mut Panels) {
-    part.blocks::<6, 16>(panels);
+fn avx2(product: &Product, panels: &mut Panels, rows: Range<usize>, columns: Range<usize>) {
+    product.blocks::<Avx2, 6, 4, 2, 16>(panels, rows, columns);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn avx512(part: &Part, panels: &mut Panels) {
-    part.blocks::<12, 32>(panels);
-}
-
-/// The sums of a tile over a block of k, from panels.
-#[inline(always)]
-fn tile<const ROWS: usize, const COLUMNS: usize>(a: &[f32], b: &[f32]) -> [[f32; COLUMNS]; ROWS] {
-    let mut sums = [[0f32; COLUMNS]; ROWS];
-    for (a, b) in a.as_chunks::<ROWS>().0.iter().zip(b.as_chunks::<COLUMNS>().0) {
-        for row in 0..ROWS {
-            for column in 0..COLUMNS {
-                sums[row][column] = fused(a[row], b[column], sums[row][column]);
-            }
-        }
-    }
-    sums
-}
-
-#[inline(always)]
-fn store(sums: &[f32], out: &mut [f32], add: bool) {
-    for (out, &sum) in out.iter_mut().zip(sums) {
-        *out = if add { *out + sum } else { sum };
-    }
-}
-
-/// Copies lines of a matrix, over a block of k, into panels of `WIDTH` lines each: k after k, in each the panel's lines. The
-/// last panel is filled up with zeros.
-#[inline(always)]
-fn pack<const WIDTH: usize>(panels: &mut Vec<f32>, lines: Matrix, range: Range<usize>, block: Range<usize>) {
-    let depth = block.len();
-    panels.resize(range.len().div_ceil(WIDTH) * WIDTH * depth, 0.0);
-    let starts = range.clone().step_by(WIDTH);
-    for (panel, start) in panels.chunks_exact_mut(WIDTH * depth).zip(starts) {
-        let count = WIDTH.min(range.end - start);
-        let from = &lines.values[start * lines.row_stride + block.start * lines.column_stride..];
-        let panel = panel.as_chunks_mut::<WIDTH>().0;
-        if lines.row_stride == 1 {
-            for (k, place) in panel.iter_mut().enumerate() {
-                let from = &from[k * lines.column_stride..][..count];
-                match from.as_array::<WIDTH>() {
-                    Some(from) => *place = *from,
-                    None => {
-                        place[..count].copy_from_slice(from);
-                        place[count..].fill(0.0);
-                    }
-                }
-            }
-        } else if lines.column_stride == 1 && count == WIDTH {
-            turn::<WIDTH>(from, lines.row_stride, panel);
-        } else {
-            for line in 0..WIDTH {
-                let places = panel.iter_mut().map(|place| &mut place[line]);
-                if line < count {
-                    let from = from[line * lines.row_stride..]
-                        .iter()
-                        .step_by(lines.column_stride.max(1));
-                    places.zip(from).for_each(|(place, &value)| *place = value);
-                } else {
-                    places.for_each(|place| *place = 0.0);
-                }
-            }
-        }
-    }
-}
-
-/// Rows and columns of the blocks that [`turn`] takes at once: so many shuffles of whole vectors the compiler finds.
-const TURNED: usize = 4;
-
-/// Copies `WIDTH` lines, of which each lies in a row, into a panel.
-#[inline(always)]
-fn turn<const WIDTH: usize>(from: &[f32], stride: usize, panel: &mut [[f32; WIDTH]]) {
-    let whole = panel.len() / TURNED * TURNED;
-    let (blocks, rest) = panel.split_at_mut(whole);
-    for (block, k) in blocks.as_chunks_mut::<TURNED>().0.iter_mut().zip((0..).step_by(TURNED)) {
-        for first in (0..WIDTH / TURNED).map(|number| number * TURNED) {
-            let lines: [[f32; TURNED]; TURNED] = std::array::from_fn(|line| {
-                let start = (first + line) * stride + k;
-                *from[start..].first_chunk().expect("a whole line")
-            });
-            for (place, k) in block.iter_mut().zip(0..) {
-                let across: [f32; TURNED] = std::array::from_fn(|line| lines[line][k]);
-                place[first..first + TURNED].copy_from_slice(&across);
-            }
-        }
-        for line in WIDTH / TURNED * TURNED..WIDTH {
-            let values = &from[line * stride + k..][..TURNED];
-            block
-                .iter_mut()
-                .zip(values)
-                .for_each(|(place, &value)| place[line] = value);
-        }
-    }
-    for (place, k) in rest.iter_mut().zip(whole..) {
-        place
-            .iter_mut()
-            .enumerate()
-            .for_each(|(line, place)| *place = from[line * stride + k]);
-    }
+fn avx512(product: &Product, panels: &mut Panels, rows: Range<usize>, columns: Range<usize>) {
+    product.blocks::<Avx512, 12, 8, 4, 32>(panels, rows, columns);
 }
 
 #[cfg(test)]
