@@ -53,6 +53,8 @@ set_up() {
     packages mesa-vulkan-drivers libvulkan1
     # Another processor, emulated, for the test that results do not depend on it.
     packages qemu-user
+    # A training step's instructions are counted.
+    packages valgrind
     # The viewer's tests run in a real browser.
     packages chromium
     # Other sources' nodejs has npm in it, and Debian's npm does not go with it.

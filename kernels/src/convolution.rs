@@ -58,7 +58,7 @@ impl Grid {
 }
 
 /// `[out, in, 3, 3]` to `[out, 3, 3, in]`, or back.
-fn turned(values: &[f32], outputs: usize, [from, to]: [usize; 2]) -> Vec<f32> {
+pub(crate) fn turned(values: &[f32], outputs: usize, [from, to]: [usize; 2]) -> Vec<f32> {
     let mut out = Vec::with_capacity(values.len());
     for filter in values.chunks_exact(values.len() / outputs) {
         for column in 0..to {

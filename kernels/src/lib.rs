@@ -29,8 +29,10 @@
 mod vectorised;
 mod activation;
 mod adamw;
+mod arrange;
 mod attention;
 mod convolution;
+mod depthwise;
 pub mod elementary;
 mod elements;
 mod linear;
@@ -44,11 +46,13 @@ mod threads;
 
 pub use activation::{gelu, sigmoid, softmax};
 pub use adamw::{State, Step, adamw, not_finite};
+pub use arrange::arrange;
 pub use attention::{Positions, attention};
 pub use convolution::conv3x3;
-pub use linear::{add_row, linear, matmul, scale, scale_columns, sum_rows};
+pub use depthwise::depthwise3x3;
+pub use linear::{add_row, linear, matmul, matmul_transposed, scale, scale_columns, sum_rows};
 pub use loss::{Share, cross_entropy_and_dice};
 pub use norm::layer_norm;
 pub use resize::{Alignment, resize_bilinear};
-pub use threads::Worker;
+pub use threads::{Worker, in_turn};
 pub use vectorised::Level;

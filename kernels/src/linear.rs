@@ -22,8 +22,16 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
 /// The matrix product over the last two axes; the axes before are the same on both sides.
 pub fn matmul<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
     match on_cpu(&a) {
-        true => apply(Product, [a.into(), b.into()]),
+        true => apply(Product { turned: false }, [a.into(), b.into()]),
         false => a.matmul(b),
+    }
+}
+
+/// [`matmul`] with the second factor transposed: `[.., rows, k]` and `[.., columns, k]` to `[.., rows, columns]`.
+pub fn matmul_transposed<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+    match on_cpu(&a) {
+        true => apply(Product { turned: true }, [a.into(), b.into()]),
+        false => a.matmul(b.transpose()),
     }
 }
 
@@ -192,8 +200,11 @@ fn last_axis_sums(values: &Values) -> Values {
     tensor(out, [width])
 }
 
+/// A product of every pair of matrices, the second one transposed before or not.
 #[derive(Debug, Clone)]
-struct Product;
+struct Product {
+    turned: bool,
+}
 
 impl Product {
     /// For every pair of matrices: `a b`, with either one transposed before.
@@ -234,12 +245,15 @@ impl Operation<2> for Product {
 
     fn forward(&self, [a, b]: &[Values; 2], [a_wanted, b_wanted]: [bool; 2]) -> (Values, Factors) {
         let kept = (b_wanted.then(|| a.clone()), a_wanted.then(|| b.clone()));
-        (Product::batched(a, b, [false, false]), kept)
+        (Product::batched(a, b, [false, self.turned]), kept)
     }
 
     fn backward(&self, (a, b): Factors, gradient: Values, _: [bool; 2]) -> [Option<Values>; 2] {
-        let of_a = b.map(|b| Product::batched(&gradient, &b, [false, true]));
-        let of_b = a.map(|a| Product::batched(&a, &gradient, [true, false]));
+        let of_a = b.map(|b| Product::batched(&gradient, &b, [false, !self.turned]));
+        let of_b = a.map(|a| match self.turned {
+            true => Product::batched(&gradient, &a, [true, false]),
+            false => Product::batched(&a, &gradient, [true, false]),
+        });
         [of_a, of_b]
     }
 }

@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::elementary::{exp, ln};
 use crate::operation::{Operation, Values, apply, dense, on_cpu, shape, tensor};
 use crate::sums;
+use crate::threads::{self, Shared};
 
 /// Keeps Dice defined where a class is neither there nor found.
 const SMOOTH: f32 = 1e-5;
@@ -100,6 +101,12 @@ struct Sums {
 }
 
 impl Sums {
+    fn add(&mut self, more: Sums) {
+        self.overlap += more.overlap;
+        self.squares += more.squares;
+        self.labels += more.labels;
+    }
+
     fn dice(&self) -> f64 {
         (2.0 * self.overlap + SMOOTH as f64) / (self.squares + self.labels + SMOOTH as f64)
     }
@@ -152,26 +159,46 @@ impl Loss {
     /// 32 bits, lines in 64.
     fn measure(&self, logits: &[f32], classes: usize, area: usize) -> (Vec<f32>, f64, Vec<Sums>) {
         let mut values = logits.to_vec();
-        let mut of_classes = vec![Sums::default(); classes];
-        let mut entropy = 0f64;
-        let (mut logs, mut terms) = (vec![0f32; area], vec![0f32; area]);
-        let slices = logits.chunks_exact(classes * area).zip(self.labels.chunks_exact(area));
-        for ((logits, labels), values) in slices.zip(values.chunks_exact_mut(classes * area)) {
-            probabilities(values, &mut logs);
-            for ((voxel, &label), term) in labels.iter().enumerate().zip(&mut terms) {
-                *term = class_of(label, classes).map_or(0.0, |class| logs[voxel] - logits[class * area + voxel]);
-            }
-            entropy += sum(&terms) as f64;
-            let (one_hot, counted) = one_hot(labels, classes, area);
-            let pairs = values.chunks_exact(area).zip(one_hot.chunks_exact(area));
-            for ((values, of_class), sums) in pairs.zip(&mut of_classes) {
-                let [overlap, squares] = overlap_and_squares(values, of_class, &counted, &mut terms);
-                sums.overlap += overlap as f64;
-                sums.squares += squares as f64;
-                sums.labels += of_class.iter().map(|&one| one as f64).sum::<f64>();
-            }
+        let shared = Shared::new(&mut values);
+        let (count, length) = (self.labels.len() / area, classes * area);
+        let slices = threads::map(count, 32 * values.len(), |number| {
+            // SAFETY: every slice's own.
+            let values = unsafe { shared.slice(number * length, length) };
+            let labels = &self.labels[number * area..][..area];
+            Self::measure_slice(values, &logits[number * length..][..length], labels)
+        });
+        let (mut entropy, mut of_classes) = (0f64, vec![Sums::default(); classes]);
+        for (of_slice, sums_of_slice) in slices {
+            entropy += of_slice;
+            of_classes
+                .iter_mut()
+                .zip(sums_of_slice)
+                .for_each(|(sums, more)| sums.add(more));
         }
         (values, entropy / self.counted.max(1) as f64, of_classes)
+    }
+
+    /// Turns a slice's logits in `values` into probabilities; its summed cross entropy, and every class's sums.
+    fn measure_slice(values: &mut [f32], logits: &[f32], labels: &[i32]) -> (f64, Vec<Sums>) {
+        let area = labels.len();
+        let (mut logs, mut terms) = (vec![0f32; area], vec![0f32; area]);
+        probabilities(values, &mut logs);
+        for ((voxel, &label), term) in labels.iter().enumerate().zip(&mut terms) {
+            let class = class_of(label, logits.len() / area);
+            *term = class.map_or(0.0, |class| logs[voxel] - logits[class * area + voxel]);
+        }
+        let entropy = sum(&terms) as f64;
+        let (one_hot, counted) = one_hot(labels, logits.len() / area, area);
+        let classes = values.chunks_exact(area).zip(one_hot.chunks_exact(area));
+        let sums = classes.map(|(values, of_class)| {
+            let [overlap, squares] = overlap_and_squares(values, of_class, &counted, &mut terms);
+            Sums {
+                overlap: overlap as f64,
+                squares: squares as f64,
+                labels: of_class.iter().map(|&one| one as f64).sum(),
+            }
+        });
+        (entropy, sums.collect())
     }
 }
 
@@ -204,11 +231,15 @@ impl Operation<1> for Loss {
             })
             .collect();
         let values = dense(&values);
-        let (mut out, mut along) = (vec![0.0; values.len()], vec![0f32; area]);
-        let slices = values.chunks_exact(classes * area).zip(self.labels.chunks_exact(area));
-        for ((values, labels), out) in slices.zip(out.chunks_exact_mut(classes * area)) {
+        let (mut out, length) = (vec![0.0; values.len()], classes * area);
+        let work = 16 * out.len();
+        let of_slice = |number: usize, out: &mut [f32]| {
+            let (values, labels) = (
+                &values[number * length..][..length],
+                &self.labels[number * area..][..area],
+            );
             let (one_hot, counted) = one_hot(labels, classes, area);
-            along.fill(0.0);
+            let mut along = vec![0f32; area];
             for (class, slopes) in slopes.iter().enumerate() {
                 let at = class * area..(class + 1) * area;
                 dice_slopes(
@@ -230,7 +261,11 @@ impl Operation<1> for Loss {
                     &mut out[at],
                 );
             }
-        }
+        };
+        threads::chunks(&mut out, length, work, |first, out| {
+            let slices = out.chunks_exact_mut(length).enumerate();
+            slices.for_each(|(number, out)| of_slice(first + number, out));
+        });
         [Some(tensor(out, extents))]
     }
 }

@@ -2,7 +2,6 @@
 
 use burn::tensor::Tensor;
 
-use crate::elements::multiply;
 use crate::operation::{Operation, Values, apply, dense, on_cpu, shape, tensor};
 use crate::sums;
 use crate::threads::{self, Shared};
@@ -28,37 +27,59 @@ struct LayerNorm {
 /// The line's mean, and one over its deviation.
 type Moments = [f32; 2];
 
+/// What is done with the inputs, gradients, moments and places of several lines.
+type OnLines<'a> = dyn Fn(&[f32], &[f32], &[Moments], &mut [f32]) + Send + Sync + 'a;
+
 vectorised! {
-    fn moments(row: &[f32], epsilon: f32) -> Moments {
-        let count = row.len() as f32;
-        let mean = sums::line(row, |x| x) / count;
-        let variance = sums::line(row, |x| (x - mean) * (x - mean)) / count;
-        [mean, 1.0 / (variance + epsilon).sqrt()]
-    }
-
-    fn normalise(row: &[f32], moments: Moments, weight: &[f32], bias: &[f32], out: &mut [f32]) {
-        let [mean, scale] = moments;
-        for (out, ((&x, &weight), &bias)) in out.iter_mut().zip(row.iter().zip(weight).zip(bias)) {
-            *out = (x - mean) * scale * weight + bias;
+    /// Lines after lines, with their moments.
+    fn normalise(
+        rows: &[f32],
+        epsilon: f32,
+        factors: [&[f32]; 2],
+        moments: &mut [Moments],
+        out: &mut [f32],
+    ) {
+        let [weight, bias] = factors;
+        let (width, count) = (weight.len(), weight.len() as f32);
+        let lines = rows.chunks_exact(width).zip(out.chunks_exact_mut(width));
+        for ((row, out), moments) in lines.zip(moments) {
+            let mean = sums::line(row, |x| x) / count;
+            let variance = sums::line(row, |x| (x - mean) * (x - mean)) / count;
+            let scale = 1.0 / (variance + epsilon).sqrt();
+            *moments = [mean, scale];
+            for (out, ((&x, &weight), &bias)) in out.iter_mut().zip(row.iter().zip(weight).zip(bias)) {
+                *out = (x - mean) * scale * weight + bias;
+            }
         }
     }
 
-    /// The gradient of a line; before, `out` holds its normalised values.
-    fn line_gradient(gradient: &[f32], weight: &[f32], scale: f32, weighted: &mut [f32], out: &mut [f32]) {
-        for (weighted, (&gradient, &weight)) in weighted.iter_mut().zip(gradient.iter().zip(weight)) {
-            *weighted = gradient * weight;
-        }
-        let count = out.len() as f32;
-        let mean = sums::line(weighted, |x| x) / count;
-        let along = sums::pairs(weighted, out, |weighted, normed| weighted * normed) / count;
-        for (out, &weighted) in out.iter_mut().zip(&*weighted) {
-            *out = (weighted - mean - *out * along) * scale;
+    /// The lines' gradients.
+    fn input_gradients(rows: &[f32], slopes: &[f32], weight: &[f32], moments: &[Moments], out: &mut [f32]) {
+        let (width, count) = (weight.len(), weight.len() as f32);
+        let mut weighted = vec![0.0; width];
+        let lines = rows.chunks_exact(width).zip(slopes.chunks_exact(width)).zip(out.chunks_exact_mut(width));
+        for (((row, slopes), out), &[mean, scale]) in lines.zip(moments) {
+            for (weighted, (&slope, &weight)) in weighted.iter_mut().zip(slopes.iter().zip(weight)) {
+                *weighted = slope * weight;
+            }
+            for (out, &x) in out.iter_mut().zip(row) {
+                *out = (x - mean) * scale;
+            }
+            let mean = sums::line(&weighted, |x| x) / count;
+            let along = sums::pairs(&weighted, out, |weighted, normed| weighted * normed) / count;
+            for (out, &weighted) in out.iter_mut().zip(&weighted) {
+                *out = (weighted - mean - *out * along) * scale;
+            }
         }
     }
 
-    fn normed(row: &[f32], moments: Moments, out: &mut [f32]) {
-        for (out, &x) in out.iter_mut().zip(row) {
-            *out = (x - moments[0]) * moments[1];
+    /// Each line's share of the weight's gradient.
+    fn weight_gradients(rows: &[f32], slopes: &[f32], width: usize, moments: &[Moments], out: &mut [f32]) {
+        let lines = rows.chunks_exact(width).zip(slopes.chunks_exact(width)).zip(out.chunks_exact_mut(width));
+        for (((row, slopes), out), &[mean, scale]) in lines.zip(moments) {
+            for (out, (&x, &slope)) in out.iter_mut().zip(row.iter().zip(slopes)) {
+                *out = (x - mean) * scale * slope;
+            }
         }
     }
 }
@@ -71,18 +92,16 @@ impl Operation<3> for LayerNorm {
         let (values, factors, bias) = (dense(x), dense(weight), dense(bias));
         let width = factors.len();
         let mut out = vec![0.0; values.len()];
-        let mut moments_of = vec![[0f32; 2]; values.len() / width];
-        let places = Shared::new(moments_of.as_flattened_mut());
+        let mut moments = vec![[0f32; 2]; values.len() / width];
+        let places = Shared::new(moments.as_flattened_mut());
         threads::chunks(&mut out, width, 4 * values.len(), |first, out| {
-            let rows = values[first * width..].chunks_exact(width);
-            for (number, (row, out)) in rows.zip(out.chunks_exact_mut(width)).enumerate() {
-                let moments = moments(row, self.epsilon);
-                // SAFETY: the chunks are of different lines.
-                unsafe { places.slice(2 * (first + number), 2) }.copy_from_slice(&moments);
-                normalise(row, moments, &factors, &bias, out);
-            }
+            // SAFETY: the chunks are of different lines.
+            let moments = unsafe { places.slice(2 * first, 2 * out.len() / width) };
+            let moments = moments.as_chunks_mut::<2>().0;
+            let rows = &values[first * width..][..out.len()];
+            normalise(rows, self.epsilon, [&factors, &bias], moments, out);
         });
-        (tensor(out, shape(x)), (x.clone(), weight.clone(), moments_of))
+        (tensor(out, shape(x)), (x.clone(), weight.clone(), moments))
     }
 
     fn backward(
@@ -93,14 +112,11 @@ impl Operation<3> for LayerNorm {
     ) -> [Option<Values>; 3] {
         let (values, factors, slopes) = (dense(&x), dense(&weight), dense(&gradient));
         let width = factors.len();
-        let each_line = |line: &(dyn Fn(usize, &mut [f32]) + Send + Sync)| {
+        let each = |lines: &OnLines| {
             let mut out = vec![0.0; values.len()];
             threads::chunks(&mut out, width, 4 * values.len(), |first, out| {
-                for (number, out) in out.chunks_exact_mut(width).enumerate() {
-                    let row = first + number;
-                    normed(&values[row * width..][..width], moments[row], out);
-                    line(row, out);
-                }
+                let range = first * width..first * width + out.len();
+                lines(&values[range.clone()], &slopes[range], &moments[first..], out);
             });
             out
         };
@@ -110,20 +126,14 @@ impl Operation<3> for LayerNorm {
             tensor(out, [width])
         };
         let of_x = x_wanted.then(|| {
-            let out = each_line(&|row, out| {
-                let mut weighted = vec![0.0; width];
-                line_gradient(
-                    &slopes[row * width..][..width],
-                    &factors,
-                    moments[row][1],
-                    &mut weighted,
-                    out,
-                );
-            });
+            let out = each(&|rows, slopes, moments, out| input_gradients(rows, slopes, &factors, moments, out));
             tensor(out, shape(&x))
         });
-        let of_weight =
-            weight_wanted.then(|| down(&each_line(&|row, out| multiply(out, &slopes[row * width..][..width]))));
+        let of_weight = weight_wanted.then(|| {
+            down(&each(&|rows, slopes, moments, out| {
+                weight_gradients(rows, slopes, width, moments, out)
+            }))
+        });
         let of_bias = bias_wanted.then(|| down(&slopes));
         [of_x, of_weight, of_bias]
     }

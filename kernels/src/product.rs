@@ -199,7 +199,7 @@ impl Product<'_> {
                 let across = Across::<WIDE>::copy(&mut panels.b, self.b, columns, block.clone());
                 for top in rows.clone().step_by(HIGH) {
                     let down = HIGH.min(rows.end - top);
-                    let strip = Strip::<HIGH>::copy(&mut panels.a, self.a, top..top + down, block.clone());
+                    let strip = Strip::<HIGH>::new(&mut panels.a, self.a, top..top + down, block.clone());
                     match down {
                         _ if down > HALF => self.tiles::<L, HIGH, HIGH, WIDE>(strip, &across, top, down, add),
                         _ if down > LOW => self.tiles::<L, HALF, HIGH, WIDE>(strip, &across, top, down, add),

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Below so many elementary steps, handing work to another thread costs more than it gains.
-const WORTH_A_THREAD: usize = 1 << 17;
+const WORTH_A_THREAD: usize = 1 << 16;
 
 /// How many threads have work of their own that goes through this room.
 static WORKERS: AtomicUsize = AtomicUsize::new(0);
@@ -37,6 +37,17 @@ fn share() -> usize {
     return 1;
 }
 
+/// Does work whose operations come one after the other, where they divide themselves with the least waiting: on a thread of
+/// the pool, which does its part of each and takes back what nobody else began. Beside other workers it stays on its own
+/// thread, since one that waits in the pool may be handed another's whole work.
+pub fn in_turn<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    #[cfg(feature = "threads")]
+    if WORKERS.load(Ordering::Relaxed) <= 1 && share() > 1 {
+        return rayon::scope(|_| work());
+    }
+    work()
+}
+
 /// Calls `each` for every number below `count`, on several threads where `work` (elementary steps in all) is worth it.
 pub fn each(count: usize, work: usize, each: impl Fn(usize) + Send + Sync) {
     #[cfg(feature = "threads")]
@@ -46,6 +57,17 @@ pub fn each(count: usize, work: usize, each: impl Fn(usize) + Send + Sync) {
     }
     let _ = (work, WORTH_A_THREAD);
     (0..count).for_each(each);
+}
+
+/// What `each` makes of every number below `count`, in their order.
+pub fn map<T: Send>(count: usize, work: usize, each: impl Fn(usize) -> T + Send + Sync) -> Vec<T> {
+    #[cfg(feature = "threads")]
+    if count > 1 && work >= WORTH_A_THREAD && share() > 1 {
+        use rayon::prelude::*;
+        return (0..count).into_par_iter().with_max_len(1).map(each).collect();
+    }
+    let _ = work;
+    (0..count).map(each).collect()
 }
 
 /// Into how many parts work is worth dividing.

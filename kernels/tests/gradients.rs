@@ -4,8 +4,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use flapsam_kernels::{
-    Alignment, Positions, Share, add_row, attention, conv3x3, cross_entropy_and_dice, gelu, layer_norm, linear, matmul,
-    resize_bilinear, scale, scale_columns, sigmoid, softmax, sum_rows,
+    Alignment, Positions, Share, add_row, arrange, attention, conv3x3, cross_entropy_and_dice, depthwise3x3, gelu,
+    layer_norm, linear, matmul, matmul_transposed, resize_bilinear, scale, scale_columns, sigmoid, softmax, sum_rows,
 };
 use proptest::prelude::*;
 
@@ -189,6 +189,13 @@ proptest! {
             let pairs = x[0].chunks_exact(rows * depth).zip(x[1].chunks_exact(depth * columns));
             pairs.flat_map(|(a, b)| product(a, b, depth, columns)).collect()
         });
+        check(&[count * rows * depth, count * columns * depth], seed, |x| {
+            let (a, b) = (x[0].clone().reshape([count, rows, depth]), x[1].clone().reshape([count, columns, depth]));
+            flat(matmul_transposed(a, b))
+        }, |x| {
+            let pairs = x[0].chunks_exact(rows * depth).zip(x[1].chunks_exact(depth * columns));
+            pairs.flat_map(|(a, b)| product(a, &transposed(b, depth), depth, columns)).collect()
+        });
     }
 
     #[test]
@@ -365,6 +372,56 @@ proptest! {
                 out.push(taps.sum());
             }
             out
+        });
+    }
+
+    #[test]
+    fn depthwise_convolutions(
+        batch in 1usize..3,
+        rows in 1usize..6,
+        columns in 1usize..6,
+        channels in 1usize..4,
+        stride in 1usize..3,
+        seed: u32,
+    ) {
+        check(&[batch * rows * columns * channels, channels * 9], seed, |x| {
+            let image = x[0].clone().reshape([batch, rows, columns, channels]);
+            flat(depthwise3x3(image, x[1].clone().reshape([channels, 1, 3, 3]), stride))
+        }, |x| {
+            let mut out = Vec::new();
+            for (batch, row, column, channel) in places(batch, rows.div_ceil(stride), columns.div_ceil(stride), channels) {
+                let taps = places(1, 3, 3, 1).map(|(_, down, across, _)| {
+                    let (row, column) = (row * stride + down, column * stride + across);
+                    match (1..=rows).contains(&row) && (1..=columns).contains(&column) {
+                        true => {
+                            let place = (batch * rows + row - 1) * columns + column - 1;
+                            x[0][place * channels + channel] * x[1][channel * 9 + down * 3 + across]
+                        }
+                        false => 0.0,
+                    }
+                });
+                out.push(taps.sum());
+            }
+            out
+        });
+    }
+
+    #[test]
+    fn arrangements(images in 1usize..3, rows in 1usize..4, columns in 1usize..4, stages in 0usize..3, seed: u32) {
+        let side = 1 << stages;
+        check(&[images * rows * columns * side * side], seed, |x| {
+            let list = x[0].clone().reshape([images, rows * columns, side * side]);
+            flat(arrange(list, [rows, columns], stages))
+        }, |x| {
+            // From the whole image to a quarter of it and so on, as the children are numbered.
+            let at = |image: usize, row: usize, column: usize| {
+                let place = (image * rows + row / side) * columns + column / side;
+                let child = (0..stages).rev().fold(0, |child, bit| {
+                    4 * child + 2 * (row >> bit & 1) + (column >> bit & 1)
+                });
+                x[0][place * side * side + child]
+            };
+            places(images, rows * side, columns * side, 1).map(|(image, row, column, _)| at(image, row, column)).collect()
         });
     }
 

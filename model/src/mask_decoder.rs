@@ -1,7 +1,7 @@
 //! SAM's mask decoder, official and adapted: tokens ask the image for masks.
 
 use burn::tensor::Tensor;
-use flapsam_kernels::{add_row, gelu, linear, matmul};
+use flapsam_kernels::{add_row, arrange, gelu, linear, matmul_transposed};
 
 use crate::Error;
 use crate::config::{AdapterConfig, SamConfig};
@@ -80,7 +80,7 @@ impl MaskDecoder {
         });
         let weights = Tensor::cat(weights.collect(), 1);
         let pixels = self.upscaling.forward(image);
-        let logits = matmul(weights, pixels.transpose());
+        let logits = matmul_transposed(weights, pixels);
         let logits = self.upscaling.arrange(logits, rows, columns);
         (logits, scores.reshape([batch, masks]))
     }
@@ -153,14 +153,12 @@ impl Upscaling {
     /// Puts `[batch, mask, place * 4^stages]` into an image: `[batch, mask, row * 2^stages, column * 2^stages]`.
     fn arrange(&self, masks: Tensor<3>, rows: usize, columns: usize) -> Tensor<4> {
         let [batch, count, total] = masks.dims();
-        let start = masks.reshape([batch * count, rows, columns, total / (rows * columns)]);
-        let arranged = self.stages.iter().fold(start, |x, _| {
-            let [images, rows, columns, rest] = x.dims();
-            x.reshape([images, rows, columns, 2, 2, rest / 4])
-                .permute([0, 1, 3, 2, 4, 5])
-                .reshape([images, 2 * rows, 2 * columns, rest / 4])
-        });
-        let [_, high, wide, _] = arranged.dims();
-        arranged.reshape([batch, count, high, wide])
+        let side = 1 << self.stages.len();
+        arrange(
+            masks.reshape([batch * count, rows * columns, total / (rows * columns)]),
+            [rows, columns],
+            self.stages.len(),
+        )
+        .reshape([batch, count, rows * side, columns * side])
     }
 }

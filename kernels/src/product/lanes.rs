@@ -77,6 +77,27 @@ impl Lanes for Four {
     }
 }
 
+/// The side of the blocks that are turned at once.
+pub const SIDE: usize = 4;
+
+/// Rows for columns.
+#[inline(always)]
+pub fn transposed(rows: [[f32; SIDE]; SIDE]) -> [[f32; SIDE]; SIDE] {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has these registers, and they are as long as the rows.
+    unsafe {
+        let [mut a, mut b, mut c, mut d] = rows.map(|row| _mm_loadu_ps(row.as_ptr()));
+        _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
+        let mut columns = rows;
+        for (column, register) in columns.iter_mut().zip([a, b, c, d]) {
+            _mm_storeu_ps(column.as_mut_ptr(), register);
+        }
+        columns
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::array::from_fn(|column| std::array::from_fn(|row| rows[row][column]))
+}
+
 #[cfg(target_arch = "x86_64")]
 macro_rules! registers {
     ($register:ty, $count:literal, $all:ident, $load:ident, $store:ident, $fused:ident, $plus:ident) => {

@@ -2,32 +2,38 @@
 
 use std::ops::Range;
 
+use super::lanes::{SIDE, transposed};
 use super::{BLOCK, Matrix};
 
 /// A line's place in a strip: longer than a block, so that lines do not meet in one set of a cache.
 pub const PITCH: usize = BLOCK + 16;
 
-/// The left factor's rows that a tile needs.
+/// Lines so many elements apart meet in one or two sets of a cache, and drive each other out.
+const MEETING: usize = 512;
+
+/// The left factor's rows that a tile needs, over a block of k.
 #[derive(Debug, Clone, Copy)]
 pub enum Strip<'a, const HIGH: usize> {
-    /// Line after line.
-    Lines(&'a [[f32; PITCH]; HIGH]),
+    /// Rows as they lie, so many elements apart.
+    Lines(&'a [f32], usize),
     /// k after k.
     Turned(&'a [[f32; HIGH]]),
 }
 
 impl<'a, const HIGH: usize> Strip<'a, HIGH> {
-    /// At most `HIGH` rows, in the order that costs no shuffling; the others' places keep what is there.
+    /// At most `HIGH` rows, copied where they can't be read as they lie; the others' places keep what is there.
     #[inline(always)]
-    pub fn copy(place: &'a mut Vec<f32>, matrix: Matrix, rows: Range<usize>, block: Range<usize>) -> Self {
-        let place = at_least(place, HIGH * PITCH);
+    pub fn new(place: &'a mut Vec<f32>, matrix: Matrix<'a>, rows: Range<usize>, block: Range<usize>) -> Self {
         let from = &matrix.values[rows.start * matrix.row_stride + block.start * matrix.column_stride..];
+        if matrix.column_stride == 1 && !matrix.row_stride.is_multiple_of(MEETING) {
+            return Strip::Lines(from, matrix.row_stride);
+        }
+        let place = at_least(place, HIGH * PITCH);
         if matrix.column_stride == 1 {
-            let (lines, _) = place.as_chunks_mut::<PITCH>();
-            for (line, row) in lines.iter_mut().zip(0..rows.len()) {
+            for (line, row) in place.chunks_exact_mut(PITCH).zip(0..rows.len()) {
                 line[..block.len()].copy_from_slice(&from[row * matrix.row_stride..][..block.len()]);
             }
-            return Strip::Lines(lines.first_chunk().expect("so many lines"));
+            return Strip::Lines(place, PITCH);
         }
         let (places, _) = place[..block.len() * HIGH].as_chunks_mut::<HIGH>();
         for (k, place) in places.iter_mut().enumerate() {
@@ -45,8 +51,8 @@ impl<'a, const HIGH: usize> Strip<'a, HIGH> {
     }
 }
 
-/// The right factor's columns, in panels of `WIDE`: k after k, in each the panel's columns. The last panel is filled up with
-/// zeros.
+/// The right factor's columns, in panels of `WIDE`: k after k, in each the panel's columns. What the last panel has
+/// no columns for keeps what is there.
 pub struct Across<'a, const WIDE: usize> {
     values: &'a [f32],
     depth: usize,
@@ -72,7 +78,6 @@ impl<'a, const WIDE: usize> Across<'a, WIDE> {
                     let from = from[k * matrix.row_stride..]
                         .iter()
                         .step_by(matrix.column_stride.max(1));
-                    place.fill(0.0);
                     let places = place[..count].iter_mut();
                     places.zip(from).for_each(|(place, &value)| *place = value);
                 }
@@ -112,44 +117,34 @@ fn beside<const WIDE: usize>(from: &[f32], stride: usize, count: usize, panel: &
         let from = &from[k * stride..][..count];
         match from.as_array::<WIDE>() {
             Some(from) => *place = *from,
-            None => {
-                place[..count].copy_from_slice(from);
-                place[count..].fill(0.0);
-            }
+            None => place[..count].copy_from_slice(from),
         }
     }
 }
 
-/// Columns and ks of the blocks that [`turn`] takes at once: so many shuffles of whole vectors the compiler finds.
-const COLUMNS: usize = 8;
-const KS: usize = 4;
-
 /// Columns of which each lies in a row.
 #[inline(always)]
 fn turn<const WIDE: usize>(from: &[f32], stride: usize, count: usize, panel: &mut [[f32; WIDE]]) {
-    let depth = panel.len();
-    for first in (0..WIDE).step_by(COLUMNS) {
-        if first + COLUMNS > count {
-            for column in first..(first + COLUMNS).min(WIDE) {
-                for (k, place) in panel.iter_mut().enumerate() {
-                    place[column] = if column < count { from[column * stride + k] } else { 0.0 };
-                }
-            }
-            continue;
-        }
-        let lines: [&[f32]; COLUMNS] = std::array::from_fn(|line| &from[(first + line) * stride..][..depth]);
-        let (blocks, rest) = panel.as_chunks_mut::<KS>();
-        for (block, k) in blocks.iter_mut().zip((0..).step_by(KS)) {
-            let values = lines.map(|line| *line[k..].first_chunk::<KS>().expect("a whole line"));
-            for (k, place) in block.iter_mut().enumerate() {
-                let across: [f32; COLUMNS] = values.map(|line| line[k]);
-                place[first..first + COLUMNS].copy_from_slice(&across);
+    let (depth, columns) = (panel.len(), count / SIDE * SIDE);
+    let line = |column: usize| &from[column * stride..][..depth];
+    for first in (0..columns).step_by(SIDE) {
+        let lines: [&[f32]; SIDE] = std::array::from_fn(|number| line(first + number));
+        let (blocks, rest) = panel.as_chunks_mut::<SIDE>();
+        for (block, k) in blocks.iter_mut().zip((0..depth).step_by(SIDE)) {
+            let lines = lines.map(|line| *line[k..].first_chunk().expect("a whole line"));
+            for (place, values) in block.iter_mut().zip(transposed(lines)) {
+                place[first..first + SIDE].copy_from_slice(&values);
             }
         }
-        for (place, k) in rest.iter_mut().zip(depth / KS * KS..) {
-            for (place, line) in place[first..].iter_mut().zip(lines) {
-                *place = line[k];
-            }
+        for (place, k) in rest.iter_mut().zip(depth / SIDE * SIDE..) {
+            place[first..]
+                .iter_mut()
+                .zip(lines)
+                .for_each(|(place, line)| *place = line[k]);
         }
+    }
+    for column in columns..count {
+        let places = panel.iter_mut().map(|place| &mut place[column]);
+        places.zip(line(column)).for_each(|(place, &value)| *place = value);
     }
 }

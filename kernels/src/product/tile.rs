@@ -1,7 +1,7 @@
 //! The innermost loop, and the way from registers to the output.
 
 use super::lanes::{Four, Lanes};
-use super::panels::{PITCH, Strip};
+use super::panels::Strip;
 use crate::threads::Shared;
 
 /// An instruction set that tiles are compiled for, each as a function of its own.
@@ -40,7 +40,7 @@ macro_rules! compiled {
                     way: &Way,
                 ) {
                     // SAFETY: the caller's.
-                    unsafe { way.store(tile::<$lanes, ROWS, VECTORS, HIGH, WIDE>(a, b)) }
+                    unsafe { way.store(tile::<$lanes, ROWS, VECTORS, HIGH, WIDE>(a, b, way.extents[0])) }
                 }
                 // SAFETY: the caller's.
                 unsafe { compiled::<ROWS, VECTORS, HIGH, WIDE>(a, b, way) }
@@ -92,15 +92,19 @@ type Sums<L, const ROWS: usize, const VECTORS: usize> = [[L; VECTORS]; ROWS];
 unsafe fn tile<L: Lanes, const ROWS: usize, const VECTORS: usize, const HIGH: usize, const WIDE: usize>(
     a: Strip<HIGH>,
     b: &[[f32; WIDE]],
+    down: usize,
 ) -> Sums<L, ROWS, VECTORS> {
     const { assert!(ROWS <= HIGH && VECTORS * L::COUNT <= WIDE) }
     // SAFETY: the caller's, and the rows are as wide as was just asserted.
     unsafe {
         let mut sums = [[L::all(0.0); VECTORS]; ROWS];
         match a {
-            Strip::Lines(lines) => {
-                for (k, b) in b.iter().enumerate().take(PITCH) {
-                    each_row!(ROW of ROWS { add_products(&mut sums[ROW], lines[ROW][k], b) });
+            Strip::Lines(lines, stride) => {
+                // Rows that are not there are the last one once more.
+                let start = |row: usize| lines[row.min(down - 1) * stride..][..b.len()].as_ptr();
+                let starts: [_; ROWS] = std::array::from_fn(start);
+                for (k, b) in b.iter().enumerate() {
+                    each_row!(ROW of ROWS { add_products(&mut sums[ROW], *starts[ROW].add(k), b) });
                 }
             }
             Strip::Turned(a) => {

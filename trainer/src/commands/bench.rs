@@ -1,6 +1,7 @@
 use std::time::Instant;
 
 use clap::ValueEnum;
+use flapsam_kernels::in_turn;
 use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::method::Method;
 use flapsam_model::parameters::{Parameters, initialise, to_vec};
@@ -135,7 +136,8 @@ fn measure(work: Work, repeats: u32, device: &OpenDevice) -> Result<Row> {
         match work {
             Work::VitBForward => {
                 let input = to_input(slice.to_vec(), side, &device.device);
-                to_vec(learner.network()?.logits(input));
+                let network = learner.network()?;
+                in_turn(|| to_vec(network.logits(input)));
             }
             _ => {
                 learner.step(&batch)?;

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use burn::tensor::{Device, Gradients};
+use flapsam_kernels::in_turn;
 use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::parameters::{Parameters, StateDict, to_vec};
 use flapsam_model::sam::Sam;
@@ -72,6 +73,10 @@ impl Learner {
     /// # Errors
     /// See [`Learner::backward`]; or the loss, a gradient or an updated parameter is no finite number.
     pub fn step(&mut self, batch: &Batch) -> Result<f32> {
+        in_turn(|| self.step_here(batch))
+    }
+
+    fn step_here(&mut self, batch: &Batch) -> Result<f32> {
         let (loss, mut gradients) = self.backward(batch)?;
         let value = to_vec(loss.total)[0];
         self.step += 1;
