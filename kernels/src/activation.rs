@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::elementary::{exp, normal_density, normal_share};
-use crate::operation::{Operation, Values, apply, dense, on_cpu, shape, tensor};
+use crate::operation::{Operation, Values, apply, dense, on_cpu, owned, shape, tensor};
 use crate::sums;
 use crate::threads;
 
@@ -94,12 +94,12 @@ impl Operation<1> for Gelu {
     }
 
     fn backward(&self, x: Values, gradient: Values, _: [bool; 1]) -> [Option<Values>; 1] {
-        let values = dense(&x);
-        let mut out = dense(&gradient).into_owned();
+        let (values, extents) = (dense(&x), shape(&x));
+        let mut out = owned(gradient);
         threads::chunks(&mut out, 1, 24 * values.len(), |first, out| {
             gelu_gradient(&values[first..][..out.len()], out);
         });
-        [Some(tensor(out, shape(&gradient)))]
+        [Some(tensor(out, extents))]
     }
 }
 
@@ -119,14 +119,11 @@ impl Operation<1> for Sigmoid {
     }
 
     fn backward(&self, result: Values, gradient: Values, _: [bool; 1]) -> [Option<Values>; 1] {
-        let pairs = dense(&gradient)
-            .into_owned()
-            .into_iter()
-            .zip(dense(&result).into_owned());
-        let out = pairs
-            .map(|(gradient, result)| gradient * (result * (1.0 - result)))
-            .collect();
-        [Some(tensor(out, shape(&gradient)))]
+        let mut out = owned(gradient);
+        for (out, result) in out.iter_mut().zip(dense(&result).iter()) {
+            *out *= result * (1.0 - result);
+        }
+        [Some(tensor(out, shape(&result)))]
     }
 }
 
@@ -150,12 +147,12 @@ impl Operation<1> for Softmax {
     }
 
     fn backward(&self, result: Values, gradient: Values, _: [bool; 1]) -> [Option<Values>; 1] {
-        let mut out = dense(&gradient).into_owned();
+        let mut out = owned(gradient);
         let width = shape(&result).last().copied().unwrap_or(1).max(1);
         let lines = dense(&result);
         for (result, out) in lines.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
             softmax_gradient(result, out);
         }
-        [Some(tensor(out, shape(&gradient)))]
+        [Some(tensor(out, shape(&result)))]
     }
 }

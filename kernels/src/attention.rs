@@ -395,8 +395,13 @@ impl Attention {
         (result, kept)
     }
 
-    /// The gradients of q, k and v, and of both tables.
-    fn gradients<const N: usize>(&self, kept: Kept<N>, gradient: &Values) -> ([Values; 3], Option<[Values; 2]>) {
+    /// The gradients of q, k and v, and of both tables if they are wanted.
+    fn gradients<const N: usize>(
+        &self,
+        kept: Kept<N>,
+        gradient: &Values,
+        tables_wanted: bool,
+    ) -> ([Values; 3], Option<[Values; 2]>) {
         let inputs = kept.inputs.as_slice();
         let [q, k, v] = [&inputs[0], &inputs[1], &inputs[2]].map(|x| Tokens::new(x, self.heads));
         let [result, slopes] = [&kept.result, gradient].map(|x| Tokens::new(x, self.heads));
@@ -410,6 +415,7 @@ impl Attention {
         // Each unit's own, so that they can be added in order.
         let lengths = tables
             .as_ref()
+            .filter(|_| tables_wanted)
             .map_or([0, 0], Tables::lengths)
             .map(|length| length * q.width);
         let mut of_tables = lengths.map(|length| vec![0f32; units * length]);
@@ -437,8 +443,11 @@ impl Attention {
                 // SAFETY: the units are of different heads.
                 unsafe { multiply_here(weights.transposed(), slope_tile, v_out.place(unit, 0, output)) };
                 let added = tables.as_ref().map(|tables| {
-                    let out = tables_out.map(|table| table);
-                    position_gradients(tables, &gradients, k.count, first, q_tile, unit, out, output)
+                    let added = position_gradients(tables, &gradients, k.count, first);
+                    if tables_wanted {
+                        table_gradients(tables, &added, q_tile, unit, tables_out, output);
+                    }
+                    added
                 });
                 elements::scale(&mut gradients, self.scale);
                 let of_scores = Matrix::dense(&gradients, queries, k.count);
@@ -463,7 +472,7 @@ impl Attention {
         let [of_q, of_k, of_v] = out;
         let gradients = [(of_q, &inputs[0]), (of_k, &inputs[1]), (of_v, &inputs[2])];
         let gradients = gradients.map(|(values, like)| tensor(values, shape(like)));
-        let tables = tables.map(|tables| {
+        let tables = tables.filter(|_| tables_wanted).map(|tables| {
             let [rows, columns] = of_tables.map(|units| {
                 let length = units.len() / shape(gradient)[0] / self.heads;
                 let mut sum = vec![0.0; length];
@@ -481,19 +490,9 @@ impl Attention {
     }
 }
 
-/// The gradients of what positions add to a tile's scores, `[query, 2 * side - 1]` for rows and columns; those of the
-/// tables go to the unit's own place.
-#[allow(clippy::too_many_arguments)]
-fn position_gradients(
-    tables: &Tables,
-    gradients: &[f32],
-    keys: usize,
-    first: usize,
-    q: Matrix,
-    unit: usize,
-    out: [Shared; 2],
-    output: Output,
-) -> [Vec<f32>; 2] {
+/// The gradients of what positions add to the scores of a tile that begins with a query, `[query, 2 * side - 1]` for rows
+/// and columns.
+fn position_gradients(tables: &Tables, gradients: &[f32], keys: usize, first: usize) -> [Vec<f32>; 2] {
     let [high, wide] = tables.grid;
     let queries = gradients.len() / keys;
     let mut added = tables.lengths().map(|length| vec![0f32; queries * length]);
@@ -504,6 +503,11 @@ fn position_gradients(
         let by_column = &mut by_column[number * (2 * wide - 1) + wide - 1 - column..][..wide];
         sums_by_column(gradients, wide, by_column);
     }
+    added
+}
+
+/// The tables' gradients by a tile's queries, into the unit's own place.
+fn table_gradients(tables: &Tables, added: &[Vec<f32>; 2], q: Matrix, unit: usize, out: [Shared; 2], output: Output) {
     for ((added, length), out) in added.iter().zip(tables.lengths()).zip(out) {
         let place = Place {
             // SAFETY: every unit has its own table.
@@ -511,10 +515,10 @@ fn position_gradients(
             stride: tables.width,
             output,
         };
+        let added = Matrix::dense(added, added.len() / length, length);
         // SAFETY: the same.
-        unsafe { multiply_here(Matrix::dense(added, queries, length).transposed(), q, place) };
+        unsafe { multiply_here(added.transposed(), q, place) };
     }
-    added
 }
 
 impl Operation<3> for Attention {
@@ -526,7 +530,7 @@ impl Operation<3> for Attention {
     }
 
     fn backward(&self, kept: Kept<3>, gradient: Values, _: [bool; 3]) -> [Option<Values>; 3] {
-        self.gradients(kept, &gradient).0.map(Some)
+        self.gradients(kept, &gradient, false).0.map(Some)
     }
 }
 
@@ -538,8 +542,8 @@ impl Operation<5> for Attention {
         Self::keep(inputs, self.run(q, k, v, tables))
     }
 
-    fn backward(&self, kept: Kept<5>, gradient: Values, _: [bool; 5]) -> [Option<Values>; 5] {
-        let ([q, k, v], tables) = self.gradients(kept, &gradient);
+    fn backward(&self, kept: Kept<5>, gradient: Values, [.., rows, columns]: [bool; 5]) -> [Option<Values>; 5] {
+        let ([q, k, v], tables) = self.gradients(kept, &gradient, rows || columns);
         let [rows, columns] = tables.map_or([None, None], |tables| tables.map(Some));
         [Some(q), Some(k), Some(v), rows, columns]
     }

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::elements;
-use crate::operation::{Input, Operation, Values, apply, dense, on_cpu, shape, tensor};
+use crate::operation::{Input, Operation, Values, apply, dense, on_cpu, owned, shape, tensor};
 use crate::product::{Matrix, Output, multiply};
 use crate::sums;
 use crate::threads;
@@ -301,9 +301,10 @@ impl Operation<2> for ScaleColumns {
             last_axis_sums(&tensor(products, shape(&x)))
         });
         let of_x = row.map(|row| {
-            let (mut out, factors) = (dense(&gradient).into_owned(), dense(&row));
+            let (extents, factors) = (shape(&gradient), dense(&row));
+            let mut out = owned(gradient);
             multiply_rows(&mut out, &factors);
-            tensor(out, shape(&gradient))
+            tensor(out, extents)
         });
         [of_x, of_row]
     }
@@ -325,9 +326,10 @@ impl Operation<2> for Scale {
     fn backward(&self, (x, factor): Factors, gradient: Values, _: [bool; 2]) -> [Option<Values>; 2] {
         let of_factor = x.map(|x| tensor(vec![elements::inner(&dense(&x), &dense(&gradient))], [1]));
         let of_x = factor.map(|factor| {
-            let mut out = dense(&gradient).into_owned();
+            let extents = shape(&gradient);
+            let mut out = owned(gradient);
             elements::scale(&mut out, dense(&factor)[0]);
-            tensor(out, shape(&gradient))
+            tensor(out, extents)
         });
         [of_x, of_factor]
     }

@@ -130,6 +130,11 @@ pub fn dense(values: &Values) -> Cow<'_, [f32]> {
     }
 }
 
+/// A tensor's values, row-major, to be changed: copied only where they are held elsewhere too, or do not lie so.
+pub fn owned(values: Values) -> Vec<f32> {
+    values.into_data().try_into_vec::<f32>().unwrap_or_default()
+}
+
 /// A tensor's extents.
 pub fn shape(values: &Values) -> Vec<usize> {
     values.layout().shape().iter().copied().collect()

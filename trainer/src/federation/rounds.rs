@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::ledger::{Direction, Entry, Traffic, entries};
 use super::server::{is_factor, is_second_factor, norm};
 use super::trace::{Mark, Moment};
-use super::wire::{Link, Precision, encode, rounding};
+use super::wire::{Link, Precision, broadcast, encode, rounding};
 use super::{Aggregation, Client, Epoch, LocalTraining, Server, ServerAdam};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -231,19 +231,24 @@ impl Federation {
         let adam = self.rules.server_adam.as_ref();
         let lora_error = self.server.combine(&updates, &weights, aggregation, adam);
         let global = self.server.state.clone();
+        let failed = |why| Error::Message(format!("server, round {round}: {why}"));
+        let alike = broadcast(&global, precision).map_err(failed)?;
         for (place, member) in self.members.iter_mut().enumerate() {
             // Those that sit out fetch it when they take part next: see `catching_up`.
             let site = &member.client.site;
-            let delivery = member.link.down(&global, lasting).map_err(at(round, site))?;
+            let delivery = match &alike {
+                Some(delivery) => delivery,
+                None => &member.link.down(&global, lasting).map_err(at(round, site))?,
+            };
             if chosen.contains(&place) {
                 ledger.extend(entries(round, site, Direction::Down, &delivery.message, precision));
                 marks.push(Mark::of_message(round, site, Moment::Received, &delivery.message));
                 lost.down.push(delivery.squares);
             }
-            member.client.receive(&match self.folding {
-                Some(_) => without_factors(delivery.received),
-                None => delivery.received,
-            });
+            match self.folding {
+                Some(_) => member.client.receive(&without_factors(delivery.received.clone())),
+                None => member.client.receive(&delivery.received),
+            }
         }
         self.fold(round)?;
         let mut round = self.round_of(round, epochs, ledger, marks);
@@ -278,13 +283,17 @@ impl Federation {
             _ => self.participants(round - 1),
         };
         let precision = self.rules.precision;
+        let late: Vec<usize> = chosen.iter().copied().filter(|place| !before.contains(place)).collect();
+        if late.is_empty() {
+            return Vec::new();
+        }
         let message = encode(&self.server.state, precision);
-        let late = chosen.iter().filter(|place| !before.contains(place));
-        late.flat_map(|&place| {
-            let site = &self.members[place].client.site;
-            entries(round, site, Direction::Down, &message, precision)
-        })
-        .collect()
+        late.into_iter()
+            .flat_map(|place| {
+                let site = &self.members[place].client.site;
+                entries(round, site, Direction::Down, &message, precision)
+            })
+            .collect()
     }
 
     /// The federation's model: what the clients received last, its stacked pairs of all rounds as one. Below 32 bits that

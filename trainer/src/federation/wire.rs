@@ -137,8 +137,32 @@ pub struct Delivery {
     pub message: Vec<u8>,
     /// What the receiver has afterwards.
     pub received: StateDict,
-    /// The sum of squares of what rounding took from the message, and of what was to be said.
+    /// The sum of squares of what rounding took from the message, and of what was to be said; zero at 32 bits.
     pub squares: [f64; 2],
+}
+
+impl Delivery {
+    /// A state at 32 bits.
+    fn whole(state: &StateDict) -> Self {
+        let message = encode(state, Precision::F32);
+        Self {
+            received: decode(&message),
+            message,
+            squares: [0.0; 2],
+        }
+    }
+}
+
+/// What all clients are sent alike: the server's state, at 32 bits. Below, each is sent what it lacks: see [`Link::down`].
+///
+/// # Errors
+/// A number is not finite.
+pub fn broadcast(global: &StateDict, precision: Precision) -> Result<Option<Delivery>, ModelError> {
+    if precision != Precision::F32 {
+        return Ok(None);
+    }
+    check_finite(global, "")?;
+    Ok(Some(Delivery::whole(global)))
 }
 
 /// How much of what was to be said rounding took from messages, as a share of its norm; `None` of no messages.
@@ -226,14 +250,7 @@ impl Link {
     ) -> Result<(Delivery, StateDict), ModelError> {
         check_finite(state, "")?;
         if self.precision == Precision::F32 {
-            let message = encode(state, Precision::F32);
-            let received = decode(&message);
-            let delivery = Delivery {
-                message,
-                received,
-                squares: [0.0, squares(state)],
-            };
-            return Ok((delivery, StateDict::new()));
+            return Ok((Delivery::whole(state), StateDict::new()));
         }
         let wanted = plus(&minus(state, known), lost_before);
         check_finite(&wanted, "the change of ")?;
@@ -394,7 +411,7 @@ mod tests {
             let delivery = Link::new(precision, &start).up(&goal, |_| true).unwrap();
             let (wanted, got) = (minus(&goal, &start), minus(&delivery.received, &start));
             let exact = (squares(&minus(&wanted, &got)) / squares(&wanted)).sqrt();
-            let share = rounding([delivery.squares]).unwrap();
+            let share = rounding([delivery.squares]).unwrap_or(0.0);
             assert!((share - exact).abs() < 1e-6, "{share} {exact}");
             share
         };
