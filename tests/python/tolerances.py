@@ -4,8 +4,7 @@
 
 Each experiment of the quick suite is run once as it is and eight times from a base whose every weight is, by chance, one
 bit larger, one bit smaller or as it was, which is how far two devices may read it apart. Printed is the largest movement
-of each kind of figure among the eight. Runs stay in FOLDER, and those that are there are not run again. (On two cores it
-takes about 20 minutes.)
+of each kind of figure among the eight. Runs stay in FOLDER, and those that are there are not run again.
 """
 
 import json

@@ -10,7 +10,7 @@ use common::{program, root};
 /// So much more than the committed count is let pass: compilers and C libraries differ.
 const MARGIN: f64 = 1.05;
 
-/// Nothing that it holds is so large.
+/// Sizes from which the C library would go over to other instructions: beyond any that occurs.
 const C_LIBRARY: &str = "glibc.cpu.x86_rep_stosb_threshold=4294967296:glibc.cpu.x86_rep_movsb_threshold=4294967296:\
     glibc.cpu.x86_non_temporal_threshold=4294967296";
 
