@@ -127,13 +127,16 @@ struct Tile {
 }
 
 impl Tile {
+    const AVX512: Self = Self { rows: 12, columns: 32 };
+    const AVX2: Self = Self { rows: 6, columns: 16 };
+    const BASELINE: Self = Self { rows: 8, columns: 8 };
+
     fn here() -> Self {
-        let (rows, columns) = match Level::here() {
-            Level::Avx512 => (12, 32),
-            Level::Avx2 => (6, 16),
-            Level::Baseline => (8, 8),
-        };
-        Self { rows, columns }
+        match Level::here() {
+            Level::Avx512 => Self::AVX512,
+            Level::Avx2 => Self::AVX2,
+            Level::Baseline => Self::BASELINE,
+        }
     }
 }
 
@@ -168,7 +171,8 @@ impl Product<'_> {
             // SAFETY: the same.
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => unsafe { avx2(self, panels, rows, columns) },
-            _ => self.blocks::<Baseline, 8, 4, 2, 8>(panels, rows, columns),
+            _ => self
+                .blocks::<Baseline, { Tile::BASELINE.rows }, 4, 2, { Tile::BASELINE.columns }>(panels, rows, columns),
         });
     }
 
@@ -240,13 +244,13 @@ impl Product<'_> {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn avx2(product: &Product, panels: &mut Panels, rows: Range<usize>, columns: Range<usize>) {
-    product.blocks::<Avx2, 6, 4, 2, 16>(panels, rows, columns);
+    product.blocks::<Avx2, { Tile::AVX2.rows }, 4, 2, { Tile::AVX2.columns }>(panels, rows, columns);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 fn avx512(product: &Product, panels: &mut Panels, rows: Range<usize>, columns: Range<usize>) {
-    product.blocks::<Avx512, 12, 8, 4, 32>(panels, rows, columns);
+    product.blocks::<Avx512, { Tile::AVX512.rows }, 8, 4, { Tile::AVX512.columns }>(panels, rows, columns);
 }
 
 #[cfg(test)]

@@ -50,23 +50,17 @@ pub fn in_turn<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 
 /// Calls `each` for every number below `count`, on several threads where `work` (elementary steps in all) is worth it.
 pub fn each(count: usize, work: usize, each: impl Fn(usize) + Send + Sync) {
-    #[cfg(feature = "threads")]
-    if count > 1 && work >= WORTH_A_THREAD && share() > 1 {
-        use rayon::prelude::*;
-        return (0..count).into_par_iter().with_max_len(1).for_each(each);
-    }
-    let _ = (work, WORTH_A_THREAD);
-    (0..count).for_each(each);
+    map(count, work, each);
 }
 
-/// What `each` makes of every number below `count`, in their order.
+/// What `each` makes of every number below `count`, in their order; otherwise like [`each()`].
 pub fn map<T: Send>(count: usize, work: usize, each: impl Fn(usize) -> T + Send + Sync) -> Vec<T> {
     #[cfg(feature = "threads")]
     if count > 1 && work >= WORTH_A_THREAD && share() > 1 {
         use rayon::prelude::*;
         return (0..count).into_par_iter().with_max_len(1).map(each).collect();
     }
-    let _ = work;
+    let _ = (work, WORTH_A_THREAD);
     (0..count).map(each).collect()
 }
 

@@ -40,7 +40,7 @@ macro_rules! compiled {
                     way: &Way,
                 ) {
                     // SAFETY: the caller's.
-                    unsafe { way.store(tile::<$lanes, ROWS, VECTORS, HIGH, WIDE>(a, b, way.extents[0])) }
+                    unsafe { way.store::<_, ROWS, VECTORS, WIDE>(tile::<$lanes, ROWS, VECTORS, HIGH, WIDE>(a, b, way.extents[0])) }
                 }
                 // SAFETY: the caller's.
                 unsafe { compiled::<ROWS, VECTORS, HIGH, WIDE>(a, b, way) }
@@ -136,9 +136,6 @@ unsafe fn add_products<L: Lanes, const VECTORS: usize, const WIDE: usize>(
     }
 }
 
-/// Columns of the widest tile.
-const WIDEST: usize = 32;
-
 /// Where a tile goes.
 pub struct Way {
     /// Its first element.
@@ -155,7 +152,10 @@ impl Way {
     /// # Safety
     /// The processor has the registers, and the place is the caller's own.
     #[inline(always)]
-    unsafe fn store<L: Lanes, const ROWS: usize, const VECTORS: usize>(&self, sums: Sums<L, ROWS, VECTORS>) {
+    unsafe fn store<L: Lanes, const ROWS: usize, const VECTORS: usize, const WIDE: usize>(
+        &self,
+        sums: Sums<L, ROWS, VECTORS>,
+    ) {
         let columns = VECTORS * L::COUNT;
         // SAFETY: the caller's.
         unsafe {
@@ -163,10 +163,10 @@ impl Way {
                 each_row!(ROW of ROWS { self.store_row(sums[ROW], ROW) });
                 return;
             }
-            let mut spilled = [[0f32; WIDEST]; ROWS];
+            let mut spilled = [[0f32; WIDE]; ROWS];
             let place = Way {
                 out: Shared::new(spilled.as_flattened_mut()),
-                stride: WIDEST,
+                stride: WIDE,
                 add: false,
                 ..*self
             };

@@ -143,13 +143,14 @@ pub struct Delivery {
 
 impl Delivery {
     /// A state at 32 bits.
-    fn whole(state: &StateDict) -> Self {
+    fn whole(state: &StateDict) -> Result<Self, ModelError> {
+        check_finite(state, "")?;
         let message = encode(state, Precision::F32);
-        Self {
+        Ok(Self {
             received: decode(&message),
             message,
             squares: [0.0; 2],
-        }
+        })
     }
 }
 
@@ -158,11 +159,10 @@ impl Delivery {
 /// # Errors
 /// A number is not finite.
 pub fn broadcast(global: &StateDict, precision: Precision) -> Result<Option<Delivery>, ModelError> {
-    if precision != Precision::F32 {
-        return Ok(None);
+    match precision {
+        Precision::F32 => Delivery::whole(global).map(Some),
+        Precision::F16 | Precision::Int8 => Ok(None),
     }
-    check_finite(global, "")?;
-    Ok(Some(Delivery::whole(global)))
 }
 
 /// How much of what was to be said rounding took from messages, as a share of its norm; `None` of no messages.
@@ -248,10 +248,10 @@ impl Link {
         known: &StateDict,
         lost_before: &StateDict,
     ) -> Result<(Delivery, StateDict), ModelError> {
-        check_finite(state, "")?;
         if self.precision == Precision::F32 {
-            return Ok((Delivery::whole(state), StateDict::new()));
+            return Ok((Delivery::whole(state)?, StateDict::new()));
         }
+        check_finite(state, "")?;
         let wanted = plus(&minus(state, known), lost_before);
         check_finite(&wanted, "the change of ")?;
         let message = encode(&wanted, self.precision);
