@@ -5,6 +5,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 
 use crate::elements::add;
+use crate::neighbourhood::Neighbourhoods;
 use crate::operation::{Operation, Values, apply, dense, on_cpu, shape, tensor};
 use crate::product::{Matrix, Output, multiply};
 use crate::threads;
@@ -22,41 +23,6 @@ pub fn conv3x3(x: Tensor<4>, weight: Tensor<4>) -> Tensor<4> {
 #[derive(Debug, Clone)]
 struct Conv3x3;
 
-/// `[batch, row, column, channel]`
-#[derive(Debug, Clone, Copy)]
-struct Grid {
-    batch: usize,
-    rows: usize,
-    columns: usize,
-    channels: usize,
-}
-
-impl Grid {
-    fn of(values: &Values) -> Self {
-        let extents = shape(values);
-        Self {
-            batch: extents[0],
-            rows: extents[1],
-            columns: extents[2],
-            channels: extents[3],
-        }
-    }
-
-    fn places(self) -> usize {
-        self.batch * self.rows * self.columns
-    }
-
-    /// The nine neighbours of a place, `None` beyond the edge.
-    fn neighbours(self, place: usize) -> [Option<usize>; 9] {
-        let (row, column) = (place / self.columns % self.rows, place % self.columns);
-        std::array::from_fn(|tap| {
-            let (down, across) = (tap / 3, tap % 3);
-            let inside = (1..=self.rows).contains(&(row + down)) && (1..=self.columns).contains(&(column + across));
-            inside.then(|| place + down * self.columns + across - self.columns - 1)
-        })
-    }
-}
-
 /// `[out, in, 3, 3]` to `[out, 3, 3, in]`, or back.
 pub(crate) fn turned(values: &[f32], outputs: usize, [from, to]: [usize; 2]) -> Vec<f32> {
     let mut out = Vec::with_capacity(values.len());
@@ -69,14 +35,13 @@ pub(crate) fn turned(values: &[f32], outputs: usize, [from, to]: [usize; 2]) -> 
 }
 
 /// Every place's neighbourhood: `[place, tap, channel]`, zero beyond the edge.
-fn neighbourhoods(values: &[f32], grid: Grid) -> Vec<f32> {
+fn neighbourhoods(values: &[f32], grid: Neighbourhoods) -> Vec<f32> {
     let width = grid.channels;
-    let mut out = vec![0.0; grid.places() * 9 * width];
+    let mut out = vec![0.0; grid.output_places() * 9 * width];
     let work = out.len();
     threads::chunks(&mut out, 9 * width, work, |first, out| {
         for (number, out) in out.chunks_exact_mut(9 * width).enumerate() {
-            let neighbours = grid.neighbours(first + number);
-            for (out, neighbour) in out.chunks_exact_mut(width).zip(neighbours) {
+            for (out, neighbour) in out.chunks_exact_mut(width).zip(grid.seen(first + number)) {
                 if let Some(place) = neighbour {
                     out.copy_from_slice(&values[place * width..][..width]);
                 }
@@ -87,16 +52,16 @@ fn neighbourhoods(values: &[f32], grid: Grid) -> Vec<f32> {
 }
 
 /// The gradients of places from those of neighbourhoods: of each place's nine parts in all of them, the sum in order.
-fn gathered(values: &[f32], grid: Grid) -> Vec<f32> {
+fn gathered(values: &[f32], grid: Neighbourhoods) -> Vec<f32> {
     let width = grid.channels;
-    let mut out = vec![0.0; grid.places() * width];
+    let mut out = vec![0.0; grid.output_places() * width];
     let work = 9 * out.len();
     threads::chunks(&mut out, width, work, |first, out| {
         for (number, out) in out.chunks_exact_mut(width).enumerate() {
-            // A neighbour that lies at tap t sees this place at the tap across from it.
-            for (tap, neighbour) in grid.neighbours(first + number).into_iter().enumerate() {
-                if let Some(place) = neighbour {
-                    add(&values[(place * 9 + 8 - tap) * width..][..width], out);
+            // From the first place that sees it to the last.
+            for (tap, centre) in grid.seeing(first + number).into_iter().enumerate().rev() {
+                if let Some(place) = centre {
+                    add(&values[(place * 9 + tap) * width..][..width], out);
                 }
             }
         }
@@ -106,26 +71,26 @@ fn gathered(values: &[f32], grid: Grid) -> Vec<f32> {
 
 impl Operation<2> for Conv3x3 {
     /// Input and weight, where their partner's gradient is wanted, and the input's grid.
-    type Kept = (Option<Values>, Option<Values>, Grid);
+    type Kept = (Option<Values>, Option<Values>, Neighbourhoods);
 
     fn forward(&self, [x, weight]: &[Values; 2], [x_wanted, weight_wanted]: [bool; 2]) -> (Values, Self::Kept) {
-        let (grid, outputs) = (Grid::of(x), shape(weight)[0]);
+        let (grid, outputs) = (Neighbourhoods::new(&shape(x), 1), shape(weight)[0]);
         let k = 9 * grid.channels;
         let places = neighbourhoods(&dense(x), grid);
         let filters = turned(&dense(weight), outputs, [grid.channels, 9]);
-        let mut out = vec![0.0; grid.places() * outputs];
+        let mut out = vec![0.0; grid.output_places() * outputs];
         let (left, right) = (
-            Matrix::dense(&places, grid.places(), k),
+            Matrix::dense(&places, grid.output_places(), k),
             Matrix::dense(&filters, outputs, k),
         );
         multiply(left, right.transposed(), &mut out, outputs, Output::Replace);
         let kept = (weight_wanted.then(|| x.clone()), x_wanted.then(|| weight.clone()), grid);
-        (tensor(out, [grid.batch, grid.rows, grid.columns, outputs]), kept)
+        (tensor(out, [grid.batch, grid.inputs[0], grid.inputs[1], outputs]), kept)
     }
 
     fn backward(&self, (x, weight, grid): Self::Kept, gradient: Values, _: [bool; 2]) -> [Option<Values>; 2] {
         let outputs = shape(&gradient)[3];
-        let (k, places) = (9 * grid.channels, grid.places());
+        let (k, places) = (9 * grid.channels, grid.output_places());
         let slopes = dense(&gradient);
         let slopes = Matrix::dense(&slopes, places, outputs);
         let of_weight = x.map(|x| {
@@ -155,7 +120,7 @@ impl Operation<2> for Conv3x3 {
             );
             tensor(
                 gathered(&rows, grid),
-                [grid.batch, grid.rows, grid.columns, grid.channels],
+                [grid.batch, grid.inputs[0], grid.inputs[1], grid.channels],
             )
         });
         [of_x, of_weight]

@@ -37,6 +37,7 @@ pub mod elementary;
 mod elements;
 mod linear;
 mod loss;
+mod neighbourhood;
 mod norm;
 mod operation;
 pub mod product;

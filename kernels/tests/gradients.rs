@@ -356,18 +356,11 @@ proptest! {
             let image = x[0].clone().reshape([batch, rows, columns, inputs]);
             flat(conv3x3(image, x[1].clone().reshape([outputs, inputs, 3, 3])))
         }, |x| {
-            let at = |batch: usize, row: isize, column: isize, channel: usize| -> f64 {
-                let inside = (0..rows as isize).contains(&row) && (0..columns as isize).contains(&column);
-                match inside {
-                    true => x[0][((batch * rows + row as usize) * columns + column as usize) * inputs + channel],
-                    false => 0.0,
-                }
-            };
             let mut out = Vec::new();
             for (batch, row, column, output) in places(batch, rows, columns, outputs) {
                 let taps = places(inputs, 3, 3, 1).map(|(input, down, across, _)| {
-                    let (row, column) = ((row + down) as isize - 1, (column + across) as isize - 1);
-                    at(batch, row, column, input) * x[1][((output * inputs + input) * 3 + down) * 3 + across]
+                    let place = [batch, row + down, column + across, input];
+                    framed(&x[0], [rows, columns, inputs], place) * x[1][((output * inputs + input) * 3 + down) * 3 + across]
                 });
                 out.push(taps.sum());
             }
@@ -391,14 +384,8 @@ proptest! {
             let mut out = Vec::new();
             for (batch, row, column, channel) in places(batch, rows.div_ceil(stride), columns.div_ceil(stride), channels) {
                 let taps = places(1, 3, 3, 1).map(|(_, down, across, _)| {
-                    let (row, column) = (row * stride + down, column * stride + across);
-                    match (1..=rows).contains(&row) && (1..=columns).contains(&column) {
-                        true => {
-                            let place = (batch * rows + row - 1) * columns + column - 1;
-                            x[0][place * channels + channel] * x[1][channel * 9 + down * 3 + across]
-                        }
-                        false => 0.0,
-                    }
+                    let place = [batch, row * stride + down, column * stride + across, channel];
+                    framed(&x[0], [rows, columns, channels], place) * x[1][channel * 9 + down * 3 + across]
                 });
                 out.push(taps.sum());
             }
@@ -488,6 +475,15 @@ proptest! {
 /// All numbers below four ends, the last one fastest.
 fn places(a: usize, b: usize, c: usize, d: usize) -> impl Iterator<Item = (usize, usize, usize, usize)> {
     (0..a * b * c * d).map(move |k| (k / (b * c * d), k / (c * d) % b, k / d % c, k % d))
+}
+
+/// The value at `[batch, row, column, channel]` of images in frames of zeros, one place wide.
+fn framed(values: &[f64], [rows, columns, channels]: [usize; 3], place: [usize; 4]) -> f64 {
+    let [batch, row, column, channel] = place;
+    match (1..=rows).contains(&row) && (1..=columns).contains(&column) {
+        true => values[((batch * rows + row - 1) * columns + column - 1) * channels + channel],
+        false => 0.0,
+    }
 }
 
 /// A sum over an empty axis is zero, and so are its gradients.
