@@ -24,10 +24,12 @@ def perturbed(base, seed):
     chance = np.random.default_rng(seed)
 
     def moved(weights):
+        # The file has fewer bits than the network: those of the network are moved.
+        weights = weights.astype(np.float32)
         bits = weights.view(np.int32) + chance.integers(-1, 2, weights.shape, np.int32)
         return np.where(weights == 0, weights, bits.view(np.float32))
 
-    return {name: moved(weights) if weights.dtype == np.float32 else weights for name, weights in base.items()}
+    return {name: moved(weights) for name, weights in base.items()}
 
 
 def run(flapsam, experiment, base, name, out):
