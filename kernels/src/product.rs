@@ -1,7 +1,7 @@
 //! Matrix products on slices.
 //!
-//! The right factor is copied into panels as narrow as a tile of the output ([`panels`]), the left one where its rows can't
-//! be read as they lie, so that the innermost loop ([`tile`]) reads memory in a row whatever the strides are. A tile's sums stay in registers for a whole block of k.
+//! The right factor is copied into panels as narrow as a tile of the output (`panels`), the left one where its rows can't
+//! be read as they lie, so that the innermost loop (`tile`) reads memory in a row whatever the strides are. A tile's sums stay in registers for a whole block of k.
 
 mod lanes;
 mod panels;

@@ -115,6 +115,20 @@ fn a_run_has_the_same_bytes_on_other_processors() {
     }
 }
 
+/// The program that `tests/aarch64.sh` built, in qemu's emulation.
+#[test]
+#[ignore = "needs the program built for 64-bit Arm: bash tests/aarch64.sh"]
+fn a_run_has_the_same_bytes_on_64_bit_arm() {
+    let program = std::env::var_os("FLAPSAM_ON_ARM").expect("tests/aarch64.sh names the program in FLAPSAM_ON_ARM");
+    data();
+    let start = || {
+        let mut command = Command::new("qemu-aarch64");
+        command.args(["-L", "/usr/aarch64-linux-gnu"]).arg(&program);
+        command
+    };
+    assert_same(&results(&start, "2", &SHORT), "on 64-bit Arm");
+}
+
 /// The script says what it does without a command, and replaces nothing outside.
 #[test]
 fn the_script_leaves_the_system_alone() {

@@ -107,6 +107,9 @@ impl Client {
         if training.proximal > 0.0 {
             learner.pull_back(training.proximal);
         }
+        if !training.augment {
+            learner.keep_embeddings();
+        }
         // While a batch is trained on, the next ones are read and augmented.
         std::thread::scope(|scope| -> Result<()> {
             let (ready, loaded) = sync_channel(AHEAD);

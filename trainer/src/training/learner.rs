@@ -1,12 +1,13 @@
 use std::collections::BTreeSet;
 
-use burn::tensor::{Device, Gradients};
+use burn::tensor::{Device, Gradients, Tensor};
 use flapsam_kernels::in_turn;
 use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::parameters::{Parameters, StateDict, to_vec};
 use flapsam_model::sam::Sam;
 use flapsam_model::segment::{finite, to_input};
 
+use super::embeddings::Embeddings;
 use super::{AdamW, Loss, OptimizerState, Schedule, loss};
 use crate::data::batches::stacks::Batch;
 use crate::error::{Error, Result};
@@ -22,7 +23,12 @@ pub struct Learner {
     schedule: Schedule,
     step: usize,
     device: Device,
+    /// What the image encoder made of the slices so far, where that is kept.
+    embeddings: Option<Embeddings>,
 }
+
+/// Where the state dict has the image encoder.
+const ENCODER: &str = "image_encoder.";
 
 impl Learner {
     /// A learner from a whole network's weights on their device, and the names of those it trains. Learners that
@@ -46,6 +52,15 @@ impl Learner {
             schedule,
             step: 0,
             device: device.clone(),
+            embeddings: None,
+        }
+    }
+
+    /// From now on, keeps what the image encoder makes of each slice, if the encoder stays as it is: worth its memory
+    /// where slices come again as they were.
+    pub fn keep_embeddings(&mut self) {
+        if self.embeddings.is_none() && !self.trained.iter().any(|key| key.starts_with(ENCODER)) {
+            self.embeddings = Some(Embeddings::default());
         }
     }
 
@@ -59,13 +74,22 @@ impl Learner {
     /// # Errors
     /// The weights are not those of the network.
     pub fn backward(&self, batch: &Batch) -> Result<(Loss, Gradients)> {
-        let network = Sam::new(&self.sam, Some(&self.adapter), &self.parameters)?;
+        let network = self.network_in_training()?;
+        let embedding = network.image_encoder.forward(self.input(batch.slices.clone()));
+        Ok(backward_from(&network, embedding, &batch.labels))
+    }
+
+    /// The same, with the embeddings that are kept.
+    fn backward_from_kept(&self, embeddings: &mut Embeddings, batch: &Batch) -> Result<(Loss, Gradients)> {
+        let encoder = self.network()?.image_encoder;
         let side = self.sam.image_size;
-        let input = to_input(batch.slices.clone(), side, &self.device);
-        let logits = network.to_image_size(network.logits(input));
-        let loss = loss(logits, &batch.labels);
-        let gradients = loss.total.backward();
-        Ok((loss, gradients))
+        let encode = |slices| encoder.forward(self.input(slices).without_autodiff());
+        let embedding = embeddings.of(&batch.slices, side * side, encode).autodiff();
+        Ok(backward_from(&self.network_in_training()?, embedding, &batch.labels))
+    }
+
+    fn input(&self, slices: Vec<f32>) -> Tensor<4> {
+        to_input(slices, self.sam.image_size, &self.device)
     }
 
     /// One optimizer step; returns the loss before it.
@@ -77,7 +101,14 @@ impl Learner {
     }
 
     fn step_here(&mut self, batch: &Batch) -> Result<f32> {
-        let (loss, mut gradients) = self.backward(batch)?;
+        let (loss, mut gradients) = match self.embeddings.take() {
+            None => self.backward(batch)?,
+            Some(mut embeddings) => {
+                let result = self.backward_from_kept(&mut embeddings, batch)?;
+                self.embeddings = Some(embeddings);
+                result
+            }
+        };
         let value = to_vec(loss.total)[0];
         self.step += 1;
         let step = self.step;
@@ -124,6 +155,13 @@ impl Learner {
 
     /// Takes over the given parameters; the optimizer's state stays.
     pub fn load(&mut self, state: &StateDict) {
+        if let Some(embeddings) = self
+            .embeddings
+            .as_mut()
+            .filter(|_| state.keys().any(|key| key.starts_with(ENCODER)))
+        {
+            *embeddings = Embeddings::default();
+        }
         self.parameters.load(state, &self.device);
         self.parameters.require_grad(&self.trained);
     }
@@ -135,5 +173,74 @@ impl Learner {
     pub fn network(&self) -> Result<Sam> {
         let frozen = self.parameters.without_autodiff();
         Ok(Sam::new(&self.sam, Some(&self.adapter), &frozen)?)
+    }
+
+    fn network_in_training(&self) -> Result<Sam> {
+        Ok(Sam::new(&self.sam, Some(&self.adapter), &self.parameters)?)
+    }
+}
+
+/// The loss of a network whose image encoder gave this embedding, and its gradients.
+fn backward_from(network: &Sam, embedding: Tensor<4>, labels: &[i32]) -> (Loss, Gradients) {
+    let (logits, _) = network.predict(embedding, &[]);
+    let loss = loss(network.to_image_size(logits), labels);
+    let gradients = loss.total.backward();
+    (loss, gradients)
+}
+
+#[cfg(test)]
+mod tests {
+    use flapsam_model::method::Method;
+    use flapsam_model::parameters::initialise;
+    use flapsam_model::random::Random;
+
+    use super::*;
+
+    /// Steps on kept embeddings end in the same bits as steps that compute them, also after the network was loaded anew.
+    #[test]
+    fn kept_embeddings_change_nothing() {
+        let device = Device::flex();
+        let sam = SamConfig::named("nano").unwrap().with_image_size(32);
+        let adapter = AdapterConfig::lora(1, 4).without_lora();
+        let layout = Sam::layout(&sam, Some(&adapter)).unwrap();
+        let learner = |method: Method| {
+            let schedule = Schedule {
+                base_lr: 1e-2,
+                warmup_period: 1,
+                max_iterations: 10,
+                lr_exp: 1,
+            };
+            let (weights, trained) = (initialise(&layout, 1), method.trained(&layout));
+            let parameters = Parameters::new(&weights, &device);
+            Learner::new(&sam, &adapter, parameters, trained, AdamW::new(0.1), schedule, &device)
+        };
+        let batch = |seed: &[u64]| {
+            let slices = seed.iter().flat_map(|&seed| {
+                let mut random = Random::new(seed, "slice");
+                (0..32 * 32).map(move |_| random.unit() as f32)
+            });
+            Batch {
+                slices: slices.collect(),
+                labels: (0..32 * 32 * seed.len())
+                    .map(|place| i32::from(place % 3 == 0))
+                    .collect(),
+            }
+        };
+        for method in [Method::DecoderFt, Method::FullFt] {
+            let (mut plain, mut keeping) = (learner(method), learner(method));
+            keeping.keep_embeddings();
+            assert_eq!(keeping.embeddings.is_some(), method == Method::DecoderFt);
+            for seeds in [&[1, 2, 2][..], &[3, 2], &[1]] {
+                let losses = [&mut plain, &mut keeping].map(|learner| learner.step(&batch(seeds)).unwrap());
+                assert_eq!(losses[0], losses[1]);
+            }
+            assert_eq!(plain.trained(), keeping.trained());
+            let other = initialise(&layout, 2);
+            for learner in [&mut plain, &mut keeping] {
+                learner.load(&other);
+                learner.step(&batch(&[2, 3])).unwrap();
+            }
+            assert_eq!(plain.trained(), keeping.trained());
+        }
     }
 }

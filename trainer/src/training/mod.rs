@@ -1,6 +1,7 @@
 //! One client's training: the loss, the schedule, the optimizer, a step.
 
 mod adamw;
+mod embeddings;
 mod learner;
 mod loss;
 mod pretraining;
