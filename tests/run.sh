@@ -77,6 +77,11 @@ step "Viewer" bash viewer/build.sh
 step "Viewer's numbers" bash viewer/test.sh
 # The tests run the program itself, which building the tests alone does not build.
 step "Build" cargo build "${everything[@]}" --all-targets
+# Tests that do nothing say so in a file, and fail where the set-up above should have let them do something.
+skips=$(mktemp)
+log=$(mktemp)
+trap 'rm -f "$skips" "$log"' EXIT
+export FLAPSAM_SKIPS="$skips"
 # The page on a fresh run, in headless Chromium.
 browser_tests() (
     cd tests/browser
@@ -87,9 +92,18 @@ browser_tests() (
 )
 step "Browser tests" browser_tests
 
-# Last, and in place of this script: the closing lines are the test runner's.
+run_tests() {
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run "${everything[@]}" --no-fail-fast
+    else
+        cargo test "${everything[@]}" --all-targets --no-fail-fast
+    fi
+}
 printf '\n== Tests\n'
-if cargo nextest --version >/dev/null 2>&1; then
-    exec cargo nextest run "${everything[@]}" --no-fail-fast
-fi
-exec cargo test "${everything[@]}" --all-targets --no-fail-fast
+status=0
+run_tests 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
+printf '\n%d times a test was skipped, or a part of it:\n' "$(wc -l <"$skips")"
+sort "$skips" | uniq -c
+# Once more, as the last word.
+grep -E '^ +Summary |^test result: ' "$log" || true
+exit "$status"

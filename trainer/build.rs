@@ -7,8 +7,27 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
-/// What decides the figures of a run.
-const SOURCES: [&str; 4] = ["src", "../model/src", "../kernels/src", "../Cargo.lock"];
+/// The rooms whose code decides the figures of a run. What shows figures, compares them or starts runs is not among them:
+/// a run goes on with a program that differs only there.
+const ROOMS: [&str; 6] = [
+    "src/data",
+    "src/training",
+    "src/federation",
+    "src/experiment",
+    "../model/src",
+    "../kernels/src",
+];
+/// Packages whose arithmetic decides them as well. The network's is in the rooms above; burn sorts and carries gradients.
+const PACKAGES: [&str; 8] = [
+    "burn-autodiff",
+    "burn-flex",
+    "burn-wgpu",
+    "libm",
+    "nalgebra",
+    "nifti",
+    "rand_chacha",
+    "rayon",
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=../.git/HEAD");
@@ -22,18 +41,32 @@ fn main() {
         );
     }
     let mut files = Vec::new();
-    for source in SOURCES {
-        println!("cargo::rerun-if-changed={source}");
-        collect(Path::new(source), &mut files);
+    for room in ROOMS {
+        println!("cargo::rerun-if-changed={room}");
+        collect(Path::new(room), &mut files);
     }
     files.sort();
     let mut hash = Sha256::new();
+    println!("cargo::rerun-if-changed=../Cargo.lock");
+    for package in packages(&fs::read_to_string("../Cargo.lock").unwrap_or_default()) {
+        hash.update(package);
+    }
     for file in files {
         hash.update(file.to_string_lossy().as_bytes());
         hash.update(fs::read(&file).unwrap_or_default());
     }
     let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     println!("cargo::rustc-env=FLAPSAM_SOURCES={digest}");
+}
+
+/// The versions and checksums that a lock file has of [`PACKAGES`].
+fn packages(lock: &str) -> Vec<&str> {
+    let is_listed = |entry: &&str| {
+        PACKAGES
+            .iter()
+            .any(|name| entry.starts_with(&format!("\nname = \"{name}\"\n")))
+    };
+    lock.split("[[package]]").filter(is_listed).collect()
 }
 
 fn collect(path: &Path, files: &mut Vec<PathBuf>) {

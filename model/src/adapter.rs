@@ -7,7 +7,7 @@ use crate::Error;
 use crate::checkpoint::{read_safetensors, write_safetensors};
 use crate::config::{AdapterConfig, SamConfig};
 use crate::method::Method;
-use crate::parameters::{Parameters, StateDict, check};
+use crate::parameters::{Parameters, Spec, StateDict, check};
 use crate::preprocessing::Preprocessing;
 use crate::sam::Sam;
 
@@ -41,6 +41,25 @@ pub struct AdapterMetadata {
     pub seed: u64,
 }
 
+/// More parameters than any published network has, several times over.
+const MOST_PARAMETERS: usize = 1 << 31;
+
+impl AdapterMetadata {
+    /// Refuses what no adapter is, before anything is made of it.
+    fn check(&self) -> Result<(), Error> {
+        self.sam.check()?;
+        self.adapter.check()?;
+        self.preprocessing.check()?;
+        let (names, masks) = (self.classes.len(), self.adapter.num_classes + 1);
+        if names != masks {
+            return Err(Error::Config(format!(
+                "the adapter names {names} classes and has masks for {masks}; it is damaged, or not one of ours"
+            )));
+        }
+        Ok(())
+    }
+}
+
 impl Adapter {
     /// A safetensors file. The same adapter gives the same bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -60,7 +79,7 @@ impl Adapter {
         };
         let metadata: AdapterMetadata =
             serde_json::from_str(metadata).map_err(|why| Error::format("the adapter's metadata", why))?;
-        metadata.preprocessing.check()?;
+        metadata.check()?;
         let adapter = Self { metadata, state };
         adapter.check_layout()?;
         Ok(adapter)
@@ -69,6 +88,14 @@ impl Adapter {
     fn check_layout(&self) -> Result<(), Error> {
         let metadata = &self.metadata;
         let mut layout = Sam::layout(&metadata.sam, Some(&metadata.adapter))?;
+        let counts = layout.values().map(Spec::count);
+        let parameters = counts.fold(0, usize::saturating_add);
+        if parameters > MOST_PARAMETERS {
+            return Err(Error::Config(format!(
+                "the adapter is for a network of {parameters} parameters, more than any there is; it is damaged, or not \
+                 one of ours"
+            )));
+        }
         let trained = metadata.method.trained(&layout);
         layout.retain(|key, _| trained.contains(key));
         check(&self.state, &layout, &format!("{} adapter", metadata.method.name()))

@@ -1,6 +1,6 @@
 //! Official checkpoints: state dicts in, an adapted network's state dict out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use burn::tensor::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -9,8 +9,10 @@ use sha2::{Digest, Sha256};
 
 use crate::Error;
 use crate::config::{AdapterConfig, SamConfig};
+use crate::foreign::recognise;
 use crate::parameters::{Array, Spec, StateDict, initial};
 use crate::sam::Sam;
+use crate::segment::finite;
 
 /// The one metadata entry of a file that `flapsam export` wrote: JSON that says what it is.
 pub const EXPORT_KEY: &str = "flapsam_export";
@@ -40,44 +42,105 @@ pub fn base_sha256(notes: &HashMap<String, String>, own: impl FnOnce() -> String
     }
 }
 
-/// Reads a safetensors file: its tensors as `f32`, and its metadata.
-///
-/// # Errors
-/// The bytes are no safetensors, or a tensor is not of floats.
-pub fn read_safetensors(bytes: &[u8]) -> Result<(StateDict, HashMap<String, String>), Error> {
-    let format = |why| Error::format("the safetensors file", why);
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|why| format(why.to_string()))?;
-    let tensors = SafeTensors::deserialize(bytes).map_err(|why| format(why.to_string()))?;
-    let state = tensors.iter().map(|(key, view)| {
-        let values = floats(view.dtype(), view.data());
-        let values = values.ok_or_else(|| format(format!("'{key}' is of type {:?}, not of floats", view.dtype())))?;
-        Ok((key.to_owned(), Array::new(view.shape(), values)))
-    });
-    let metadata = metadata.metadata().clone().unwrap_or_default();
-    Ok((state.collect::<Result<_, Error>>()?, metadata))
+/// How a file keeps floats, little-endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Floats {
+    F16,
+    BF16,
+    F32,
+    F64,
 }
 
-fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    let two = |bytes: &[u8]| [bytes[0], bytes[1]];
-    Some(match dtype {
-        Dtype::F32 => bytes
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect(),
-        Dtype::F16 => bytes
-            .chunks_exact(2)
-            .map(|b| f16::from_le_bytes(two(b)).to_f32())
-            .collect(),
-        Dtype::BF16 => bytes
-            .chunks_exact(2)
-            .map(|b| f32::from_bits((u16::from_le_bytes(two(b)) as u32) << 16))
-            .collect(),
-        Dtype::F64 => bytes
-            .chunks_exact(8)
-            .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
-            .collect(),
-        _ => return None,
-    })
+impl Floats {
+    fn of(dtype: Dtype) -> Option<Self> {
+        match dtype {
+            Dtype::F16 => Some(Floats::F16),
+            Dtype::BF16 => Some(Floats::BF16),
+            Dtype::F32 => Some(Floats::F32),
+            Dtype::F64 => Some(Floats::F64),
+            _ => None,
+        }
+    }
+
+    /// The values, rounded where they have more than 32 bits.
+    pub fn to_f32(self, bytes: &[u8]) -> Vec<f32> {
+        fn values<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+            let (whole, _) = bytes.as_chunks::<N>();
+            whole.iter().map(|&bytes| value(bytes)).collect()
+        }
+        match self {
+            Floats::F16 => values(bytes, |bytes| f16::from_le_bytes(bytes).to_f32()),
+            Floats::BF16 => values(bytes, |bytes| {
+                f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
+            }),
+            Floats::F32 => values(bytes, f32::from_le_bytes),
+            Floats::F64 => values(bytes, |bytes| f64::from_le_bytes(bytes) as f32),
+        }
+    }
+}
+
+/// Reads a safetensors file: its tensors of floats as `f32`, and its metadata. Of a network's parameters none is of
+/// another type; counters and the like are left out.
+///
+/// # Errors
+/// The bytes are no safetensors.
+pub fn read_safetensors(bytes: &[u8]) -> Result<(StateDict, HashMap<String, String>), Error> {
+    let format = |why: String| match recognise(bytes) {
+        Some(what) => Error::format("the safetensors file", what),
+        None => Error::format("the safetensors file", why),
+    };
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|why| format(why.to_string()))?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(|why| format(why.to_string()))?;
+    let state = tensors.iter().filter_map(|(key, view)| {
+        let values = Floats::of(view.dtype())?.to_f32(view.data());
+        Some((key.to_owned(), Array::new(view.shape(), values)))
+    });
+    let metadata = metadata.metadata().clone().unwrap_or_default();
+    Ok((state.collect(), metadata))
+}
+
+/// The parts of a SAM, by which its parameters' names begin.
+const PARTS: [&str; 3] = ["image_encoder.", "prompt_encoder.", "mask_decoder."];
+
+/// A state dict under SAM's own names: without what stands before them where the network was saved within something larger,
+/// and without what else was saved there. One that has none of SAM's names stays as it is.
+///
+/// # Errors
+/// It holds two networks, or a weight that is no finite number.
+pub fn official(state: StateDict) -> Result<StateDict, Error> {
+    let mut networks: BTreeMap<String, StateDict> = BTreeMap::new();
+    for (key, array) in &state {
+        let begins = |part: &&str| key.starts_with(*part) || key.contains(&format!(".{part}"));
+        let Some(place) = PARTS
+            .iter()
+            .filter(|part| begins(part))
+            .filter_map(|part| key.find(*part))
+            .min()
+        else {
+            continue;
+        };
+        let (outside, name) = key.split_at(place);
+        networks
+            .entry(outside.to_owned())
+            .or_default()
+            .insert(name.to_owned(), array.clone());
+    }
+    let network = match networks.len() {
+        0 => state,
+        1 => networks.into_values().next().unwrap_or_default(),
+        _ => {
+            let names: Vec<String> = networks.keys().map(|name| format!("'{name}'")).collect();
+            let why = format!(
+                "it holds several networks, whose parameters' names begin with {}; save the one you mean by itself",
+                names.join(", ")
+            );
+            return Err(Error::format("the checkpoint", why));
+        }
+    };
+    for (key, array) in &network {
+        finite(&array.values, || format!("a weight of '{key}' in the checkpoint"))?;
+    }
+    Ok(network)
 }
 
 /// Writes a safetensors file of `f32`. The same state and note give the same bytes: at most one metadata entry, since
@@ -137,6 +200,11 @@ pub fn adapt(
     seed: u64,
 ) -> Result<StateDict, Error> {
     let layout = Sam::layout(config, adapter)?;
+    let is_drawn = |key: &str| adapter.is_some() && (is_magnitude(key) || is_fresh(key));
+    // Before memory is taken for what is drawn.
+    for key in layout.keys().filter(|key| !is_drawn(key)) {
+        find(official, key)?;
+    }
     let state = layout.into_iter().map(|(key, spec)| {
         let array = match adapter {
             Some(_) if is_magnitude(&key) => column_norms(official, &key, &spec)?,
@@ -243,6 +311,33 @@ fn resize_table(table: &[f32], [high, wide, dim]: [usize; 3], to: [usize; 2]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_within_something_larger_is_found() {
+        let array = |value: f32| Array::new([1], vec![value]);
+        let state = |keys: &[&str]| -> StateDict { keys.iter().map(|key| ((*key).to_owned(), array(1.0))).collect() };
+        let inner = state(&["image_encoder.neck.0.weight", "mask_decoder.x.image_encoder.y"]);
+        assert_eq!(official(inner.clone()).unwrap(), inner);
+        for outside in ["model.", "state_dict.", "module.", "model.module.sam."] {
+            let mut wrapped: StateDict = inner
+                .iter()
+                .map(|(key, array)| (format!("{outside}{key}"), array.clone()))
+                .collect();
+            wrapped.insert("optimizer.state.0.exp_avg".into(), array(2.0));
+            assert_eq!(official(wrapped).unwrap(), inner, "{outside}");
+        }
+        let mut two = inner.clone();
+        two.extend(state(&["ema.image_encoder.neck.0.weight"]));
+        let refused = official(two).unwrap_err().to_string();
+        assert!(refused.contains("'', 'ema.'"), "{refused}");
+        assert_eq!(official(state(&["a", "b"])).unwrap(), state(&["a", "b"]));
+        let broken = StateDict::from([("mask_decoder.x".to_owned(), array(f32::NAN))]);
+        let refused = official(broken).unwrap_err().to_string();
+        assert!(
+            refused.contains("'mask_decoder.x'") && refused.contains("NaN"),
+            "{refused}"
+        );
+    }
 
     #[test]
     fn tables_are_resized_between_centres() {

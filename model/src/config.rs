@@ -30,6 +30,9 @@ pub struct SamConfig {
     pub decoder_heads: usize,
 }
 
+/// More than any dimension of a published network, several times over; what follows from these fits the memory's addresses.
+const LARGEST: usize = 1 << 14;
+
 impl SamConfig {
     /// The names that [`SamConfig::named`] knows.
     pub const NAMES: [&str; 4] = ["vit_b", "vit_l", "vit_h", "nano"];
@@ -93,6 +96,18 @@ impl SamConfig {
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(Error::Config(format!("{name} must be at least 1")));
+        }
+        let sides = positive.iter().copied().chain([("depth", self.depth)]);
+        if let Some((name, value)) = sides.into_iter().find(|(_, value)| *value > LARGEST) {
+            return Err(Error::Config(format!(
+                "{name} is {value}; no network here has more than {LARGEST}"
+            )));
+        }
+        if let Some(block) = self.global_attn_indexes.iter().find(|&&block| block >= self.depth) {
+            return Err(Error::Config(format!(
+                "global_attn_indexes names block {block}, and there are {} (from 0)",
+                self.depth
+            )));
         }
         let multiples = [
             ("image_size", self.image_size, "patch_size", self.patch_size),
@@ -196,8 +211,24 @@ impl AdapterConfig {
 
     /// Refuses counts that no adapter can have.
     pub fn check(&self) -> Result<(), Error> {
-        if self.num_classes == 0 {
-            return Err(Error::Config("num_classes must be at least 1".into()));
+        // Labels are bytes, and the background is one of them.
+        if !(1..=255).contains(&self.num_classes) {
+            return Err(Error::Config(format!(
+                "num_classes is {}; it must be from 1 to 255",
+                self.num_classes
+            )));
+        }
+        if self.rank > LARGEST || self.num_lora > LARGEST {
+            return Err(Error::Config(format!(
+                "rank is {} and num_lora {}; each must be at most {LARGEST}",
+                self.rank, self.num_lora
+            )));
+        }
+        if !self.lora_scale.is_finite() {
+            return Err(Error::Config(format!(
+                "lora_scale is {}; it must be a number",
+                self.lora_scale
+            )));
         }
         if self.num_lora == 0 {
             return Err(Error::Config(

@@ -16,15 +16,14 @@ pub struct Found {
     pub millilitres: f64,
 }
 
-/// What labels hold of each foreground class. `classes` are all names, the background's first; `spacing` is in mm.
-pub fn found(labels: &[u8], classes: &[String], spacing: [f64; 3]) -> Vec<Found> {
-    let millilitres = spacing.iter().product::<f64>() / 1000.0;
+/// What labels hold of each foreground class. `classes` are all names, the background's first.
+pub fn found(labels: &[u8], classes: &[String], voxel_mm3: f64) -> Vec<Found> {
     let measure = |(class, name): (usize, &String)| {
         let voxels = labels.iter().filter(|&&label| label as usize == class).count();
         Found {
             class: name.clone(),
             voxels,
-            millilitres: voxels as f64 * millilitres,
+            millilitres: voxels as f64 * voxel_mm3 / 1000.0,
         }
     };
     classes.iter().enumerate().skip(1).map(measure).collect()

@@ -11,6 +11,7 @@ pub mod adapter;
 pub mod checkpoint;
 pub mod config;
 mod error;
+pub mod foreign;
 pub mod image_encoder;
 pub mod labels;
 pub mod layers;

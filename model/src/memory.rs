@@ -12,38 +12,42 @@ const OFFICIAL_STAGES: usize = 2;
 ///
 /// A device with a smaller limit on one buffer cannot run it.
 pub fn largest_tensor(sam: &SamConfig, adapter: &AdapterConfig, batch: usize, [rows, columns]: [usize; 2]) -> usize {
-    let probabilities = batch * (adapter.num_classes + 1) * rows * columns;
-    FLOAT * encoder(sam, batch).max(decoder(sam, batch, STAGES)).max(probabilities)
+    let probabilities = product([batch, adapter.num_classes.saturating_add(1), rows, columns]);
+    let values = encoder(sam, batch).max(decoder(sam, batch, STAGES)).max(probabilities);
+    product([FLOAT, values])
 }
 
 /// Bytes of the largest tensor on the way from a slice of `rows` x `columns` pixels and a prompt to the un-adapted
 /// network's three masks.
 pub fn largest_prompted_tensor(sam: &SamConfig, [rows, columns]: [usize; 2]) -> usize {
-    let masks = 3 * (rows * columns).max(sam.image_size.pow(2));
-    FLOAT * encoder(sam, 1).max(decoder(sam, 1, OFFICIAL_STAGES)).max(masks)
+    let masks = product([3, product([rows, columns]).max(product([sam.image_size; 2]))]);
+    product([FLOAT, encoder(sam, 1).max(decoder(sam, 1, OFFICIAL_STAGES)).max(masks)])
+}
+
+/// A product that stays at the largest number instead of passing it.
+fn product<const N: usize>(factors: [usize; N]) -> usize {
+    factors.into_iter().fold(1, usize::saturating_mul)
 }
 
 /// Values of the largest tensor in the image encoder.
 fn encoder(sam: &SamConfig, batch: usize) -> usize {
     let grid = sam.grid();
-    let tokens = grid * grid;
-    let windows = grid.div_ceil(sam.window_size).pow(2);
-    let window_tokens = sam.window_size.pow(2);
+    let tokens = product([grid, grid]);
+    let windows = product([grid.div_ceil(sam.window_size); 2]);
+    let window_tokens = product([sam.window_size; 2]);
     let all_global = (0..sam.depth).all(|block| sam.global_attn_indexes.contains(&block));
-    let attention = |images: usize, tokens: usize| images * sam.num_heads * tokens * tokens;
-    let windowed = if all_global {
-        0
-    } else {
-        attention(batch * windows, window_tokens)
+    let attention = |images: usize, tokens: usize| product([images, sam.num_heads, tokens, tokens]);
+    let windowed = match all_global {
+        true => 0,
+        false => attention(product([batch, windows]), window_tokens),
     };
-    let global = if sam.global_attn_indexes.is_empty() {
-        0
-    } else {
-        attention(batch, tokens)
+    let global = match sam.global_attn_indexes.is_empty() {
+        true => 0,
+        false => attention(batch, tokens),
     };
-    let hidden = batch * tokens * 4 * sam.embed_dim;
-    let weight = 4 * sam.embed_dim * sam.embed_dim;
-    let input = batch * 3 * sam.image_size * sam.image_size;
+    let hidden = product([batch, tokens, 4, sam.embed_dim]);
+    let weight = product([4, sam.embed_dim, sam.embed_dim]);
+    let input = product([batch, 3, sam.image_size, sam.image_size]);
     [windowed, global, hidden, weight, input]
         .into_iter()
         .max()
@@ -53,16 +57,35 @@ fn encoder(sam: &SamConfig, batch: usize) -> usize {
 /// Values of the largest tensor in the mask decoder's upscaling: after stage s there are 4^s times the places, with
 /// dim / (4, 8, 16, 32) channels.
 fn decoder(sam: &SamConfig, batch: usize, stages: usize) -> usize {
-    let tokens = sam.grid().pow(2);
-    let upscaled = (1..=stages).map(|stage| batch * (tokens << (2 * stage)) * sam.prompt_dim / (2 << stage));
+    let grid = sam.grid();
+    let upscaled =
+        (1..=stages).map(|stage| product([batch, grid, grid, 1 << (2 * stage), sam.prompt_dim]) / (2 << stage));
     upscaled.max().unwrap_or_default()
 }
 
-/// Bytes on the host to segment a scan of so many voxels: what is read, its values in the file's order and in axial
-/// order, a copy of these for a percentile, and the labels twice.
-pub fn host(voxels: usize, file: usize) -> usize {
+/// Bytes on the host to segment a scan of so many voxels: what is read, its raw voxels (eight bytes at most) or, later, a
+/// copy in axial order with another for a percentile, its values, and the labels twice; and what it takes to resample it.
+pub fn host(dims: [usize; 3], file: usize, resample: Option<[usize; 3]>) -> usize {
     let per_voxel = 3 * FLOAT + 2;
-    voxels.saturating_mul(per_voxel).saturating_add(file)
+    let voxels = dims.into_iter().fold(1, usize::saturating_mul);
+    let resampled = resample.map_or(0, |grid| resampling(dims, grid));
+    voxels
+        .saturating_mul(per_voxel)
+        .saturating_add(file)
+        .saturating_add(resampled)
+}
+
+/// The values in axial order, and in double precision before and after each axis. Which side becomes which is not known
+/// before the file is read: the worst is taken.
+fn resampling(mut dims: [usize; 3], mut grid: [usize; 3]) -> usize {
+    dims.sort_unstable();
+    grid.sort_unstable_by(|one, other| other.cmp(one));
+    let product = |sides: &mut dyn Iterator<Item = usize>| sides.fold(1, usize::saturating_mul);
+    let values = product(&mut dims.into_iter());
+    let between = product(&mut dims.into_iter().zip(grid).map(|(from, to)| from.max(to)));
+    values
+        .saturating_mul(FLOAT)
+        .saturating_add(between.saturating_mul(2 * size_of::<f64>()))
 }
 
 #[cfg(test)]
@@ -93,6 +116,9 @@ mod tests {
 
     #[test]
     fn memory_of_an_absurd_scan_saturates() {
-        assert_eq!(host(usize::MAX, 1), usize::MAX);
+        assert_eq!(host([usize::MAX, 2, 1], 1, None), usize::MAX);
+        assert_eq!(resampling([usize::MAX, 2, 1], [1, 1, 1]), usize::MAX);
+        // 24 values, and from 4 x 3 x 2 to 1 x 1 x 5 perhaps 4 x 3 x 5 between.
+        assert_eq!(resampling([4, 3, 2], [1, 1, 5]), 4 * 24 + 2 * 8 * 60);
     }
 }

@@ -91,7 +91,7 @@ pub enum Training {
 impl Spec {
     /// Number of elements.
     pub fn count(&self) -> usize {
-        self.shape.iter().product()
+        self.shape.iter().copied().fold(1, usize::saturating_mul)
     }
 }
 

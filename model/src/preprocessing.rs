@@ -13,7 +13,8 @@ use crate::volume::{Axial, Slices, Volume};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {
-    /// Voxels along the file's three axes that every volume is resampled to; none leaves the grid as it is.
+    /// Voxels from right to left, front to back and head to feet that every volume is resampled to, whatever the order of
+    /// its file's axes; none leaves the grid as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resample: Option<[usize; 3]>,
     /// Values outside this range are set to its ends (HU for CT).
@@ -44,6 +45,8 @@ pub struct Window {
 
 /// No grid that a scan is resampled to has more: 1024 cubed.
 const MOST_VOXELS: usize = 1 << 30;
+/// Nor a longer side: its masks are kept as NIfTI-1.
+const LONGEST_SIDE: usize = i16::MAX as usize;
 
 impl Preprocessing {
     /// Refuses settings that make no sense.
@@ -63,13 +66,25 @@ impl Preprocessing {
         if let Some(percentile) = self.clip_percentile.filter(|value| !(0.0..=100.0).contains(value)) {
             return refuse(format!("'clip_percentile' is {percentile}; it must be from 0 to 100"));
         }
+        let values = self.sites.values().flat_map(|window| [window.mean, window.std]);
+        let ends = self
+            .clip
+            .iter()
+            .chain(self.sites.values().map(|window| &window.clip))
+            .flatten();
+        if let Some(value) = values.chain(ends.copied()).find(|value| !value.is_finite()) {
+            return refuse(format!(
+                "'clip', 'mean' and 'std' are finite numbers, and one is {value}"
+            ));
+        }
         let absurd = |grid: &[usize; 3]| {
             let voxels = grid.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
-            !voxels.is_some_and(|voxels| (1..=MOST_VOXELS).contains(&voxels))
+            let longest = grid.iter().copied().max();
+            !voxels.is_some_and(|voxels| (1..=MOST_VOXELS).contains(&voxels)) || longest > Some(LONGEST_SIDE)
         };
         if let Some(grid) = self.resample.filter(absurd) {
             return refuse(format!(
-                "'resample' is {grid:?}; it must have from 1 to {MOST_VOXELS} voxels"
+                "'resample' is {grid:?}; it must have from 1 to {MOST_VOXELS} voxels, and at most {LONGEST_SIDE} a side"
             ));
         }
         match self
@@ -82,12 +97,19 @@ impl Preprocessing {
         }
     }
 
+    /// The grid that a volume is resampled to, if it lies on another one: columns, rows, slices.
+    pub fn grid_for(&self, volume: &Volume) -> Option<[usize; 3]> {
+        let [slices, rows, columns] = volume.axial().dims;
+        self.resample.filter(|grid| *grid != [columns, rows, slices])
+    }
+
     /// The scan on the grid that the network works on: averages of the voxels that a new one covers (what the
-    /// reference's loader of Fed-IXI calls area interpolation).
+    /// reference's loader of Fed-IXI calls area interpolation). Its axes are brought into axial order first, so that the
+    /// order of the file's does not matter.
     pub fn on_grid(&self, scan: Volume) -> Volume {
-        match self.resample {
-            Some(dims) if dims != scan.dims => averaged(&scan, dims),
-            _ => scan,
+        match self.grid_for(&scan) {
+            Some(dims) => averaged(&scan.oriented(), dims),
+            None => scan,
         }
     }
 
@@ -96,18 +118,16 @@ impl Preprocessing {
     /// # Errors
     /// As of [`Preprocessing::window`].
     pub fn prepare(&self, scan: &Volume, site: Option<&str>) -> Result<PreparedScan, Error> {
-        let (axial, mut slices) = match self.resample {
-            Some(dims) if dims != scan.dims => {
-                let grid = averaged(scan, dims);
-                (grid.axial(), grid.to_slices())
-            }
-            _ => (scan.axial(), scan.to_slices()),
+        let resampled = self.grid_for(scan);
+        let mut slices = match resampled {
+            Some(dims) => averaged(&scan.clone().oriented(), dims).to_slices(),
+            None => scan.to_slices(),
         };
         self.window(&mut slices, site)?;
         Ok(PreparedScan {
             slices,
-            axial,
-            dims: scan.dims,
+            resampled,
+            axial: scan.axial(),
         })
     }
 
@@ -123,9 +143,10 @@ impl Preprocessing {
             .voxels
             .iter_mut()
             .for_each(|value| *value = value.clamp(0.0, last));
-        let Some(dims) = self.resample.filter(|dims| *dims != labels.dims) else {
+        let Some(dims) = self.grid_for(&labels) else {
             return labels;
         };
+        let labels = labels.oriented();
         if classes <= 2 {
             let mut labels = averaged(&labels, dims);
             labels.voxels.iter_mut().for_each(|value| *value = value.trunc());
@@ -150,23 +171,6 @@ impl Preprocessing {
         }
         largest.voxels = found;
         largest
-    }
-
-    /// Labels of that grid, in the file's order, back on the scan's own: each voxel takes the label at its place.
-    pub fn labels_off_grid(&self, labels: Vec<u8>, dims: [usize; 3]) -> Vec<u8> {
-        let Some(from) = self.resample.filter(|grid| *grid != dims) else {
-            return labels;
-        };
-        // The centre of voxel `i` of `n` lies at (2 i + 1) / 2 n of the side.
-        let place = |axis: usize, index: usize| (2 * index + 1) * from[axis] / (2 * dims[axis]);
-        let mut whole = Vec::with_capacity(dims.iter().product());
-        for k in 0..dims[2] {
-            for j in 0..dims[1] {
-                let row = (place(2, k) * from[1] + place(1, j)) * from[0];
-                whole.extend((0..dims[0]).map(|i| labels[row + place(0, i)]));
-            }
-        }
-        whole
     }
 
     /// Clips and normalises values in place, as the site's scans were.
@@ -206,17 +210,35 @@ impl Preprocessing {
 pub struct PreparedScan {
     /// What is segmented.
     pub slices: Slices,
-    /// How the grid's axes, in the file's order, map to the slices'.
-    pub axial: Axial,
-    /// The scan's own voxels along the file's axes.
-    dims: [usize; 3],
+    /// The grid of the slices, if it is not the scan's own: columns, rows, slices.
+    resampled: Option<[usize; 3]>,
+    /// How the scan's own axes map to axial slices.
+    axial: Axial,
 }
 
 impl PreparedScan {
     /// The slices' labels on the scan's own grid, in the file's order.
-    pub fn restore(&self, labels: &[u8], preprocessing: &Preprocessing) -> Vec<u8> {
-        preprocessing.labels_off_grid(self.axial.restore(labels), self.dims)
+    pub fn restore(&self, labels: &[u8]) -> Vec<u8> {
+        match self.resampled {
+            Some(grid) => self.axial.restore(&off_grid(labels, grid, self.axial.dims)),
+            None => self.axial.restore(labels),
+        }
     }
+}
+
+/// Labels in axial order on a grid of columns, rows and slices, on a scan's own slices, rows and columns: each voxel takes
+/// the label at its place.
+fn off_grid(labels: &[u8], [wide, high, deep]: [usize; 3], [slices, rows, columns]: [usize; 3]) -> Vec<u8> {
+    // The centre of voxel `i` of `n` lies at (2 i + 1) / 2 n of the side.
+    let place = |index: usize, count: usize, of: usize| (2 * index + 1) * of / (2 * count);
+    let mut whole = Vec::with_capacity(slices * rows * columns);
+    for slice in 0..slices {
+        for row in 0..rows {
+            let start = (place(slice, slices, deep) * high + place(row, rows, high)) * wide;
+            whole.extend((0..columns).map(|column| labels[start + place(column, columns, wide)]));
+        }
+    }
+    whole
 }
 
 fn clip(values: &mut [f32], [low, high]: [f32; 2]) {
@@ -321,14 +343,14 @@ mod tests {
             ..Preprocessing::default()
         };
         let made = preprocessing.on_grid(scan.clone());
-        // Along the first axis pairs; along the third, of three slices, the first two and the last two.
-        assert_eq!(made.voxels, [2.5, 4.5, 6.5, 8.5]);
+        // Of four columns pairs, from right to left; of three slices, from the head, the first two and the last two.
+        assert_eq!(made.voxels, [6.5, 8.5, 2.5, 4.5]);
         // The corner of the first voxel: half a voxel before its centre.
         let corner = |volume: &Volume| {
             let row = |row: [f64; 4]| row[3] - (row[0] + row[1] + row[2]) / 2.0;
             volume.affine.map(row)
         };
-        assert_eq!(corner(&made), corner(&scan));
+        assert_eq!(corner(&made), corner(&scan.oriented()));
         assert_eq!(made.spacing(), [4.0, 1.0, 4.5]);
     }
 
@@ -340,8 +362,9 @@ mod tests {
             ..Preprocessing::default()
         };
         assert_eq!(preprocessing.labels_on_grid(labels, 2).voxels, [0.0, 1.0]);
-        assert_eq!(preprocessing.labels_off_grid(vec![0, 1], [4, 1, 1]), [0, 0, 1, 1]);
-        assert_eq!(preprocessing.labels_off_grid(vec![0, 1], [3, 1, 1]), [0, 1, 1]);
+        assert_eq!(off_grid(&[0, 1], [2, 1, 1], [1, 1, 4]), [0, 0, 1, 1]);
+        assert_eq!(off_grid(&[0, 1], [2, 1, 1], [1, 1, 3]), [0, 1, 1]);
+        assert_eq!(off_grid(&[0, 1], [1, 1, 2], [4, 1, 1]), [0, 0, 1, 1]);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { metrics, pixels, visit } from "./setup.mjs";
+import { gunzipSync } from "node:zlib";
+
+import { drop, metrics, nifti, pixels, visit } from "./setup.mjs";
 
 const mean = (dice) => dice.reduce((sum, value) => sum + value, 0) / dice.length;
 
@@ -130,3 +132,81 @@ test("the page fits a phone and a large screen", async (t) => {
         assert.ok((await pixels(page)).colours > 100, `blank at ${width}`);
     }
 });
+
+/** Voxels of the scans below; a voxel's value is its index. */
+const DIMS = [12, 10, 8];
+const STRAIGHT = [
+    [1.5, 0, 0, -9],
+    [0, 2, 0, 4],
+    [0, 0, 3, 30],
+];
+/** Two axes lie nearest to the one direction: by which of them one counts is the reader's choice. */
+const OBLIQUE = [
+    [-0.657, -0.677, 0.332, 0],
+    [0.36, -0.669, -0.65, 0],
+    [0.662, -0.307, 0.683, 0],
+];
+
+/** A header's fields by which it says of space what it says, and the rows, in millimetres, that this means. */
+const HEADERS = {
+    plain: { rows: STRAIGHT },
+    "in microns": { rows: STRAIGHT, units: 3, scale: 1000 },
+    "in metres": { rows: STRAIGHT, units: 1, scale: 0.001 },
+    "an sform of zeros beside a qform": { rows: STRAIGHT, sform: 0, qform: true },
+    "an sform of no numbers beside a qform": { rows: STRAIGHT, sform: NaN, qform: true },
+    "a qform that the sform contradicts": { rows: OBLIQUE, qform: true },
+    "strongly oblique": { rows: OBLIQUE },
+    "no place for the voxels": { rows: STRAIGHT, offset: 0 },
+    "a fourth dimension of none": { rows: STRAIGHT, fourth: 0 },
+};
+
+function scanOf({ rows, units = 2, scale = 1, sform, qform = false, offset = 352, fourth }) {
+    const count = DIMS.reduce((all, side) => all * side, 1);
+    const file = gunzipSync(nifti(DIMS, (index) => index, count));
+    file[123] = units;
+    file.writeFloatLE(offset, 108);
+    if (fourth !== undefined) {
+        file.writeInt16LE(4, 40);
+        file.writeInt16LE(fourth, 48);
+    }
+    rows.flat().forEach((value, place) => file.writeFloatLE(sform ?? value * scale, 280 + 4 * place));
+    if (qform) {
+        // Without any turn: the straight rows.
+        file.writeInt16LE(1, 252);
+        STRAIGHT.forEach((row, axis) => {
+            file.writeFloatLE(row[axis], 80 + 4 * axis);
+            file.writeFloatLE(row[3], 268 + 4 * axis);
+        });
+    }
+    return file;
+}
+
+for (const [name, header] of Object.entries(HEADERS)) {
+    test(`the images and the engine read a header alike: ${name}`, async (t) => {
+        const page = await visit(t);
+        const { rows } = header;
+        await drop(page, "own.nii", scanOf(header));
+        await page.locator("#slice-at").filter({ hasText: /\d+ of \d+/ }).waitFor();
+        for (const slice of ["2", "5"]) {
+            await page.locator("#slice").fill(slice);
+            const facts = await page.locator("#readout div").evaluateAll((all) =>
+                Object.fromEntries(all.map((one) => [one.querySelector("dt").textContent, one.querySelector("dd").textContent])),
+            );
+            const mm = facts.mm.split(", ").map(Number);
+            const index = Number(facts.Value ?? facts.HU);
+            const voxel = [index % DIMS[0], Math.floor(index / DIMS[0]) % DIMS[1], Math.floor(index / DIMS[0] / DIMS[1])];
+            // What is drawn at a place lies there: within a voxel, since the crosshair is between them.
+            const apart = rows.map((row, axis) => row[0] * voxel[0] + row[1] * voxel[1] + row[2] * voxel[2] + row[3] - mm[axis]);
+            const size = Math.max(...[0, 1, 2].map((axis) => Math.hypot(...rows.map((row) => row[axis]))));
+            assert.ok(Math.hypot(...apart) < size, `voxel ${voxel} is drawn at ${mm}`);
+            // And it is what the engine takes to be there.
+            await page.click("#ask");
+            await page.locator("#prompts-dialog[open]").waitFor();
+            const title = page.locator("#prompts-dialog").getByText(/axial slice \d+ of \d+/);
+            const [, number, of] = (await title.textContent()).match(/axial slice (\d+) of (\d+)/).map(Number);
+            assert.equal(of, DIMS[2]);
+            assert.ok(Math.abs(number - 1 - voxel[2]) <= 1, `slice ${number} is asked, ${voxel[2] + 1} is shown`);
+            await page.keyboard.press("Escape");
+        }
+    });
+}

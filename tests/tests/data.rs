@@ -107,12 +107,16 @@ fn read_json(path: &Path) -> Value {
 
 /// A run of one round at 32 x 32 pixels with these settings, into a folder that lives as long as its handle.
 fn run(manifest: &Path, data: &Path, settings: &str) -> TempDir {
+    run_seed(manifest, data, settings, 1)
+}
+
+fn run_seed(manifest: &Path, data: &Path, settings: &str, seed: u64) -> TempDir {
     let folder = TempDir::new().unwrap();
     let base = root().join("golden/nano.safetensors");
     let config = folder.path().join("mini.toml");
     let text = format!(
         "title = \"mini\"\ndata = \"{}\"\nbase = \"{}\"\nmodel = \"nano\"\nimage_size = 32\nmethod = \"flap_sam\"\n\
-         rank = 2\nrounds = 1\nseeds = [1]\nweight_decay = 0.1\n{settings}\n[schedule]\nbase_lr = 1e-3\n\
+         rank = 2\nrounds = 1\nseeds = [{seed}]\nweight_decay = 0.1\n{settings}\n[schedule]\nbase_lr = 1e-3\n\
          warmup_period = 5\nmax_iterations = 50\nlr_exp = 1\n",
         manifest.display(),
         base.display()
@@ -376,7 +380,7 @@ fn ixi_archive_with(ixi: &Manifest, other: impl Fn(&str, &str) -> Option<Vec<u8>
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default();
     for (place, case) in ixi.cases.iter().enumerate() {
-        let (image, labels) = pair(place as u64 % 7, [10, 6, 7], SLICES_LAST, 1);
+        let (image, labels) = pair(place as u64, [10, 6, 7], SLICES_LAST, 1);
         let folder = format!("7kd5wj7v7p-3/IXI_sample/{}-{}-{:04}", case.id, case.site, 800 + place);
         for (kind, name, bytes) in [("T1", "T1", image), ("label", "brain", labels)] {
             zip.start_file(format!("{folder}/{kind}/{}_{name}.nii.gz", case.id), options)
@@ -527,6 +531,7 @@ fn a_folder_of_ones_own_is_imported_and_trained_on() {
         let (image, labels) = pair(number, [14, 12, 4], SLICES_LAST, 1);
         put(&own.join(format!("North/p{number}.nii.gz")), &image);
         put(&own.join(format!("North/p{number}_mask.nii.gz")), &labels);
+        let (image, labels) = pair(50 + number, [14, 12, 4], SLICES_LAST, 1);
         put(&own.join(format!("South/images/p{number}.nii.gz")), &image);
         put(&own.join(format!("South/labels/p{number}.nii.gz")), &labels);
     }
@@ -596,16 +601,169 @@ fn a_folder_of_ones_own_is_imported_and_trained_on() {
     assert!(refused(&[]).contains("its shape"));
 }
 
+/// What a folder may hold that would make figures mean something else than they say.
+#[test]
+fn an_import_that_would_mislead_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let own = folder.path().join("own");
+    let file = |name: &str, bytes: &[u8]| put(&own.join(name), bytes);
+    for number in 0..4_u64 {
+        let (image, labels) = pair(number, [14, 12, 4], SLICES_LAST, 1);
+        file(&format!("A/p{number}.nii.gz"), &image);
+        file(&format!("A/p{number}_mask.nii.gz"), &labels);
+    }
+    let import = |classes: &str, more: &[&str]| {
+        let mut command = flapsam();
+        command
+            .args(["data", "import", "--classes", classes, "--force", "--json"])
+            .args(more);
+        command
+            .arg("--manifests")
+            .arg(folder.path().join("manifests"))
+            .arg(&own);
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (
+            output.status.code(),
+            serde_json::from_slice::<Value>(&output.stdout).ok(),
+            said,
+        )
+    };
+    for (classes, wanted) in [
+        ("organ,organ", "named twice"),
+        ("organ, Organ", "named twice"),
+        ("background,organ", "named twice"),
+        ("", "has no name"),
+        ("organ,", "has no name"),
+        ("organ,tumour", "no mask in it holds the label 2"),
+    ] {
+        let (code, _, said) = import(classes, &[]);
+        assert!(code == Some(2) && said.contains(wanted), "{classes}: {said}");
+    }
+    // Links in circles, up and down, add nothing.
+    for (link, target) in [("A/loop", "."), ("A/up", ".."), ("B", "A"), ("A/again", "../A")] {
+        std::os::unix::fs::symlink(target, own.join(link)).unwrap();
+    }
+    // A folder outside is followed.
+    let (image, labels) = pair(9, [14, 12, 4], SLICES_LAST, 1);
+    put(&folder.path().join("elsewhere/q.nii.gz"), &image);
+    put(&folder.path().join("elsewhere/q_mask.nii.gz"), &labels);
+    std::os::unix::fs::symlink(folder.path().join("elsewhere"), own.join("A/more")).unwrap();
+    let (code, report, said) = import("organ", &[]);
+    let report = report.unwrap();
+    assert_eq!(
+        (code, &report["train"], &report["test"]),
+        (Some(0), &4.into(), &1.into()),
+        "{said}"
+    );
+
+    // Nothing to judge is said.
+    let (code, report, said) = import("organ", &["--test-share", "0"]);
+    assert_eq!(
+        (code, &report.unwrap()["sites_without_test"]),
+        (Some(0), &serde_json::json!(["A"]))
+    );
+    assert!(said.contains("no case of site A is kept for testing"), "{said}");
+
+    // Copies of one scan: whatever the split, some land on both sides.
+    for number in 10..30 {
+        file(&format!("A/p{number}.nii.gz"), &image);
+        file(&format!("A/p{number}_mask.nii.gz"), &labels);
+    }
+    let (code, _, said) = import("organ", &[]);
+    assert!(
+        code == Some(2) && said.contains("are the same scan") && said.contains("A_p"),
+        "{said}"
+    );
+}
+
+/// What a name may be, import and everyone after it agree on.
+#[test]
+fn odd_names_are_imported_and_trained_on() {
+    let folder = TempDir::new().unwrap();
+    let own = folder.path().join("odd {case} *names [x], ü");
+    for (site, place) in [
+        ("A 10:30?", 0),
+        ("St. John's, [old] #2", 10),
+        ("Köln = within 50 %", 20),
+    ] {
+        for number in 0..2_u64 {
+            let (image, labels) = pair(place + number, [14, 12, 4], SLICES_LAST, 1);
+            let name = format!("{site}/pat {number}, [v1] 'é' {{case}} 50%*");
+            put(&own.join(format!("{name}.nii.gz")), &image);
+            put(&own.join(format!("{name}_mask.NII.GZ")), &labels);
+        }
+    }
+    let manifests = folder.path().join("manifests");
+    let mut command = flapsam();
+    command
+        .args(["data", "import", "--classes", "organ", "--manifests"])
+        .arg(&manifests)
+        .arg(&own);
+    command.assert().success();
+    let manifest = manifests.join(format!("{}.json", own.file_name().unwrap().to_str().unwrap()));
+    let (code, report, said) = data("verify", &[&manifest.display().to_string()], folder.path());
+    assert_eq!((code, count(&report, "right")), (0, 12), "{said}");
+    let metrics = train(&manifest, folder.path(), "clip = [-100.0, 200.0]");
+    assert_eq!(metrics["cases"].as_array().unwrap().len(), 3);
+
+    // No file that a table names can have such a name.
+    let unfit = folder.path().join("unfit/ A");
+    let (image, labels) = pair(1, [14, 12, 4], SLICES_LAST, 1);
+    put(&unfit.join("p.nii.gz"), &image);
+    put(&unfit.join("p_mask.nii.gz"), &labels);
+    let mut command = flapsam();
+    command
+        .args(["data", "import", "--classes", "organ", "--manifests"])
+        .arg(&manifests);
+    let output = command.arg(folder.path().join("unfit")).assert().code(2);
+    let said = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(said.contains("' A'") && said.contains("rename"), "{said}");
+}
+
+/// A case of fewer slices than lie between the stacks' centres has a stack all the same, whatever the seed.
+#[test]
+fn every_case_has_a_stack() {
+    let folder = TempDir::new().unwrap();
+    let own = folder.path().join("own");
+    for (site, slices) in [("A", 8), ("B", 1)] {
+        for number in 0..2_u64 {
+            let (image, labels) = pair(10 * slices as u64 + number, [14, 12, slices], SLICES_LAST, 1);
+            put(&own.join(format!("{site}/p{number}.nii.gz")), &image);
+            put(&own.join(format!("{site}/p{number}_mask.nii.gz")), &labels);
+        }
+    }
+    let manifests = folder.path().join("manifests");
+    let mut command = flapsam();
+    command
+        .args(["data", "import", "--classes", "organ", "--manifests"])
+        .arg(&manifests)
+        .arg(&own);
+    command.assert().success();
+    for seed in 1..6 {
+        let settings = format!(
+            "[local]\nbatch_stacks = 2\nstack_stride = 5\naugment = {}",
+            seed % 2 == 0
+        );
+        let run = run_seed(&manifests.join("own.json"), folder.path(), &settings, seed);
+        let metrics = read_json(&run.path().join(format!("mini-{seed}/metrics.json")));
+        let loss = metrics["rounds"][0]["loss"]["B"].as_f64().unwrap();
+        assert!(loss > 0.0, "seed {seed}: {loss}");
+    }
+}
+
 /// Ten times the cases, the same memory: were they kept, these would take 180 MB more.
 #[test]
 fn memory_does_not_grow_with_the_data() {
     let folder = TempDir::new().unwrap();
     let (image, labels) = pair(1, [128, 128, 40], SLICES_LAST, 1);
     put(&folder.path().join("fed-kits19/imaging.nii.gz"), &image);
+    let (tested, _) = pair(2, [128, 128, 40], SLICES_LAST, 1);
+    put(&folder.path().join("fed-kits19/tested.nii.gz"), &tested);
     put(&folder.path().join("fed-kits19/segmentation.nii.gz"), &labels);
     let peak = |count: usize| {
         let mut kits = manifest("fed-kits19");
-        // Every case is the same pair of files, and still a case of its own.
+        // Every case for training is the same pair of files, and still a case of its own.
         let case = |number: usize| Case {
             id: format!("case_{number}"),
             site: if number.is_multiple_of(2) {
@@ -615,7 +773,7 @@ fn memory_does_not_grow_with_the_data() {
             },
             train: number > 1,
             slices: 40,
-            image: unknown("imaging.nii.gz"),
+            image: unknown(if number > 1 { "imaging.nii.gz" } else { "tested.nii.gz" }),
             label: unknown("segmentation.nii.gz"),
         };
         kits.cases = (0..count).map(case).collect();

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use assert_cmd::Command;
-use common::{emulated, flapsam, program, root};
+use common::{emulated, flapsam, program, root, skip};
 use micro::{data, experiment, run_on};
 use tempfile::TempDir;
 
@@ -71,7 +71,7 @@ fn can_replace_caches() -> bool {
     let tried = std::process::Command::new(script).args(["32K", "8", "true"]).output();
     let can = tried.is_ok_and(|output| output.status.success());
     if !can {
-        eprintln!("SKIPPED: tests/other-cache.sh needs root on Linux");
+        skip("tests/other-cache.sh needs root on Linux", false);
     }
     can
 }

@@ -53,6 +53,9 @@ fn the_fixtures_agree() {
     assert!(!table.contains("FAILED"), "{table}");
     let compared = [
         "dora",
+        "one-class",
+        "resized",
+        "same-size",
         "two-lora",
         "aggregate.safetensors",
         "embedding",

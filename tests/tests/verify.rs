@@ -264,7 +264,7 @@ fn every_seed_counts() {
     assert_eq!(second, 7, "Dice of two classes, and what no seed changes");
 }
 
-/// `--resume` keeps a finished run of the same experiment, and nothing else.
+/// `--resume` keeps a finished run of the same experiment and refuses another one's; whatever is replaced is moved aside.
 #[test]
 fn resume_keeps_what_is_the_same() {
     let folder = TempDir::new().unwrap();
@@ -280,9 +280,13 @@ fn resume_keeps_what_is_the_same() {
     assert_ne!(second, first, "without --resume it is made again");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("base_lr = 1e-3", "base_lr = 2e-3")).unwrap();
-    let (code, _) = verify_with(&suite, data(), &["--resume"]);
+    let (code, text) = verify_with(&suite, data(), &["--resume"]);
+    assert_eq!((code, made()), (2, second), "{text}");
+    let (code, _) = verify_with(&suite, data(), &["--resume", "--replace"]);
     assert_eq!(code, 1, "another rate, other figures");
     assert_ne!(made(), second, "another experiment is made again");
+    let aside = fs::read_dir(folder.path().join("verify/suite/.replaced")).unwrap();
+    assert_eq!(aside.count(), 2);
 }
 
 /// The estimate counts what the manifest says, and a rehearsal runs every part on a small share of it.

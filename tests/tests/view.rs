@@ -64,7 +64,7 @@ fn an_exported_folder_holds_the_page_and_the_runs_files_with_their_checksums() {
     assert_eq!(said["clip"], serde_json::json!([-100.0, 300.0]));
     let cases = said["cases"].as_array().unwrap();
     assert_eq!(cases.len(), metrics["cases"].as_array().unwrap().len());
-    let mut files = vec![&said["base"], &said["adapter"]];
+    let mut files = vec![&said["base"], &said["adapters"][0]];
     for (case, scores) in cases.iter().zip(metrics["cases"].as_array().unwrap()) {
         assert_eq!((&case["site"], &case["id"]), (&scores["site"], &scores["case"]));
         assert_eq!(case["dice"], scores["dice"]);
@@ -127,4 +127,109 @@ fn what_cannot_be_shown_is_refused_with_a_remedy() {
     assert!(said.contains("holds 2 runs; pass one of them"), "{said}");
     let said = show.refusal(&mut show.command(&twin, data));
     assert!(said.contains("holds no adapter"), "{said}");
+}
+
+/// Where clients differ, each site's own adapter is there; masks only of the models that the run kept masks of.
+#[test]
+fn each_case_has_its_sites_own_adapter() {
+    let show = Show::new();
+    for (way, keeps_masks) in [("setting = \"alone\"", false), ("num_lora = 2", true)] {
+        let folder = show.folder.path().join(way.replace(['"', ' ', '='], ""));
+        fs::create_dir(&folder).unwrap();
+        let config = micro::experiment(&folder, |text| text.replace("rank = 4", &format!("rank = 4\n{way}")));
+        let run = micro::run(&config, &folder, "2");
+        let out = folder.join("out");
+        let mut command = show.command(&run, micro::data());
+        command.arg("--export").arg(&out).assert().success();
+        let said: Value = serde_json::from_slice(&fs::read(out.join("run.json")).unwrap()).unwrap();
+        let adapters = said["adapters"].as_array().unwrap();
+        let sites: Vec<&str> = adapters.iter().map(|one| one["site"].as_str().unwrap()).collect();
+        assert_eq!(sites, ["A", "B", "C", "D", "E", "F"]);
+        assert_eq!(said["sites"], serde_json::json!(sites), "a new scan is of one of them");
+        for adapter in adapters {
+            let own = run.join(format!("adapter-{}.safetensors", adapter["site"].as_str().unwrap()));
+            assert_eq!(adapter["sha256"], sha256(&fs::read(own).unwrap()));
+        }
+        for case in said["cases"].as_array().unwrap() {
+            assert_eq!(!case["prediction"].is_null(), keeps_masks, "{way}");
+        }
+        // An export may take an earlier one's place, and no other folder's.
+        command.assert().success();
+        let own = folder.join("own");
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("index.html"), "mine").unwrap();
+        let mut command = show.command(&run, micro::data());
+        command.arg("--export").arg(&own).assert().code(2);
+        assert_eq!(fs::read_to_string(own.join("index.html")).unwrap(), "mine");
+    }
+}
+
+/// A server, and its process, which ends with this.
+struct Served(std::process::Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Connections that say half a request, that take nothing of a long answer, or that never end their headers: others are
+/// answered all the same, and no request takes memory without end.
+#[test]
+fn stalled_connections_do_not_stop_the_page() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpStream;
+    use std::time::{Duration, Instant};
+
+    let show = Show::new();
+    let command = show.command(&show.run, micro::data());
+    let mut started = std::process::Command::new(command.get_program());
+    started
+        .args(command.get_args())
+        .args(["--port", "0", "--no-open", "--json"]);
+    if let Some(folder) = command.get_current_dir() {
+        started.current_dir(folder);
+    }
+    let mut process = started.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(process.stdout.take().unwrap()).lines() {
+        said += &line.unwrap();
+        if said.contains('}') {
+            break;
+        }
+    }
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let address = said["url"]
+        .as_str()
+        .unwrap()
+        .trim_start_matches("http://")
+        .trim_end_matches('/');
+    let _served = Served(process);
+    let connect = |text: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let _ = stream.write_all(text.replace("HOST", address).as_bytes());
+        stream
+    };
+    let status = |mut stream: TcpStream| {
+        let mut line = [0; 12];
+        stream
+            .read_exact(&mut line)
+            .map(|()| String::from_utf8_lossy(&line[9..]).into_owned())
+    };
+    const WHOLE: &str = "GET /run.json HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n";
+    assert_eq!(status(connect(WHOLE)).unwrap(), "200");
+    // Takes nothing of several megabytes: more of these than threads that answer.
+    let long = "GET /files/base.safetensors HTTP/1.1\r\nHost: HOST\r\n\r\n".repeat(8);
+    let mut stalled: Vec<TcpStream> = (0..20).map(|_| connect(&long)).collect();
+    stalled.extend((0..700).map(|_| connect("GET / HTTP/1.1\r\nHo")));
+    let asked = Instant::now();
+    assert_eq!(status(connect(WHOLE)).unwrap(), "200");
+    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+    // Longer than any headers are.
+    let huge = format!("GET / HTTP/1.1\r\nHost: HOST\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+    let refused = status(connect(&huge));
+    assert!(refused.as_ref().map_or(true, |status| status == "431"), "{refused:?}");
+    assert_eq!(status(connect(WHOLE)).unwrap(), "200");
 }

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{flapsam, root};
+use flapsam_model::labels::dice;
 use flapsam_model::volume::Volume;
 use micro::{data, experiment};
 use tempfile::TempDir;
@@ -40,6 +41,14 @@ fn a_segmentation_agrees_with_the_cpus() {
         .count();
     let share = same as f64 / cpu.voxels.len() as f64;
     assert!(share >= 0.999, "{share}");
+    // Most of a scan is background: what was found must be the same too.
+    let labels = |volume: &Volume| -> Vec<u8> { volume.voxels.iter().map(|&value| value as u8).collect() };
+    let (cpu, wgpu) = (labels(&cpu), labels(&wgpu));
+    assert!(cpu.contains(&1), "something is found at all");
+    for class in 1..3 {
+        let dice = dice(&cpu, &wgpu, class);
+        assert!(dice >= 0.99, "class {class}: {dice}");
+    }
 }
 
 fn segment(scan: &Path, adapter: &Path, device: &str, out: &Path) {

@@ -1,23 +1,42 @@
 //! Files: read whole, written beside their place and renamed, so that nothing half-written stays behind.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use flapsam_model::checkpoint::{hex, read_safetensors, sha256};
+use flapsam_model::checkpoint::hex;
 use flapsam_model::parameters::{Array, StateDict};
-use pytorch_reader::{DType, PytorchReader};
 use safetensors::tensor::{Dtype, View};
 use serde::de::DeserializeOwned;
-use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 
 /// Reads a whole file.
+///
+/// # Errors
+/// It cannot be read, or is larger than the memory that is free.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let size = fs::metadata(path).map_err(Error::file("read", path))?.len();
+    enough_memory(size).map_err(|why| Error::invalid(path, why))?;
     fs::read(path).map_err(Error::file("read", path))
+}
+
+/// Refuses to take more memory than is free, as far as the system says how much that is.
+///
+/// # Errors
+/// So many bytes are more; the message says how many there are, and what to do.
+pub fn enough_memory(needed: u64) -> std::result::Result<(), String> {
+    let gibibytes = |bytes: u64| bytes as f64 / f64::from(1u32 << 30);
+    match system_bytes("/proc/meminfo", "MemAvailable") {
+        Some(free) if needed > free => Err(format!(
+            "it would take about {:.1} GiB of memory, and {:.1} GiB are free; check the file, or use a machine with more",
+            gibibytes(needed),
+            gibibytes(free)
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// How the names of files begin that are not whole yet.
@@ -25,7 +44,12 @@ const HALF_WRITTEN: &str = ".half-written-";
 
 /// Writes a whole file, or leaves what was there.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_by(path, |file| file.write_all(bytes).map_err(Error::file("write", path)))
+    let failed = |why| Error::file("write", path)(why);
+    let mut file = half_written().tempfile_in(folder_of(path)?).map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    settle(file.as_file()).map_err(failed)?;
+    file.persist(path).map_err(|refused| failed(refused.error))?;
+    Ok(())
 }
 
 /// Writes a safetensors file of `f32` as `flapsam_model::checkpoint::write_safetensors` does, tensor by tensor: a large
@@ -33,10 +57,43 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn write_state_dict(path: &Path, state: &StateDict, metadata: (&str, String)) -> Result<()> {
     let metadata = HashMap::from([(metadata.0.to_owned(), metadata.1)]);
     let tensors = state.iter().map(|(key, array)| (key, Tensor(array)));
-    write_by(path, |file| {
-        let written = safetensors::serialize_to_file(tensors, Some(metadata), file.path());
-        written.map_err(|why| Error::file("write", path)(std::io::Error::other(why)))
-    })
+    // In a folder of its own beside the place: the writer makes files under names of its choice.
+    let failed = |why| Error::file("write", path)(why);
+    let room = half_written().tempdir_in(folder_of(path)?).map_err(failed)?;
+    let whole = room.path().join("tensors");
+    safetensors::serialize_to_file(tensors, Some(metadata), &whole)
+        .map_err(|why| failed(std::io::Error::other(why)))?;
+    let file = fs::File::open(&whole).map_err(failed)?;
+    settle(&file).map_err(failed)?;
+    fs::rename(&whole, path).map_err(failed)
+}
+
+/// How what is not whole yet is called.
+fn half_written() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(HALF_WRITTEN);
+    builder
+}
+
+/// The folder that a file is to lie in; it is made if it is not there.
+fn folder_of(path: &Path) -> Result<&Path> {
+    let folder = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    create_folder(folder)?;
+    Ok(folder)
+}
+
+/// Has a whole file on the disk. Temporary files are private; results are as open as the user's other files.
+fn settle(file: &fs::File) -> std::io::Result<()> {
+    file.sync_all()?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    }
+    Ok(())
 }
 
 /// What a safetensors file takes of an array.
@@ -61,59 +118,75 @@ impl View for Tensor<'_> {
     }
 }
 
-/// Has a file written beside its place, then puts it there.
-fn write_by(path: &Path, fill: impl FnOnce(&mut NamedTempFile) -> Result<()>) -> Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    create_folder(folder)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(HALF_WRITTEN)
-        .tempfile_in(folder)
-        .map_err(Error::file("write", path))?;
-    fill(&mut file)?;
-    file.as_file().sync_all().map_err(Error::file("write", path))?;
-    // Temporary files are private; results are as open as the user's other files.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = fs::Permissions::from_mode(0o644);
-        file.as_file()
-            .set_permissions(mode)
-            .map_err(Error::file("write", path))?;
-    }
-    file.persist(path)
-        .map_err(|failed| Error::file("write", path)(failed.error))?;
-    Ok(())
-}
-
 /// Removes what a killed [`write()`] left in a folder and those below it.
 pub fn remove_half_written(folder: &Path) -> Result<()> {
     for path in files_in(folder)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_dir() {
-            remove_half_written(&path)?;
-        } else if name.starts_with(HALF_WRITTEN) {
-            remove_if_there(&path)?;
-        }
+        // A link could lead to a folder that is not ours.
+        let folder = path.is_dir() && !path.is_symlink();
+        let removed = match (is_half_written(&path), folder) {
+            (true, true) => fs::remove_dir_all(&path),
+            (true, false) => fs::remove_file(&path),
+            (false, true) => {
+                remove_half_written(&path)?;
+                Ok(())
+            }
+            (false, false) => Ok(()),
+        };
+        removed.map_err(Error::file("remove", &path))?;
     }
     Ok(())
 }
 
-/// Removes a file that may not be there.
-pub fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(why) if why.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", path)(why)),
-        _ => Ok(()),
-    }
+/// Whether a file is one that [`write()`] did not finish.
+pub fn is_half_written(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with(HALF_WRITTEN)
 }
 
-/// Removes a folder with all that is in it; it may not be there.
-pub fn remove_folder_if_there(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(why) if why.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", path)(why)),
-        _ => Ok(()),
+/// Puts a folder out of the way of a new one: into `.replaced` beside it, under its name and the time. Returns where it
+/// is then; `None` if there is none.
+///
+/// # Errors
+/// It cannot be moved.
+pub fn move_aside(folder: &Path) -> Result<Option<PathBuf>> {
+    if !folder.exists() {
+        return Ok(None);
+    }
+    let whole = folder.canonicalize().map_err(Error::file("read the folder", folder))?;
+    let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
+        return Err(Error::invalid(
+            folder,
+            "it cannot be moved aside; choose a folder that is not the root",
+        ));
+    };
+    let aside = parent.join(".replaced");
+    create_folder(&aside)?;
+    let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H%M%S");
+    let name = format!("{}-{time}", name.to_string_lossy());
+    let free = |number: usize| match number {
+        0 => aside.join(&name),
+        number => aside.join(format!("{name}-{number}")),
+    };
+    let target = (0..).map(free).find(|path| !path.exists()).unwrap_or_default();
+    fs::rename(&whole, &target).map_err(Error::file("move aside", folder))?;
+    Ok(Some(target))
+}
+
+/// Refuses to write to a file that is also read, under whatever name or link.
+///
+/// # Errors
+/// It is one of the inputs.
+pub fn refuse_input(out: &Path, inputs: &[&Path]) -> Result<()> {
+    let same = |input: &&&Path| same_file::is_same_file(out, input).unwrap_or(false);
+    match inputs.iter().find(same) {
+        None => Ok(()),
+        Some(input) => {
+            let why = format!(
+                "it is {}, which is read; write to another file with --out",
+                input.display()
+            );
+            Err(Error::invalid(out, why))
+        }
     }
 }
 
@@ -124,18 +197,37 @@ pub fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// All files in a folder and those below it, in the order of their paths; none if it is not there.
+///
+/// A link to a folder is followed where it leads out of this one, and each such folder once: so no link leads in circles.
+///
+/// # Errors
+/// A folder cannot be read.
 pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     if folder.is_dir() {
-        for path in files_in(folder)? {
-            match path.is_dir() {
-                true => files.extend(files_below(&path)?),
-                false => files.push(path),
-            }
-        }
+        let root = folder.canonicalize().map_err(Error::file("read the folder", folder))?;
+        walk(folder, &root, &mut BTreeSet::new(), &mut files)?;
     }
     files.sort();
     Ok(files)
+}
+
+fn walk(folder: &Path, root: &Path, followed: &mut BTreeSet<PathBuf>, files: &mut Vec<PathBuf>) -> Result<()> {
+    for path in files_in(folder)? {
+        if !path.is_dir() {
+            files.push(path);
+            continue;
+        }
+        if path.is_symlink() {
+            let target = path.canonicalize().map_err(Error::file("read the folder", &path))?;
+            let here = target.starts_with(root) || root.starts_with(&target);
+            if here || !followed.insert(target) {
+                continue;
+            }
+        }
+        walk(&path, root, followed, files)?;
+    }
+    Ok(())
 }
 
 /// Creates a folder and those above it.
@@ -154,40 +246,6 @@ pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value).map_err(|why| Error::invalid(path, why))?;
     text.push('\n');
     write(path, text.as_bytes())
-}
-
-/// Reads a state dict, `.safetensors` or `.pth` by its content, and the sha256 of its file.
-/// No pickle code is run: the reader knows tensors and dictionaries, and refuses the rest.
-pub fn read_state_dict(path: &Path) -> Result<(StateDict, String)> {
-    let bytes = read(path)?;
-    let digest = sha256(&bytes);
-    // A safetensors file starts with the length of its header and the brace that opens it.
-    let state = match bytes.get(8) == Some(&b'{') {
-        true => read_safetensors(&bytes).map_err(Error::content(path))?.0,
-        false => read_pth(path)?,
-    };
-    Ok((state, digest))
-}
-
-fn read_pth(path: &Path) -> Result<StateDict> {
-    let refuse = |why: String| {
-        Error::invalid(
-            path,
-            format!("it cannot be read as a checkpoint: {why}; pass a .pth or .safetensors state dict"),
-        )
-    };
-    let reader = PytorchReader::new(path).map_err(|why| refuse(why.to_string()))?;
-    let tensors = reader.tensors().iter().map(|(key, tensor)| {
-        if tensor.dtype() != DType::F32 {
-            return Err(refuse(format!("'{key}' is {:?}, not F32", tensor.dtype())));
-        }
-        let bytes = tensor.read().map_err(|why| refuse(why.to_string()))?;
-        let values = bytes
-            .chunks_exact(4)
-            .map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
-        Ok((key.clone(), Array::new(tensor.shape(), values.collect())))
-    });
-    tensors.collect()
 }
 
 /// The sha256 of a file, read in pieces.

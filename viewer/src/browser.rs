@@ -7,6 +7,7 @@ use flapsam_model::burn::tensor::Device;
 use flapsam_model::burn::tensor::wgpu::WgpuSetup;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::prompts::Prompt;
+use flapsam_model::volume::restated;
 use js_sys::{Float32Array, Function, JSON, Promise, Reflect, Uint8Array};
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
@@ -72,6 +73,9 @@ export interface Slice {
     values: Float32Array;
     pixels: [number, number];
     spacing: [number, number];
+    /** Its number from the feet, from 1, of how many. */
+    number: number;
+    of: number;
 }
 
 /** A click on a slice, in pixels; whole numbers are their centres. */
@@ -158,14 +162,21 @@ pub fn compare(one: &[u8], other: &[u8], classes: usize, resample: Option<Vec<u3
     Ok(object.unchecked_into())
 }
 
-/// A scan's axial slice, counted from the feet.
+/// A NIfTI file as the engine reads it, for whoever draws it: plain, and of space nothing but the affine, in millimetres.
+#[wasm_bindgen(js_name = restated)]
+pub fn restate(file: &[u8]) -> Result<Uint8Array, JsValue> {
+    let failed = |why| to_js(Error::content("the file")(why));
+    Ok(Uint8Array::from(&restated(file).map_err(failed)?[..]))
+}
+
+/// A scan's axial slice at a place, mm.
 #[wasm_bindgen]
-pub fn slice(scan: &[u8], scan_sha256: Option<String>, from_feet: usize) -> Result<SliceView, JsValue> {
+pub fn slice(scan: &[u8], scan_sha256: Option<String>, x: f64, y: f64, z: f64) -> Result<SliceView, JsValue> {
     let scan = Promised {
         bytes: scan,
         sha256: scan_sha256.as_deref(),
     };
-    let found = Slice::read(scan, from_feet, Limits::CPU).map_err(to_js)?;
+    let found = Slice::read(scan, [x, y, z], Limits::CPU).map_err(to_js)?;
     let object = plain(&found)?;
     set(&object, "values", &Float32Array::from(&found.values[..]))?;
     Ok(object.unchecked_into())

@@ -2,7 +2,7 @@
 
 use flapsam_model::labels::{check_pair, dice, difference};
 use flapsam_model::preprocessing::Preprocessing;
-use flapsam_model::volume::Volume;
+use flapsam_model::volume::{Packing, Volume};
 use serde::Serialize;
 
 use crate::Error;
@@ -29,9 +29,9 @@ pub struct Comparison {
 pub fn compare(one: &[u8], other: &[u8], classes: usize, preprocessing: &Preprocessing) -> Result<Comparison, Error> {
     let read = |bytes: &[u8], file| {
         let map = Volume::from_nifti(bytes, None).map_err(Error::content(file))?;
-        Ok::<_, Error>(match preprocessing.resample {
-            Some(grid) if grid != map.dims => preprocessing.labels_on_grid(map, classes),
-            _ => map,
+        Ok::<_, Error>(match preprocessing.grid_for(&map) {
+            Some(_) => preprocessing.labels_on_grid(map, classes),
+            None => map,
         })
     };
     let (one, other) = (read(one, "the first label map")?, read(other, "the second label map")?);
@@ -46,7 +46,7 @@ pub fn compare(one: &[u8], other: &[u8], classes: usize, preprocessing: &Preproc
         dice: (1..classes).map(|class| dice(&got, &want, class as u8)).collect(),
         equal: different.iter().filter(|&&value| value == 0).count(),
         voxels: different.len(),
-        difference: one.mask_to_nifti(&different),
+        difference: one.mask_to_nifti(&different, Packing::Gzip),
     })
 }
 
@@ -57,7 +57,7 @@ mod tests {
     const AFFINE: [[f64; 4]; 3] = [[-2.0, 0.0, 0.0, 10.0], [0.0, 1.0, 0.0, -5.0], [0.0, 0.0, 3.0, 0.0]];
 
     fn map(dims: [usize; 3], labels: &[u8]) -> Vec<u8> {
-        Volume::new(dims, vec![0.0; labels.len()], AFFINE).mask_to_nifti(labels)
+        Volume::new(dims, vec![0.0; labels.len()], AFFINE).mask_to_nifti(labels, Packing::Gzip)
     }
 
     #[test]
@@ -82,7 +82,7 @@ mod tests {
         };
         let truth = map([4, 1, 1], &[0, 1, 1, 1]);
         let on_grid = preprocessing.labels_on_grid(Volume::from_nifti(&truth, None).unwrap(), 2);
-        let prediction = on_grid.mask_to_nifti(&[0, 1]);
+        let prediction = on_grid.mask_to_nifti(&[0, 1], Packing::Gzip);
         let found = compare(&prediction, &truth, 2, &preprocessing).unwrap();
         assert_eq!((found.dice, found.equal, found.voxels), (vec![1.0], 2, 2));
     }

@@ -2,11 +2,12 @@
 
 use flapsam_model::adapter::{Adapter, AdapterMetadata};
 use flapsam_model::burn::tensor::Device;
-use flapsam_model::checkpoint::{base_sha256, read_safetensors, sha256};
+use flapsam_model::checkpoint::{base_sha256, official, read_safetensors, sha256};
 use flapsam_model::labels::{Found, found};
 use flapsam_model::memory;
 use flapsam_model::sam::Sam;
 use flapsam_model::segment::{BATCH, STACK, Scaling, Segmentation};
+use flapsam_model::volume::Packing;
 use serde::Serialize;
 
 use crate::Error;
@@ -34,6 +35,7 @@ impl Network {
         adapter.check(ADAPTER)?;
         let adapter = Adapter::from_bytes(adapter.bytes).map_err(Error::content(ADAPTER))?;
         let (state, notes) = read_safetensors(base.bytes).map_err(Error::content(BASE))?;
+        let state = official(state).map_err(Error::content(BASE))?;
         // A promise that was kept needs no second look.
         let own = || base.sha256.map_or_else(|| sha256(base.bytes), str::to_owned);
         let sam = adapter
@@ -58,8 +60,8 @@ impl Network {
         limits: Limits,
         mut progress: impl AsyncFnMut(usize, usize) -> Result<bool, Error>,
     ) -> Result<Option<Segmented>, Error> {
-        let volume = scan.volume(limits)?;
         let preprocessing = &self.metadata.preprocessing;
+        let volume = scan.volume(limits, preprocessing.resample)?;
         let prepared = preprocessing.prepare(&volume, site).map_err(Error::content(SCAN))?;
         let [count, rows, columns] = prepared.slices.dims;
         let batch = self.batch([rows, columns], limits)?;
@@ -74,18 +76,15 @@ impl Network {
             }
         }
         let labels = work.labels();
-        let grid_mask = match preprocessing.resample {
-            Some(grid) if grid != volume.dims => {
-                let mut grid = preprocessing.on_grid(volume.clone());
-                grid.voxels = Vec::new();
-                Some(grid.mask_to_nifti(&prepared.axial.restore(&labels)))
-            }
-            _ => None,
-        };
-        let labels = prepared.restore(&labels, preprocessing);
+        let grid_mask = preprocessing.grid_for(&volume).map(|_| {
+            let mut grid = preprocessing.on_grid(volume.clone());
+            grid.voxels = Vec::new();
+            grid.mask_to_nifti(&grid.axial().restore(&labels), Packing::Gzip)
+        });
+        let labels = prepared.restore(&labels);
         Ok(Some(Segmented {
-            classes: found(&labels, &self.metadata.classes, volume.spacing()),
-            mask: volume.mask_to_nifti(&labels),
+            classes: found(&labels, &self.metadata.classes, volume.voxel_mm3()),
+            mask: volume.mask_to_nifti(&labels, Packing::Gzip),
             grid_mask,
         }))
     }

@@ -39,14 +39,14 @@ impl Promised<'_> {
         })
     }
 
-    /// The scan that it holds.
+    /// The scan that it holds, which may be resampled to a grid.
     ///
     /// # Errors
     /// It is not the promised one, cannot be read, is too large for the page's memory, or has values that are no numbers.
-    pub fn volume(&self, limits: Limits) -> Result<Volume, Error> {
+    pub fn volume(&self, limits: Limits, resample: Option<[usize; 3]>) -> Result<Volume, Error> {
         self.check(SCAN)?;
         let dims = Volume::claimed_dims(self.bytes, None).map_err(Error::content(SCAN))?;
-        let needed = memory::host(dims.iter().product(), self.bytes.len());
+        let needed = memory::host(dims, self.bytes.len(), resample);
         if needed > limits.host {
             return Err(Error::Memory(format!(
                 "a scan of {} x {} x {} voxels needs about {} of memory, and a page may take {}; segment it with the \

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use flapsam_model::burn::tensor::{Device, Tensor};
-use flapsam_model::checkpoint::read_safetensors;
+use flapsam_model::checkpoint::{official, read_safetensors};
 use flapsam_model::memory;
 use flapsam_model::prompts::{Prompt, PromptedSam};
 use serde::Serialize;
@@ -27,28 +27,31 @@ pub struct Slice {
     pub pixels: [usize; 2],
     /// Distance between the centres of rows, and of columns, mm.
     pub spacing: [f64; 2],
+    /// Its number from the feet, from 1.
+    pub number: usize,
+    /// How many slices there are.
+    pub of: usize,
 }
 
 impl Slice {
-    /// A scan's slice, counted from the feet.
+    /// The scan's slice at a place, mm: a number of slices would mean another one to whoever counts along another axis.
     ///
     /// # Errors
-    /// The scan cannot be read, is too large, or has no such slice.
-    pub fn read(scan: Promised, from_feet: usize, limits: Limits) -> Result<Self, Error> {
-        let volume = scan.volume(limits)?;
-        let [_, down, across] = volume.axial().axes();
+    /// The scan cannot be read, or is too large.
+    pub fn read(scan: Promised, mm: [f64; 3], limits: Limits) -> Result<Self, Error> {
+        let volume = scan.volume(limits, None)?;
+        let axial = volume.axial();
+        let [_, down, across] = axial.axes();
         let spacing = volume.spacing();
+        let slice = axial.slice_of(volume.voxel_at(mm));
         let slices = volume.to_slices();
         let [count, rows, columns] = slices.dims;
-        if from_feet >= count {
-            return Err(Error::Request(format!(
-                "the scan has {count} slices, and none of number {from_feet}"
-            )));
-        }
         Ok(Self {
-            values: slices.slice(count - 1 - from_feet).to_vec(),
+            values: slices.slice(slice).to_vec(),
             pixels: [rows, columns],
             spacing: [spacing[down], spacing[across]],
+            number: count - slice,
+            of: count,
         })
     }
 }
@@ -81,6 +84,7 @@ impl Prompting {
     pub fn load(base: Promised, device: &Device) -> Result<Self, Error> {
         base.check(BASE)?;
         let (state, _) = read_safetensors(base.bytes).map_err(Error::content(BASE))?;
+        let state = official(state).map_err(Error::content(BASE))?;
         Ok(Self {
             sam: PromptedSam::new(&state, device).map_err(Error::content(BASE))?,
             embeddings: VecDeque::new(),

@@ -15,6 +15,19 @@ pub fn flapsam() -> Command {
     Command::new(program())
 }
 
+/// Says why a test does nothing. Where `tests/run.sh` set the tests up, that is counted (FLAPSAM_SKIPS names the file), and
+/// what the set-up could have prevented fails.
+pub fn skip(why: &str, could_be_set_up: bool) {
+    eprintln!("SKIPPED: {why}");
+    let Some(file) = std::env::var_os("FLAPSAM_SKIPS") else {
+        return;
+    };
+    assert!(!could_be_set_up, "tests/run.sh should have set this up: {why}");
+    use std::io::Write;
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(file);
+    writeln!(file.expect("FLAPSAM_SKIPS can be written"), "{why}").expect("FLAPSAM_SKIPS can be written");
+}
+
 /// The program on an emulated processor, by qemu's name for it; `None` where qemu is missing.
 pub fn emulated(processor: &str) -> Option<Command> {
     let qemu = Path::new("/usr/bin/qemu-x86_64");
@@ -23,7 +36,8 @@ pub fn emulated(processor: &str) -> Option<Command> {
         command.args(["-cpu", processor]).arg(program());
         return Some(command);
     }
-    eprintln!("SKIPPED: there is no {} (Debian: qemu-user)", qemu.display());
+    let why = format!("there is no {} (Debian: qemu-user)", qemu.display());
+    skip(&why, cfg!(target_arch = "x86_64"));
     None
 }
 
@@ -55,7 +69,7 @@ pub fn fixture(name: &str) -> PathBuf {
 pub fn python() -> Option<OsString> {
     let python = std::env::var_os("FLAPSAM_PYTHON");
     if python.is_none() {
-        eprintln!("SKIPPED: FLAPSAM_PYTHON names no Python; tests/run.sh sets one up");
+        skip("FLAPSAM_PYTHON names no Python; tests/run.sh sets one up", true);
     }
     python
 }
@@ -74,6 +88,6 @@ pub fn shared(name: &str) -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    eprintln!("SKIPPED: there is no {}", folder.display());
+    skip(&format!("there is no ../shared/{name}"), false);
     None
 }

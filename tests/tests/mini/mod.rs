@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use flapsam::data::manifest::Manifest;
 use flapsam_model::random::Random;
-use flapsam_model::volume::Volume;
+use flapsam_model::volume::{Packing, Volume};
 
 use crate::common::root;
 
@@ -29,7 +29,7 @@ pub fn pair(seed: u64, dims: [usize; 3], affine: [[f64; 4]; 3], label: u8) -> (V
         voxels.push((random.uniform(-20.0, 20.0) + if inside { 150.0 } else { 0.0 }).round() as f32);
     }
     let volume = Volume::new(dims, voxels, affine);
-    (volume.to_nifti_i16(), volume.mask_to_nifti(&labels))
+    (volume.to_nifti_i16(), volume.mask_to_nifti(&labels, Packing::Gzip))
 }
 
 /// Writes a file and the folders above it.
@@ -53,7 +53,8 @@ pub fn write_manifest(manifest: &Manifest, folder: &Path) -> PathBuf {
 pub fn prostate(data: &Path, train: usize) {
     let hospitals = ["RUNMC", "BMC", "I2CVB", "UCL", "BIDMC", "HK"];
     let cases = manifest("prostate-mri").cases;
-    for (site, hospital) in ["A", "B", "C", "D", "E", "F"].into_iter().zip(hospitals) {
+    let sites = ["A", "B", "C", "D", "E", "F"].into_iter().zip(hospitals);
+    for (home, (site, hospital)) in sites.enumerate() {
         let tests = cases.iter().filter(|case| case.site == site && !case.train);
         let tests: Vec<String> = tests
             .map(|case| case.id.split('-').nth(1).unwrap().to_owned())
@@ -62,7 +63,7 @@ pub fn prostate(data: &Path, train: usize) {
         for (place, number) in tests.into_iter().chain(others).enumerate() {
             // Label 2 stands for a zone of the prostate: it is merged into label 1.
             let label = 1 + (place % 2) as u8;
-            let (image, labels) = pair(place as u64, [12, 12, 3 + place % 3], SLICES_LAST, label);
+            let (image, labels) = pair((100 * home + place) as u64, [12, 12, 3 + place % 3], SLICES_LAST, label);
             let folder = data.join("prostate-mri").join(hospital);
             let spelling = ["segmentation", "Segmentation"][place % 2];
             put(&folder.join(format!("Case{number}.nii.gz")), &image);

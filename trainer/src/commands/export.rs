@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::{Outcome, print_json};
 use crate::error::{Error, Result};
 use crate::experiment::{ADAPTER, adapters};
-use crate::files::{read, read_state_dict, write};
+use crate::files::{read, refuse_input, write};
+use crate::state_dict::read_state_dict;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -64,6 +65,8 @@ struct Report {
 
 pub fn run(args: Args) -> Result<Outcome> {
     let run = args.run.as_deref().map(adapter_file).transpose()?;
+    let inputs: Vec<&Path> = run.iter().map(PathBuf::as_path).chain([&args.base as &Path]).collect();
+    refuse_input(&args.out, &inputs)?;
     let adapter = run.as_deref().map(read_adapter).transpose()?;
     let (base, base_sha256) = read_state_dict(&args.base)?;
     let state = match (&adapter, &run) {

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use flapsam_model::preprocessing::Preprocessing;
 use rayon::prelude::*;
 
 use super::{Outcome, print_made};
@@ -8,7 +9,8 @@ use crate::data::manifest::croissant::{About, FileSet};
 use crate::data::manifest::{Case, DataFile, Manifest};
 use crate::data::synthetic::labels_to_ct::{scan_of, scanner};
 use crate::error::{Error, Result};
-use crate::files::read;
+use crate::files::{read, refuse_input};
+use crate::folder_lock::FolderLock;
 use crate::progress::Progress;
 
 #[derive(Debug, clap::Args)]
@@ -35,10 +37,12 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Outcome> {
     let chosen = chosen(&args)?;
     let folder = args.data.join("labels-to-ct");
+    refuse_input(&folder, &[&args.labels])?;
+    let _lock = FolderLock::take(&folder)?;
     let progress = Progress::new(chosen.len());
     let make = |(id, site, train): &(String, String, bool)| {
         let source = args.labels.join(id).join("segmentation.nii.gz");
-        let labels = read_volume(&source, None)?;
+        let labels = read_volume(&source, None, &Preprocessing::default())?;
         let scan = scan_of(&labels, scanner(site)?, args.seed, id);
         let file = |name: &str, bytes: Vec<u8>| DataFile::write(&folder, format!("{id}/{name}"), &bytes);
         let case = Case {

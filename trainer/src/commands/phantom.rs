@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use flapsam_model::volume::Packing;
 use rayon::prelude::*;
 
 use super::{Outcome, print_made};
@@ -7,6 +8,7 @@ use crate::data::manifest::croissant::{About, FileSet};
 use crate::data::manifest::{Case, DataFile, Manifest};
 use crate::data::synthetic::phantom::{PhantomCase, cases};
 use crate::error::Result;
+use crate::folder_lock::FolderLock;
 use crate::progress::Progress;
 
 #[derive(Debug, clap::Args)]
@@ -35,6 +37,7 @@ pub fn run(args: Args) -> Result<Outcome> {
 pub fn make(data: &Path) -> Result<Manifest> {
     let all = cases();
     let folder = data.join("phantom");
+    let _lock = FolderLock::take(&folder)?;
     let progress = Progress::new(all.len());
     let make = |case: &PhantomCase| {
         let (volume, labels) = case.make();
@@ -45,7 +48,7 @@ pub fn make(data: &Path) -> Result<Manifest> {
             train: case.train,
             slices: volume.axial().dims[0],
             image: file("imaging.nii.gz", volume.to_nifti_i16())?,
-            label: file("segmentation.nii.gz", volume.mask_to_nifti(&labels))?,
+            label: file("segmentation.nii.gz", volume.mask_to_nifti(&labels, Packing::Gzip))?,
         };
         progress.step(&case.id);
         Ok(made)

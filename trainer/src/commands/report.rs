@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Outcome, claims, print_json};
 use crate::error::Result;
-use crate::files::write;
+use crate::files::{files_below, refuse_input, write};
 use crate::report::{Experiment, Report, Source, page, write_crate};
 
 #[derive(Debug, clap::Args)]
@@ -41,6 +41,8 @@ struct Written<'a> {
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
+    let out = args.out.unwrap_or_else(|| args.run.join("report.html"));
+    refuse_what_is_read(&out, &args.run)?;
     let source = Source {
         manifests: args.manifests,
         data: args.data,
@@ -53,7 +55,6 @@ pub fn run(args: Args) -> Result<Outcome> {
         let judged = claims::report(&file, Some(&args.run))?;
         (report.claims, report.not_counted) = (judged.claims, judged.not_counted);
     }
-    let out = args.out.unwrap_or_else(|| args.run.join("report.html"));
     write(&out, page(&report).as_bytes())?;
     // After the page, which may be one of the files that a crate lists.
     let crates = report.runs().map(write_crate).collect::<Result<Vec<PathBuf>>>()?;
@@ -69,6 +70,21 @@ pub fn run(args: Args) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// The page may take an earlier page's place, and that of no other file of a run.
+fn refuse_what_is_read(out: &Path, runs: &Path) -> Result<()> {
+    let files = files_below(runs)?;
+    let is_page = |path: &&PathBuf| {
+        path.extension()
+            .is_some_and(|ending| ending.eq_ignore_ascii_case("html"))
+    };
+    let read: Vec<&Path> = files
+        .iter()
+        .filter(|path| !is_page(path))
+        .map(PathBuf::as_path)
+        .collect();
+    refuse_input(out, &read)
+}
+
 fn print_written(written: &Written) {
     for comparison in &written.report.comparisons {
         println!("{}: {}", comparison.data, comparison.data_description);
@@ -78,6 +94,9 @@ fn print_written(written: &Written) {
                 println!("  no pictures: {why}");
             }
         }
+    }
+    for run in &written.report.left_out {
+        println!("left out: {}: {}", run.name, run.why);
     }
     println!("{}", written.page.display());
     written.crates.iter().for_each(|path| println!("{}", path.display()));

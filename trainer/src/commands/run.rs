@@ -21,7 +21,7 @@ pub struct Args {
     /// Where to compute, if not where the experiment file says.
     #[arg(long, value_enum)]
     device: Option<DeviceChoice>,
-    /// Put the runs in place of earlier ones with other settings in the same folders.
+    /// Move what is in the runs' folders aside and start over, instead of going on with it or refusing it.
     #[arg(long)]
     replace: bool,
     /// Print the records, and Dice over the seeds, as JSON.
@@ -33,7 +33,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let experiment = Experiment::read(&args.config)?;
     let device = OpenDevice::open(args.device.unwrap_or(experiment.device))?;
     let start = match args.replace {
-        true => Start::Anew,
+        true => Start::Replace,
         false => Start::GoOn,
     };
     let mut records = Vec::new();

@@ -1,16 +1,18 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use flapsam_model::adapter::Adapter;
 use flapsam_model::labels::{Found, found};
 use flapsam_model::segment::segment;
+use flapsam_model::volume::Packing;
 use serde::Serialize;
 
 use super::{Outcome, print_json};
 use crate::data::cases::dataset::read_volume;
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::{Error, Result};
-use crate::files::{read, read_state_dict, write};
+use crate::files::{read, refuse_input, write};
 use crate::progress::Progress;
+use crate::state_dict::read_state_dict;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -22,7 +24,7 @@ pub struct Args {
     /// The base checkpoint that the adapter was made for.
     #[arg(long, default_value = "golden/nano.safetensors")]
     base: PathBuf,
-    /// Where the mask goes: NIfTI with the scan's shape and affine.
+    /// Where the mask goes: NIfTI with the scan's shape and affine, gzipped if its name says so (.nii.gz).
     #[arg(long, short)]
     out: PathBuf,
     /// Which volume of a series, from 0.
@@ -46,10 +48,25 @@ struct Report {
     classes: Vec<Found>,
 }
 
+/// How a mask of this name is packed.
+fn packing(path: &Path) -> Result<Packing> {
+    let name = path.to_string_lossy().to_lowercase();
+    if name.ends_with(".nii.gz") {
+        Ok(Packing::Gzip)
+    } else if name.ends_with(".nii") {
+        Ok(Packing::Plain)
+    } else {
+        let why = "a mask is NIfTI; give it a name that ends in .nii.gz, or in .nii for one that is not gzipped";
+        Err(Error::invalid(path, why))
+    }
+}
+
 pub fn run(args: Args) -> Result<Outcome> {
+    let packing = packing(&args.out)?;
+    refuse_input(&args.out, &[&args.scan, &args.adapter, &args.base])?;
     let adapter = Adapter::from_bytes(&read(&args.adapter)?).map_err(Error::content(&args.adapter))?;
     let (base, base_sha256) = read_state_dict(&args.base)?;
-    let volume = read_volume(&args.scan, args.volume)?;
+    let volume = read_volume(&args.scan, args.volume, &adapter.metadata.preprocessing)?;
     volume.check_finite().map_err(Error::content(&args.scan))?;
     let device = OpenDevice::open(args.device)?;
     let sam = adapter
@@ -75,11 +92,11 @@ pub fn run(args: Args) -> Result<Outcome> {
     );
     let labels = pollster::block_on(labels)?.unwrap_or_default();
     drop(progress);
-    let labels = scan.restore(&labels, preprocessing);
-    write(&args.out, &volume.mask_to_nifti(&labels))?;
+    let labels = scan.restore(&labels);
+    write(&args.out, &volume.mask_to_nifti(&labels, packing))?;
 
     let report = Report {
-        classes: found(&labels, &metadata.classes, volume.spacing()),
+        classes: found(&labels, &metadata.classes, volume.voxel_mm3()),
         mask: args.out,
         device: device.name,
     };

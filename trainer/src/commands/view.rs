@@ -65,12 +65,12 @@ pub fn run(args: Args) -> Result<Outcome> {
     if !args.no_open && !open_browser(&url) {
         eprintln!("No browser could be opened; visit {url}");
     }
-    server.serve();
+    server.serve()?;
     Ok(Outcome::Passed)
 }
 
 fn only_run(folder: &Path) -> Result<RunFolder> {
-    let mut runs = find_runs(folder)?;
+    let (mut runs, _) = find_runs(folder)?;
     match (runs.pop(), runs.len()) {
         (Some(run), 0) => Ok(run),
         (last, others) => {

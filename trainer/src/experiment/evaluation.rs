@@ -5,6 +5,7 @@ use flapsam_model::burn::tensor::Device;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::sam::Sam;
 use flapsam_model::segment::segment;
+use flapsam_model::volume::Packing;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{Grid, SurfaceDistances, dice};
@@ -28,7 +29,7 @@ pub struct CaseScores {
     #[serde(default)]
     pub hausdorff_95_mm: Vec<Option<f64>>,
     /// Share of both surfaces that lies within the experiment's tolerance of the other one; both empty is 1, one empty
-    /// 0. No entries where surfaces were not measured.
+    /// 0. No entries where surfaces were not measured, as on a grid whose axes are not at right angles.
     #[serde(default)]
     pub surface_dice: Vec<f64>,
 }
@@ -70,7 +71,9 @@ impl Examination<'_> {
                 let failed = |why| Error::invalid(&self.folder.join(&case.image.path), why);
                 let labels = self.segment(network, &data).map_err(failed)?;
                 if let Some(masks) = masks.filter(|_| place == 0) {
-                    let mask = data.grid.mask_to_nifti(&data.grid.axial().restore(&labels));
+                    let mask = data
+                        .grid
+                        .mask_to_nifti(&data.grid.axial().restore(&labels), Packing::Gzip);
                     write(&masks.join(&case.site).join(format!("{}.nii.gz", case.id)), &mask)?;
                 }
                 all.push(self.scores(case, &labels, &data, surface_tolerance_mm));
@@ -95,7 +98,14 @@ impl Examination<'_> {
             surface_dice: Vec::new(),
         };
         if let Some(tolerance) = surface_tolerance_mm {
-            let grid = Grid::axial(&data.grid);
+            let Some(grid) = Grid::axial(&data.grid) else {
+                eprintln!(
+                    "flapsam: the axes of case {} are not at right angles, so distances between surfaces are not measured",
+                    case.id
+                );
+                scores.hausdorff_95_mm = foreground.map(|_| None).collect();
+                return scores;
+            };
             for class in foreground {
                 let surfaces = SurfaceDistances::new(labels, &data.labels, class, grid);
                 scores.hausdorff_95_mm.push(surfaces.hausdorff_95());
@@ -130,7 +140,7 @@ impl MeanScores {
     pub fn of<'a>(cases: impl Iterator<Item = &'a CaseScores> + Clone) -> Self {
         let mut hausdorff: Vec<Vec<f64>> = Vec::new();
         for case in cases.clone() {
-            hausdorff.resize(case.hausdorff_95_mm.len(), Vec::new());
+            hausdorff.resize(hausdorff.len().max(case.hausdorff_95_mm.len()), Vec::new());
             let defined = hausdorff.iter_mut().zip(&case.hausdorff_95_mm);
             defined.for_each(|(all, distance)| all.extend(distance));
         }
@@ -149,10 +159,11 @@ pub fn mean_dice<'a>(cases: impl Iterator<Item = &'a CaseScores>) -> Vec<f64> {
     mean_by_class(cases.map(|case| &case.dice[..]))
 }
 
+/// Of the cases that have values.
 fn mean_by_class<'a>(cases: impl Iterator<Item = &'a [f64]>) -> Vec<f64> {
     let mut count = 0.0;
     let mut sums: Vec<f64> = Vec::new();
-    for values in cases {
+    for values in cases.filter(|values| !values.is_empty()) {
         sums.resize(values.len(), 0.0);
         sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
         count += 1.0;
@@ -177,6 +188,13 @@ mod tests {
             case([1.0, 0.0], [Some(2.0), None, None], [1.0, 0.0]),
             case([0.5, 0.25], [Some(5.0), Some(7.0), None], [0.5, 0.0]),
         ];
+        // On a grid whose axes are not at right angles.
+        let skew = CaseScores {
+            hausdorff_95_mm: vec![None; 3],
+            surface_dice: Vec::new(),
+            ..case([0.75, 0.125], [None; 3], [0.0; 2])
+        };
+        let cases = [&cases[..], &[skew]].concat();
         let means = MeanScores {
             dice: vec![0.75, 0.125],
             hausdorff_95_mm: vec![Some(3.5), Some(7.0), None],

@@ -11,5 +11,5 @@ mod trace;
 pub use config::{Experiment, Setting};
 pub use evaluation::{CaseScores, MeanScores};
 pub use record::{Provenance, Record, Timing};
-pub use runner::{ADAPTER, Start, adapters, run};
+pub use runner::{ADAPTER, Start, adapter_of, adapters, run};
 pub use trace::TRACE;

@@ -90,8 +90,8 @@ pub struct Provenance {
     pub device: String,
     /// The seed of this run.
     pub seed: u64,
-    /// sha256 of all that decides the run's figures: the experiment's settings, the seed, the data, the base, the program
-    /// and its device.
+    /// sha256 of all that decides the run's figures: the experiment's settings, the seed, the data, the base, the device, and
+    /// of the program the rooms that compute (`trainer/build.rs` lists them).
     pub fingerprint: String,
 }
 

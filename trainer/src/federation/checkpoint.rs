@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 use crate::files::{create_folder, files_in, read, write_state_dict};
 use crate::training::OptimizerState;
 
+/// The folder of checkpoints in a run's own.
+pub const CHECKPOINTS: &str = "checkpoints";
 const METADATA_KEY: &str = "flapsam_checkpoint";
 /// How many of the last checkpoints stay: should the newest be damaged, there is the one before.
 const KEPT: usize = 2;
@@ -52,17 +54,9 @@ impl Checkpoints {
     /// # Errors
     /// The folder cannot be made.
     pub fn open(run: &Path) -> Result<Self> {
-        let folder = run.join("checkpoints");
+        let folder = run.join(CHECKPOINTS);
         create_folder(&folder)?;
         Ok(Self { folder })
-    }
-
-    /// Removes all checkpoints.
-    ///
-    /// # Errors
-    /// One cannot be removed.
-    pub fn clear(&self) -> Result<()> {
-        self.remove_all_but(0)
     }
 
     /// Writes the state after a round, and removes what is older than the last two.
@@ -81,30 +75,29 @@ impl Checkpoints {
         // TOML, since it gives floats back to the last bit.
         let metadata = toml::to_string(&checkpoint).map_err(|why| Error::invalid(&path, why))?;
         write_state_dict(&path, &tensors, (METADATA_KEY, metadata))?;
-        self.remove_all_but(KEPT)
+        for path in self.newest_first()?.into_iter().skip(KEPT) {
+            fs::remove_file(&path).map_err(Error::file("remove", &path))?;
+        }
+        Ok(())
     }
 
-    /// Brings a fresh federation to the newest state that is whole and of this fingerprint; `None` if there is none.
+    /// Brings a fresh federation to the newest state that is whole; `None` if there is none.
     ///
     /// # Errors
-    /// The folder cannot be read.
+    /// The folder cannot be read, or that state is of another fingerprint.
     pub fn restore(&self, fingerprint: &str, federation: &mut Federation) -> Result<Option<Checkpoint>> {
         for path in self.newest_first()? {
             let Some((checkpoint, tensors)) = read_checkpoint(&path) else {
                 eprintln!("flapsam: {} is damaged; going on from the round before", path.display());
                 continue;
             };
-            if checkpoint.fingerprint == fingerprint {
-                put_back(federation, tensors, &checkpoint)?;
-                return Ok(Some(checkpoint));
+            if checkpoint.fingerprint != fingerprint {
+                let why = "it is of other settings, data or base, or of another program or device; pass another folder \
+                           with --out, or --replace to move this one aside and start over";
+                return Err(Error::invalid(&path, why));
             }
-        }
-        if !self.newest_first()?.is_empty() {
-            eprintln!(
-                "flapsam: {} is of other settings or of another program; starting anew",
-                self.folder.display()
-            );
-            self.clear()?;
+            put_back(federation, tensors, &checkpoint)?;
+            return Ok(Some(checkpoint));
         }
         Ok(None)
     }
@@ -114,13 +107,6 @@ impl Checkpoints {
         files.retain(|path| round_of(path).is_some());
         files.sort_by_key(|path| std::cmp::Reverse(round_of(path)));
         Ok(files)
-    }
-
-    fn remove_all_but(&self, kept: usize) -> Result<()> {
-        for path in self.newest_first()?.into_iter().skip(kept) {
-            fs::remove_file(&path).map_err(Error::file("remove", &path))?;
-        }
-        Ok(())
     }
 }
 

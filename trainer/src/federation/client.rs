@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::trace::{Mark, Moment, of_state};
 use crate::data::batches::prepared::PreparedCase;
 use crate::data::batches::stacks::{collate, stack};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::training::{Learner, OptimizerState};
 
 /// How a client goes through its data in one local epoch.
@@ -87,12 +87,17 @@ impl Client {
         let mut random = Random::new(self.seed, &name);
         let mut centres = Vec::new();
         for (case, prepared) in self.cases.iter().enumerate() {
-            let first = random.below(training.stack_stride);
+            // A case of fewer slices than the stride has a stack all the same.
+            let first = random.below(training.stack_stride.min(prepared.len().max(1)));
             centres.extend(
                 (first..prepared.len())
                     .step_by(training.stack_stride)
                     .map(|centre| (case, centre)),
             );
+        }
+        if centres.is_empty() {
+            let why = "it has no slice to train on; give the site a training case, or leave it out";
+            return Err(Error::Message(why.into()));
         }
         random.shuffle(&mut centres);
         let (cases, seed, side) = (&self.cases, self.seed, self.learner.image_size());
@@ -137,7 +142,7 @@ impl Client {
             }
         })?;
         Ok(Epoch {
-            loss: sum / count.max(1) as f64,
+            loss: sum / count as f64,
             seconds: start.elapsed().as_secs_f64(),
             waiting: waiting.as_secs_f64(),
             marks,

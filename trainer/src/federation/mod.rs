@@ -10,7 +10,7 @@ pub mod trace;
 pub mod wire;
 
 pub use aggregation::Aggregation;
-pub use checkpoint::{Checkpoint, Checkpoints};
+pub use checkpoint::{CHECKPOINTS, Checkpoint, Checkpoints};
 pub use client::{Client, Epoch, LocalTraining};
 pub use rounds::{Federation, Folding, Member, Round, RoundRecord, Rounding, Rules, participants, sent};
 pub use server::{Server, ServerAdam, aggregate, is_factor, lora_error, norm};

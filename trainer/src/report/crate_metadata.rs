@@ -51,8 +51,8 @@ fn list(folder: &Path, prefix: &str, entries: &mut Vec<Entry>) -> Result<()> {
     for name in names {
         let path = folder.join(&name);
         let relative = format!("{prefix}{}", name.to_string_lossy());
-        if relative == CHECKPOINTS {
-            // What a cut-off run goes on from is no part of what a run came to.
+        if relative == CHECKPOINTS || relative.starts_with('.') {
+            // What a cut-off run goes on from, or who wrote it, is no part of what a run came to.
             continue;
         }
         if path.is_dir() && !path.is_symlink() {

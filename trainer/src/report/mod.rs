@@ -24,7 +24,7 @@ pub use comparison::{ClassFigures, Comparison, DataKind, Experiment, Fewer, Grou
 pub use crate_metadata::{CRATE_FILE, write_crate};
 pub use page::page;
 pub use pictures::{Contour, Picture, Source};
-pub use runs::{RunFolder, find_runs};
+pub use runs::{LeftOut, RunFolder, find_runs};
 pub use variant::Departure;
 
 use crate::error::Result;
@@ -38,6 +38,9 @@ pub struct Report {
     /// The paper's claims, judged by these runs; none hides their section.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<Judged>,
+    /// Runs below the folder that cannot be shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// The runs that no claim is judged by.
     #[serde(skip)]
     pub not_counted: Vec<NotCounted>,
@@ -48,11 +51,13 @@ impl Report {
     /// them in.
     ///
     /// # Errors
-    /// There is no run, or a run's own files cannot be read or contradict each other. What only pictures need may be
-    /// missing; the report says so.
+    /// There is no run, or none whose own files can be read and belong together. Of several, those that do not are left out;
+    /// what only pictures need may be missing. The report says so.
     pub fn gather(root: &Path, source: &Source) -> Result<Self> {
+        let (runs, left_out) = find_runs(root)?;
         Ok(Self {
-            comparisons: Comparison::of(find_runs(root)?, source),
+            comparisons: Comparison::of(runs, source),
+            left_out,
             claims: Vec::new(),
             not_counted: Vec::new(),
         })

@@ -9,7 +9,7 @@ use super::format::{count, dice, joined, times};
 use super::plots::bytes;
 use super::tables::{alone, methods, surfaces, variants};
 use super::verdicts::verdicts;
-use super::{Comparison, DataKind, Experiment, Group, Report};
+use super::{Comparison, DataKind, Experiment, Group, LeftOut, Report};
 use crate::experiment::Setting;
 
 const STYLE: &str = include_str!("style.css");
@@ -43,6 +43,7 @@ pub fn page(report: &Report) -> String {
                 }
                 main {
                     @for comparison in &report.comparisons { (results(comparison, report.comparisons.len() > 1)) }
+                    (left_out(&report.left_out))
                     (verdicts(report))
                     (details(report))
                 }
@@ -59,6 +60,19 @@ pub fn page(report: &Report) -> String {
     let mut text = page.into_string();
     text.push('\n');
     text
+}
+
+/// What the page does not show.
+fn left_out(runs: &[LeftOut]) -> Markup {
+    html! {
+        @if !runs.is_empty() {
+            section {
+                h2 { "Left out" }
+                p { (count(runs.len(), "run")) " of the folder cannot be shown:" }
+                ul { @for run in runs { li { strong { (run.name) } ": " (run.why) } } }
+            }
+        }
+    }
 }
 
 fn title(report: &Report) -> String {

@@ -135,7 +135,7 @@ impl Scene {
         let classes = run.record.classes.len();
         let truth = read_case(&source.data.join(&manifest.about.name), of_case, classes, preprocessing)?;
         let path = run.prediction(&case.site, &case.case);
-        let predicted = read_volume(&path, None)?;
+        let predicted = read_volume(&path, None, &Preprocessing::default())?;
         if predicted.dims != truth.grid.dims {
             let why = format!(
                 "its shape {:?} is not that of the prepared scan, {:?}; make the run once more",

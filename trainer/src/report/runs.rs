@@ -94,9 +94,11 @@ fn check(record: &Record) -> std::result::Result<(), String> {
         )
     };
     match (dice.next(), surfaces.next()) {
-        _ if classes < 2 || record.cases.is_empty() => {
-            Err("it has no foreground class or no test case; make the run once more".into())
-        }
+        _ if classes < 2 => Err("it has no foreground class; make the run once more".into()),
+        _ if record.cases.is_empty() => Err(
+            "nothing of it was judged, since its data set has no test case; keep cases for testing and run it again"
+                .into(),
+        ),
         (Some(values), _) => Err(wrong(values, "Dice")),
         (None, Some(values)) => Err(wrong(values, "surface scores")),
         (None, None) => Ok(()),
@@ -110,7 +112,8 @@ fn surface_scores(record: &Record) -> impl Iterator<Item = usize> {
         record.hausdorff_95_mm.len(),
         record.hausdorff_95_cases.len(),
     ];
-    let cases = record.cases.iter();
+    // On a grid whose axes are not at right angles a case has no surface Dice.
+    let cases = record.cases.iter().filter(|case| !case.surface_dice.is_empty());
     let cases = cases.flat_map(|case| [case.surface_dice.len(), case.hausdorff_95_mm.len()]);
     let measured = !record.surface_dice.is_empty();
     means.into_iter().chain(cases).filter(move |_| measured)
@@ -126,22 +129,50 @@ fn adapter(path: &Path) -> std::result::Result<AdapterMetadata, String> {
     }
 }
 
-/// The run in a folder, or all runs below it, in the order of their names.
+/// A run that is not shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LeftOut {
+    /// Its folder, from the one that was asked for.
+    pub name: String,
+    /// Why.
+    pub why: String,
+}
+
+/// The run in a folder, or all runs below it, in the order of their names; and those of several that cannot be shown.
 ///
 /// # Errors
-/// There is none, or one cannot be read.
-pub fn find_runs(root: &Path) -> Result<Vec<RunFolder>> {
+/// There is none, or none can be shown.
+pub fn find_runs(root: &Path) -> Result<(Vec<RunFolder>, Vec<LeftOut>)> {
     let mut found = Vec::new();
     search(root, "", &mut found)?;
     if found.is_empty() {
         let why = "there is no run in it (no metrics.json); pass a folder that 'flapsam run' made";
         return Err(Error::invalid(root, why));
     }
-    let read = |(path, name): (PathBuf, String)| match name.is_empty() {
-        true => RunFolder::read(&path, own_name(&path)),
-        false => RunFolder::read(&path, name),
-    };
-    found.into_iter().map(read).collect()
+    let (mut runs, mut left_out) = (Vec::new(), Vec::new());
+    let alone = found.len() == 1;
+    for (path, name) in found {
+        let name = if name.is_empty() { own_name(&path) } else { name };
+        match RunFolder::read(&path, name.clone()) {
+            Ok(run) => runs.push(run),
+            Err(why) if alone => return Err(why),
+            Err(why) => left_out.push(LeftOut {
+                name,
+                why: why.to_string(),
+            }),
+        }
+    }
+    match (runs.is_empty(), left_out.first()) {
+        (true, Some(first)) => {
+            let why = format!(
+                "none of its {} runs can be shown; the first: {}",
+                left_out.len(),
+                first.why
+            );
+            Err(Error::invalid(root, why))
+        }
+        _ => Ok((runs, left_out)),
+    }
 }
 
 fn search(folder: &Path, name: &str, found: &mut Vec<(PathBuf, String)>) -> Result<()> {
@@ -151,6 +182,10 @@ fn search(folder: &Path, name: &str, found: &mut Vec<(PathBuf, String)>) -> Resu
     }
     for entry in names(folder)? {
         let below = folder.join(&entry);
+        // What was moved aside is no run of this folder.
+        if entry.starts_with('.') {
+            continue;
+        }
         // A link could lead back up.
         if below.is_dir() && !below.is_symlink() {
             let separator = if name.is_empty() { "" } else { "/" };

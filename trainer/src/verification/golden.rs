@@ -10,16 +10,18 @@ use flapsam_model::method::Method;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::experiment::{Provenance, Record};
+use crate::experiment::{Provenance, Record, Setting};
 use crate::federation::Rounding;
 use crate::files::read;
 use crate::verification::statistics::{mean, standard_deviation};
 
 /// How far figures of other devices than the CPU may lie from the golden ones, which are the CPU's.
 ///
-/// Training carries a difference of rounding into the Dice. To see how far, the quick suite was run with a base learning
-/// rate larger by one part in ten million; each tolerance is two to four times what the figures moved by, which is said
-/// beside it.
+/// Training carries a difference of rounding into the Dice. To see how far, each experiment of the quick suite was run eight
+/// times from a base whose every weight is, by chance, one bit larger, one bit smaller or as it was, which is how far two
+/// devices may read it apart (`tests/python/tolerances.py`). The rule: a tolerance is twice the largest of the eight
+/// movements, which stand beside it, in two digits rounded up. Where that holds nothing back, nothing can: such a
+/// figure says less of the program than of chance.
 struct Tolerances {
     dice: f64,
     /// Of the few test cases of one site, or of one client's model.
@@ -28,44 +30,62 @@ struct Tolerances {
     hausdorff_mm: f64,
     first_loss: f64,
     first_norm: f64,
+    /// How far the first round's LoRA pairs are from the exact mean.
+    first_lora_error: f64,
     last_loss: f64,
     last_norm: f64,
+    last_lora_error: f64,
 }
 
-/// Of methods that train a small part of the network: measured with FLAP-SAM, together and alone.
-const OF_A_PART: Tolerances = Tolerances {
-    dice: 0.03,          // 0.011
-    part_dice: 0.11,     // 0.054
-    surface_dice: 0.015, // 0.0056
-    hausdorff_mm: 8.0,   // 3.0
-    first_loss: 0.0004,  // 0.0001
-    first_norm: 0.0004,  // 0.0001
-    last_loss: 0.03,     // 0.013
-    last_norm: 0.2,      // 0.078
+/// Of clients together that train a small part of the network: measured with FLAP-SAM.
+const TOGETHER: Tolerances = Tolerances {
+    dice: 0.0046,              // 0.002277
+    part_dice: 0.015,          // 0.007154
+    surface_dice: 0.013,       // 0.006313
+    hausdorff_mm: 4.0,         // 1.982063
+    first_loss: 0.000_075,     // 0.000037
+    first_norm: 0.0024,        // 0.001167
+    first_lora_error: 0.00005, // 0.000024
+    last_loss: 0.0079,         // 0.003941
+    last_norm: 0.29,           // 0.140204
+    last_lora_error: 0.0006,   // 0.000297
 };
 
-/// Of full fine-tuning, whose first step moves the whole network. Its tumour figures moved farther: volumes without tumour
-/// count 1 or 0, and four of 22 changed sides. They are held as closely as the others, so may fail where others pass.
+/// Of clients alone, each with a sixth of the data: measured with FLAP-SAM. There is no average that calms them.
+const ALONE: Tolerances = Tolerances {
+    dice: 0.062,           // 0.030968
+    part_dice: 0.27,       // 0.133079
+    surface_dice: 0.055,   // 0.027189
+    hausdorff_mm: 22.0,    // 10.634041
+    first_loss: 0.000_075, // 0.000037
+    last_loss: 0.4,        // 0.198725
+    ..TOGETHER
+};
+
+/// Of full fine-tuning, whose first step moves the whole network. Volumes without tumour count 1 or 0, and some change
+/// sides: its tumour figures hold nothing.
 const OF_THE_WHOLE: Tolerances = Tolerances {
-    first_loss: 0.002, // 0.0006
-    first_norm: 0.006, // 0.0016
-    ..OF_A_PART
+    dice: 0.45,         // 0.223550
+    part_dice: 1.0,     // 0.500000
+    surface_dice: 0.43, // 0.210021
+    hausdorff_mm: 41.0, // 20.388254
+    first_loss: 0.0035, // 0.001731
+    first_norm: 0.013,  // 0.006467
+    last_loss: 0.056,   // 0.027927
+    last_norm: 0.17,    // 0.083279
+    ..TOGETHER
 };
 
 /// Dice before any training, where only the forward pass rounds: a bound, not measured.
 const UNTRAINED_TOLERANCE: f64 = 0.001;
-/// How far the first round's LoRA pairs are from the exact mean: moved by 0.000003.
-const FIRST_LORA_ERROR_TOLERANCE: f64 = 0.00001;
-/// The same of the last round's: moved by 0.00011.
-const LAST_LORA_ERROR_TOLERANCE: f64 = 0.0004;
-
 /// What rounding takes from messages, as a share of the figure: a bound, not measured.
 const ROUNDING_TOLERANCE: f64 = 0.1;
 
-fn tolerances(method: Method) -> &'static Tolerances {
-    match method {
-        Method::FullFt => &OF_THE_WHOLE,
-        _ => &OF_A_PART,
+fn tolerances(record: &Record) -> &'static Tolerances {
+    match (record.method, record.setting) {
+        (Method::FullFt, _) => &OF_THE_WHOLE,
+        (_, Setting::Alone) => &ALONE,
+        (_, Setting::Federated | Setting::Pooled) => &TOGETHER,
     }
 }
 
@@ -96,7 +116,7 @@ pub type Figures = BTreeMap<String, Figure>;
 /// The figures of a run.
 pub fn figures(record: &Record, provenance: &Provenance) -> Figures {
     let mut figures = Figures::new();
-    let tolerances = tolerances(record.method);
+    let tolerances = tolerances(record);
     let exact = |text: &dyn std::fmt::Display| Figure::Exact(text.to_string());
     figures.insert("base_sha256".into(), exact(&provenance.base_sha256));
     figures.insert("data_sha256".into(), exact(&provenance.data_sha256));
@@ -140,7 +160,10 @@ pub fn figures(record: &Record, provenance: &Provenance) -> Figures {
             figures.insert("round_1.global_norm".into(), measured(norm, tolerances.first_norm));
         }
         if let Some(error) = first.lora_error {
-            figures.insert("round_1.lora_error".into(), measured(error, FIRST_LORA_ERROR_TOLERANCE));
+            figures.insert(
+                "round_1.lora_error".into(),
+                measured(error, tolerances.first_lora_error),
+            );
         }
         rounding("round_1", first.rounding, &mut figures);
     }
@@ -152,7 +175,7 @@ pub fn figures(record: &Record, provenance: &Provenance) -> Figures {
             figures.insert("last_round.global_norm".into(), measured(norm, tolerances.last_norm));
         }
         if let Some(error) = last.lora_error {
-            let figure = measured(error, LAST_LORA_ERROR_TOLERANCE);
+            let figure = measured(error, tolerances.last_lora_error);
             figures.insert("last_round.lora_error".into(), figure);
         }
         rounding("last_round", last.rounding, &mut figures);
@@ -189,7 +212,7 @@ pub fn figures_of_seeds(runs: &[(Record, Provenance)]) -> Figures {
     for (place, class) in foreground.iter().enumerate() {
         let measured = |value: f64| Figure::Measured {
             value,
-            within: tolerances(first.method).dice,
+            within: tolerances(first).dice,
         };
         for (record, _) in others {
             let name = format!("seed_{}.dice.{class}", record.seed);
@@ -260,7 +283,8 @@ pub fn snapshot_content(path: &Path) -> Result<String> {
 pub fn read_snapshot(path: &Path) -> Result<Figures> {
     let content = snapshot_content(path)?;
     let figure = |line: &str| {
-        let parsed = line.split_once('=').and_then(|(name, value)| {
+        // A site's name may hold anything.
+        let parsed = line.rsplit_once(" = ").and_then(|(name, value)| {
             let value = value.trim();
             let figure = match value.split_once(" within ") {
                 None => Figure::Exact(value.into()),

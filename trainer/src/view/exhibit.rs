@@ -11,8 +11,8 @@ use serde::Serialize;
 use crate::data::cases::lock::ready;
 use crate::data::manifest::{Case, Manifest};
 use crate::error::{Error, Result};
-use crate::experiment::{CaseScores, Setting, adapters};
-use crate::files::{create_folder, read, sha256_file, write};
+use crate::experiment::{ADAPTER, CaseScores, Setting, adapter_of};
+use crate::files::{create_folder, files_in, read, sha256_file, write};
 use crate::report::RunFolder;
 
 /// Where everything is that a page is made of.
@@ -27,6 +27,9 @@ pub struct Place {
     /// The page's own files, as `viewer/build.sh` leaves them.
     pub page: PathBuf,
 }
+
+/// What the page reads first.
+const RUN: &str = "run.json";
 
 /// A file under an address.
 #[derive(Debug, Clone)]
@@ -66,8 +69,17 @@ struct Run<'a> {
     /// The sites that a new scan may be of, if each has intensities of its own.
     sites: Vec<&'a str>,
     base: Linked,
-    adapter: Linked,
+    /// One, or each client's where they differ.
+    adapters: Vec<OfSite>,
     cases: Vec<Shown<'a>>,
+}
+
+/// An adapter, and the site whose own it is, where there are several.
+#[derive(Debug, Serialize)]
+struct OfSite {
+    site: Option<String>,
+    #[serde(flatten)]
+    file: Linked,
 }
 
 /// A file that the page fetches and checks.
@@ -83,7 +95,7 @@ struct Linked {
 struct Shown<'a> {
     site: &'a str,
     id: &'a str,
-    /// By foreground class, of the native prediction.
+    /// By foreground class: of the native prediction, or, of clients alone, the mean over their models.
     dice: &'a [f64],
     image: Linked,
     truth: Linked,
@@ -110,14 +122,15 @@ impl Exhibit {
             );
             return Err(Error::invalid(&manifest_path, why));
         }
-        // Of clients alone the first one's, whose masks the run keeps.
-        let Some(adapter) = adapters(&run.path)?.into_iter().next() else {
-            let why = "it holds no adapter; pass the folder of a finished run";
-            return Err(Error::invalid(&run.path, why));
-        };
-        let metadata = run.adapter.as_ref().map_err(|why| Error::invalid(&adapter, why))?;
+        let metadata = run.adapter.as_ref().map_err(|why| Error::invalid(&run.path, why))?;
         let base = exhibit.base(&place.base, &run.provenance.base_sha256)?;
-        let adapter = exhibit.link("files/adapter.safetensors", &adapter, None)?;
+        let adapters = exhibit.adapters(run)?;
+        let own_windows = metadata.preprocessing.sites.keys().map(String::as_str);
+        let sites: Vec<&str> = match adapters.len() {
+            1 => own_windows.collect(),
+            // A new scan is segmented by one of the clients' own.
+            _ => run.record.weights.keys().map(String::as_str).collect(),
+        };
         let cases = run.record.cases.iter().enumerate();
         let cases = cases.map(|(index, scores)| exhibit.case(index, scores, run, &manifest, place));
         let page = Run {
@@ -134,20 +147,25 @@ impl Exhibit {
             classes: &run.record.classes,
             resample: metadata.preprocessing.resample,
             clip: metadata.preprocessing.clip,
-            sites: metadata.preprocessing.sites.keys().map(String::as_str).collect(),
+            sites,
             base,
-            adapter,
+            adapters,
         };
         let text = serde_json::to_vec_pretty(&page).map_err(|why| Error::invalid(&run.path, why))?;
-        exhibit.contents.insert("run.json".into(), Content::Bytes(text));
+        exhibit.contents.insert(RUN.into(), Content::Bytes(text));
         Ok(exhibit)
     }
 
-    /// Writes everything into a folder that any web host can serve.
+    /// Writes everything into a folder that any web host can serve: a new one, or one that an earlier export left.
     ///
     /// # Errors
-    /// A file cannot be read or written.
+    /// The folder holds something else, or a file cannot be read or written.
     pub fn export(&self, folder: &Path) -> Result<()> {
+        let taken = folder.is_dir() && !files_in(folder)?.is_empty() && !folder.join(RUN).is_file();
+        if taken {
+            let why = "it holds other files than an export of this program; choose an empty folder, or a new one";
+            return Err(Error::invalid(folder, why));
+        }
         for (address, content) in &self.contents {
             let target = folder.join(address);
             match content {
@@ -159,6 +177,25 @@ impl Exhibit {
             }
         }
         Ok(())
+    }
+
+    /// The run's adapter, or each client's own.
+    fn adapters(&mut self, run: &RunFolder) -> Result<Vec<OfSite>> {
+        let shared = run.path.join(ADAPTER);
+        if shared.is_file() {
+            let file = self.link("files/adapter.safetensors", &shared, None)?;
+            return Ok(vec![OfSite { site: None, file }]);
+        }
+        // Numbered: the names of sites may hold anything.
+        let of_site = |(index, site): (usize, &String)| {
+            let path = run.path.join(adapter_of(site));
+            let file = self.link(&format!("files/adapters/{index}.safetensors"), &path, None)?;
+            Ok(OfSite {
+                site: Some(site.clone()),
+                file,
+            })
+        };
+        run.record.weights.keys().enumerate().map(of_site).collect()
     }
 
     /// The run's base checkpoint as a safetensors file, or that in half precision.

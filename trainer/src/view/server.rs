@@ -1,11 +1,24 @@
 //! HTTP on loopback, for one user's own browser.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::thread;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tiny_http::{Header, Method, Request, Response, ResponseBox};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 
 use super::exhibit::{Content, Exhibit};
 use crate::error::{Error, Result};
@@ -14,12 +27,27 @@ use crate::error::{Error, Result};
 const POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; \
     connect-src 'self' blob: data:; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; font-src 'self' data:; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// Requests that are answered at the same time: more than a browser makes of one host.
+/// Threads that answer.
 const THREADS: usize = 8;
+/// Connections at a time: fewer than the files that a process may have open by default. More wait for a place.
+const CONNECTIONS: usize = 512;
+/// How long a request's headers may take to arrive.
+const FOR_HEADERS: Duration = Duration::from_secs(3);
+/// How long a connection may stand still, while it is asked for nothing or takes nothing of an answer.
+const FOR_NOTHING: Duration = Duration::from_secs(30);
+/// Bytes of a request's headers: many times those of any browser.
+const MOST_HEADERS: usize = 64 << 10;
+/// Bytes of a file that are sent at a time.
+const PIECE: usize = 256 << 10;
 
 /// Serves an exhibit.
 pub struct Server {
-    listener: tiny_http::Server,
+    listener: TcpListener,
+    pages: Arc<Pages>,
+}
+
+/// What is served, and as whom.
+struct Pages {
     port: u16,
     contents: BTreeMap<String, Content>,
 }
@@ -30,113 +58,189 @@ impl Server {
     /// # Errors
     /// The port is taken.
     pub fn bind(exhibit: Exhibit, port: u16) -> Result<Self> {
-        let refused = |why: String| {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let bound = TcpListener::bind(address).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok((listener.local_addr()?.port(), listener))
+        });
+        let (port, listener) = bound.map_err(|why| {
             let why =
                 format!("cannot listen on 127.0.0.1:{port} ({why}); pass another --port, or 0 for any that is free");
             Error::Message(why)
-        };
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let listener = tiny_http::Server::http(address).map_err(|why| refused(why.to_string()))?;
-        let port = listener.server_addr().to_ip().map_or(port, |address| address.port());
+        })?;
+        let contents = exhibit.contents;
         Ok(Self {
             listener,
-            port,
-            contents: exhibit.contents,
+            pages: Arc::new(Pages { port, contents }),
         })
     }
 
     /// The page's address.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/", self.port)
+        format!("http://127.0.0.1:{}/", self.pages.port)
     }
 
     /// Answers until the process ends.
-    pub fn serve(&self) {
-        thread::scope(|scope| {
-            for _ in 0..THREADS {
-                scope.spawn(|| {
-                    while let Ok(request) = self.listener.recv() {
-                        let answer = self.answer(&request);
-                        // A browser that has gone away needs no answer.
-                        let _ = request.respond(answer);
+    ///
+    /// # Errors
+    /// The system gives no threads or no network.
+    pub fn serve(self) -> Result<()> {
+        let failed = |why: io::Error| Error::Message(format!("the page cannot be served ({why}); try again"));
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(THREADS).enable_all().build().map_err(failed)?;
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(self.listener).map_err(failed)?;
+            let places = Arc::new(Semaphore::new(CONNECTIONS));
+            loop {
+                let Ok(place) = places.clone().acquire_owned().await else {
+                    return Ok(());
+                };
+                match listener.accept().await {
+                    Ok((connection, _)) => {
+                        let pages = self.pages.clone();
+                        tokio::spawn(async move {
+                            // A browser that has gone away needs no answer.
+                            let _ = pages.talk(connection).await;
+                            drop(place);
+                        });
                     }
-                });
+                    // No files left for it, or it has gone already.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
             }
+        })
+    }
+}
+
+impl Pages {
+    /// Answers the requests of a connection.
+    async fn talk(self: Arc<Self>, connection: TcpStream) -> hyper::Result<()> {
+        let mut connection = TimeoutStream::new(connection);
+        connection.set_read_timeout(Some(FOR_NOTHING));
+        connection.set_write_timeout(Some(FOR_NOTHING));
+        let answer = service_fn(|request: Request<Incoming>| {
+            let answer = self.answer(&request);
+            async { Ok::<_, Infallible>(answer) }
         });
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(FOR_HEADERS)
+            .max_buf_size(MOST_HEADERS)
+            .serve_connection(TokioIo::new(Box::pin(connection)), answer)
+            .await
     }
 
-    fn answer(&self, request: &Request) -> ResponseBox {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Answer> {
         // Another host's name that was made to point here would let its pages read the run.
         let hosts = [format!("127.0.0.1:{}", self.port), format!("localhost:{}", self.port)];
-        let asked = |name: &str| {
-            let mut headers = request.headers().iter();
-            let found = headers.find(|header| header.field.as_str().as_str().eq_ignore_ascii_case(name));
-            found.map(|header| header.value.as_str().to_owned())
-        };
-        if !asked("Host").is_some_and(|host| hosts.contains(&host)) {
-            return refusal(421, "this server answers to 127.0.0.1 only");
+        let asked = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
+        if !asked(header::HOST).is_some_and(|host| hosts.iter().any(|own| own == host)) {
+            return refusal(StatusCode::MISDIRECTED_REQUEST, "this server answers to 127.0.0.1 only");
         }
-        if !matches!(request.method(), Method::Get | Method::Head) {
-            return refusal(405, "only GET");
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET");
         }
-        let path = request.url().split(['?', '#']).next().unwrap_or_default();
-        let address = match path.strip_prefix('/') {
+        let own = request.uri().authority().is_none();
+        let address = match request.uri().path().strip_prefix('/').filter(|_| own) {
             Some("") => "index.html",
             Some(address) => address,
-            None => return refusal(404, "not found"),
+            None => return refusal(StatusCode::NOT_FOUND, "not found"),
         };
         match self.contents.get(address) {
-            None => refusal(404, "not found"),
-            Some(content) => content.respond(address, asked("If-None-Match").as_deref()),
+            None => refusal(StatusCode::NOT_FOUND, "not found"),
+            Some(content) => content.respond(address, asked(header::IF_NONE_MATCH)),
         }
     }
 }
 
+/// An answer's content.
+enum Answer {
+    Bytes(Bytes),
+    File { file: File, left: u64 },
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Poll::Ready(match self.get_mut() {
+            Answer::Bytes(bytes) if bytes.is_empty() => None,
+            Answer::Bytes(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            Answer::File { left: 0, .. } => None,
+            Answer::File { file, left } => {
+                let mut piece = vec![0; PIECE.min(usize::try_from(*left).unwrap_or(PIECE))];
+                Some(match file.read(&mut piece) {
+                    // It has become shorter than was promised.
+                    Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(count) => {
+                        piece.truncate(count);
+                        *left -= count as u64;
+                        Ok(Frame::data(piece.into()))
+                    }
+                    Err(why) => Err(why),
+                })
+            }
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(match self {
+            Answer::Bytes(bytes) => bytes.len() as u64,
+            Answer::File { left, .. } => *left,
+        })
+    }
+}
+
 impl Content {
-    fn respond(&self, address: &str, known: Option<&str>) -> ResponseBox {
+    fn respond(&self, address: &str, known: Option<&str>) -> Response<Answer> {
         let (path, sha256) = match self {
-            Content::Bytes(bytes) => return dress(Response::from_data(bytes.clone()).boxed(), address, None),
+            Content::Bytes(bytes) => return dress(Answer::Bytes(bytes.clone().into()), address, None),
             Content::File { path, sha256 } => (path, sha256),
         };
         let tag = sha256.as_ref().map(|sha256| format!("\"{sha256}\""));
         if tag.is_some() && tag.as_deref() == known {
-            return dress(Response::empty(304).boxed(), address, tag);
+            let mut same = dress(Answer::Bytes(Bytes::new()), address, tag);
+            *same.status_mut() = StatusCode::NOT_MODIFIED;
+            return same;
         }
-        match File::open(path) {
-            Ok(file) => dress(
-                Response::from_file(file).with_chunked_threshold(usize::MAX).boxed(),
-                address,
-                tag,
-            ),
-            Err(_) => refusal(404, "the file is gone"),
+        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        match opened {
+            Ok((left, file)) => dress(Answer::File { file, left }, address, tag),
+            Err(_) => refusal(StatusCode::NOT_FOUND, "the file is gone"),
         }
     }
 }
 
 /// Adds the headers that every answer has.
-fn dress(answer: ResponseBox, address: &str, tag: Option<String>) -> ResponseBox {
+fn dress(answer: Answer, address: &str, tag: Option<String>) -> Response<Answer> {
     // The names of what lies in assets/ hold a checksum of the content; all else may change under its name.
     let cache = match address.starts_with("assets/") {
         true => "public, max-age=31536000, immutable",
         false => "no-cache",
     };
-    let mut headers = vec![
-        ("Content-Type", mime(address).to_owned()),
-        ("Cache-Control", cache.to_owned()),
-        ("Content-Security-Policy", POLICY.to_owned()),
-        ("X-Content-Type-Options", "nosniff".to_owned()),
-        ("Referrer-Policy", "no-referrer".to_owned()),
-        ("Cross-Origin-Resource-Policy", "same-origin".to_owned()),
-    ];
-    headers.extend(tag.map(|tag| ("ETag", tag)));
-    let headers = headers.into_iter();
-    let headers = headers.filter_map(|(name, value)| Header::from_bytes(name, value).ok());
-    headers.fold(answer, |answer, header| answer.with_header(header))
+    let mut answer = Response::new(answer);
+    let headers = answer.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_TYPE, mime(address)),
+        (header::CACHE_CONTROL, cache),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if let Some(tag) = tag.and_then(|tag| HeaderValue::try_from(tag).ok()) {
+        headers.insert(header::ETAG, tag);
+    }
+    answer
 }
 
-fn refusal(status: u16, why: &str) -> ResponseBox {
-    let answer = Response::from_string(why).with_status_code(status).boxed();
-    dress(answer, "refusal.txt", None)
+fn refusal(status: StatusCode, why: &'static str) -> Response<Answer> {
+    let mut answer = dress(Answer::Bytes(Bytes::from_static(why.as_bytes())), "refusal.txt", None);
+    *answer.status_mut() = status;
+    answer
 }
 
 fn mime(address: &str) -> &'static str {

@@ -84,7 +84,7 @@ fn the_mask_is_the_native_paths_on_the_scans_own_grid() {
         &network.device,
         |_, _| true,
     );
-    let labels = prepared.axial.restore(&pollster::block_on(labels).unwrap().unwrap());
+    let labels = volume.axial().restore(&pollster::block_on(labels).unwrap().unwrap());
     let mask = Volume::from_nifti(&found.mask, None).unwrap();
     assert_eq!((mask.dims, mask.affine), (DIMS, AFFINE));
     assert!(

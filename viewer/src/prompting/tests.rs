@@ -113,9 +113,12 @@ fn slices_are_counted_from_the_feet_and_seen_as_by_radiologists() {
         bytes: &scan,
         sha256: None,
     };
-    let slice = Slice::read(scan, 1, ROOMY).unwrap();
+    let slice = Slice::read(scan, [0.4, 3.0, 3.9], ROOMY).unwrap();
+    assert_eq!((slice.number, slice.of), (2, 4));
     assert_eq!((slice.pixels, slice.spacing), ([3, 2], [2.0, 1.0]));
     // The patient's front right first.
     assert_eq!(slice.values, [11.0, 10.0, 9.0, 8.0, 7.0, 6.0]);
-    assert_eq!(Slice::read(scan, 4, ROOMY).unwrap_err().kind(), "request");
+    // Outside of the scan, its last slice.
+    assert_eq!(Slice::read(scan, [0.0, 0.0, 90.0], ROOMY).unwrap().number, 4);
+    assert_eq!(Slice::read(scan, [f64::NAN; 3], ROOMY).unwrap().number, 1);
 }

@@ -18,6 +18,7 @@ type Asked =
     | { kind: "open"; choice: Choice }
     | { kind: "run"; job: Job }
     | { kind: "compare"; pair: Pair }
+    | { kind: "restate"; file: Uint8Array }
     | { kind: "look"; look: Look }
     | { kind: "ask"; question: Question };
 
@@ -40,6 +41,11 @@ export class Engine {
 
     compare(pair: Pair): Promise<Comparison> {
         return this.ask({ kind: "compare", pair });
+    }
+
+    /** A NIfTI file as the engine reads it: what is drawn lies where it is computed. */
+    restate(file: Uint8Array): Promise<Uint8Array> {
+        return this.ask({ kind: "restate", file });
     }
 
     look(look: Look): Promise<Slice> {

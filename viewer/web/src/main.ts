@@ -10,9 +10,9 @@ import { FilePanel, type OwnFile } from "./files";
 import { LAYERS, Legend, type LayerName } from "./layers";
 import { clear, sentence, warn, type Action } from "./notices";
 import type { Choice, Outcome, Promised } from "./protocol";
-import { fetchBytes, fetchRun, type Case, type LinkedFile, type Run } from "./run";
+import { adapterOf, fetchBytes, fetchRun, type Case, type LinkedFile, type Run } from "./run";
 import { PromptPanel, type View } from "./prompts";
-import { RunPanel } from "./runhere";
+import { RunPanel, type Recorded } from "./runhere";
 import { Stage } from "./stage";
 import type { Remote } from "./weights";
 
@@ -24,7 +24,7 @@ interface Shown {
     site: string | undefined;
     truth: Uint8Array | null;
     native: Uint8Array | null;
-    nativeDice: number[] | null;
+    recorded: Recorded | null;
     own: boolean;
     outcome: Outcome | null;
 }
@@ -146,7 +146,9 @@ class Page {
         this.legend.setThere("missed", !!shown.truth && !!(shown.native ?? shown.outcome));
         this.legend.setThere("moved", !!shown.native && !!shown.outcome);
         try {
-            await this.stage.show(shown.scan.bytes, shown.title, this.run.clip);
+            const scan = await this.engine.restate(shown.scan.bytes);
+            if (this.shown !== shown) return;
+            await this.stage.show(scan, shown.title, this.run.clip);
             for (const name of LAYERS) await this.draw(name);
         } catch (error) {
             if (this.shown !== shown) return;
@@ -157,7 +159,8 @@ class Page {
     private async draw(name: LayerName): Promise<void> {
         const { shown } = this;
         if (!shown) return;
-        const bytes = await this.layer(shown, name);
+        const map = await this.layer(shown, name);
+        const bytes = map && (await this.engine.restate(map));
         if (this.shown === shown) await this.stage.setLayer(name, bytes, this.legend.style(name));
     }
 
@@ -214,9 +217,8 @@ class Page {
         const { shown } = this;
         const { place, window } = this.stage;
         if (!shown || !place) throw new Error("There is no slice to ask about: the images are not drawn.");
-        const [, , fromFeet] = place.voxel;
-        const slice = await this.engine.look({ scan: shown.scan, fromFeet });
-        return { slice, window, title: `${shown.title}, axial slice ${fromFeet + 1} of ${place.voxels[2]}` };
+        const slice = await this.engine.look({ scan: shown.scan, mm: place.mm });
+        return { slice, window, title: `${shown.title}, axial slice ${slice.number} of ${slice.of}` };
     }
 
     private async openDevice(choice: Choice): Promise<void> {
@@ -234,13 +236,13 @@ class Page {
         ["run", "device"].forEach(clear);
         this.runPanel.running();
         try {
-            const { base, adapter } = this.run;
+            const site = shown.own ? this.ownSite : shown.site;
             const job = {
                 choice: this.device.choice,
-                base: remote(base),
-                adapter: this.adapter ? { bytes: this.adapter.bytes } : remote(adapter),
+                base: remote(this.run.base),
+                adapter: this.adapter ? { bytes: this.adapter.bytes } : remote(adapterOf(this.run, site)),
                 scan: shown.scan,
-                site: shown.own ? this.ownSite : shown.site,
+                site,
             };
             const outcome = await this.engine.run(
                 job,
@@ -264,7 +266,7 @@ class Page {
         const mask = outcome.gridMask ?? outcome.mask;
         const truth = shown.truth && (await this.compareIfPossible(mask, shown.truth));
         const native = shown.native && !this.adapter ? await this.compareIfPossible(mask, shown.native) : null;
-        this.runPanel.show({ outcome, truth, native, nativeDice: shown.nativeDice });
+        this.runPanel.show({ outcome, truth, native, recorded: shown.recorded });
         this.legend.setThere("browser", true);
         this.legend.setThere("missed", !!truth);
         this.legend.setThere("moved", !!native);
@@ -354,7 +356,7 @@ function remote({ path, sha256, bytes }: LinkedFile): Remote {
 
 function ownCase(key: string, file: OwnFile): Shown {
     const scan = { bytes: file.bytes };
-    const none = { truth: null, native: null, nativeDice: null, outcome: null };
+    const none = { truth: null, native: null, recorded: null, outcome: null };
     return { key, title: file.name, scan, site: undefined, own: true, ...none };
 }
 
@@ -371,7 +373,8 @@ async function caseOf(run: Run, of: Case, signal: AbortSignal): Promise<Shown> {
         site: of.site,
         truth,
         native,
-        nativeDice: of.dice,
+        // Clients alone are judged by all of their models; computed here is the site's own.
+        recorded: { of: run.setting === "alone" ? "mean of the clients' models" : "native", dice: of.dice },
         own: false,
         outcome: null,
     };

@@ -27,10 +27,10 @@ export interface Pair {
     resample: [number, number, number] | null;
 }
 
-/** A scan's axial slice, counted from the feet. */
+/** A scan's axial slice at a place. */
 export interface Look {
     scan: Promised;
-    fromFeet: number;
+    mm: [number, number, number];
 }
 
 /** What a base without adapter is asked. */
@@ -51,6 +51,8 @@ export type Request =
     | { kind: "open"; id: number; choice: Choice }
     | { kind: "run"; id: number; job: Job }
     | { kind: "compare"; id: number; pair: Pair }
+    /** A NIfTI file as the engine reads it, for NiiVue, which reads some headers otherwise. */
+    | { kind: "restate"; id: number; file: Uint8Array }
     | { kind: "look"; id: number; look: Look }
     | { kind: "ask"; id: number; question: Question }
     /** Stops the run of that id. */
@@ -82,5 +84,5 @@ export type Answer =
     | { kind: "device"; report: DeviceReport }
     | { kind: "fetching"; received: number; of: number }
     | { kind: "progress"; progress: Progress }
-    | { kind: "done"; id: number; value: DeviceReport | Comparison | Outcome | Slice | Reply | null }
+    | { kind: "done"; id: number; value: DeviceReport | Comparison | Outcome | Slice | Reply | Uint8Array | null }
     | { kind: "failed"; id: number; failure: Failure };

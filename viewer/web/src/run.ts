@@ -9,12 +9,17 @@ export interface LinkedFile {
 export interface Case {
     site: string;
     id: string;
-    /** By foreground class, of the native prediction. */
+    /** By foreground class: of the native prediction, or, of clients alone, the mean over their models. */
     dice: number[];
     image: LinkedFile;
     truth: LinkedFile;
     /** Null if the run did not keep its masks. */
     prediction: LinkedFile | null;
+}
+
+export interface Adapter extends LinkedFile {
+    /** Whose it is; null if all sites share it. */
+    site: string | null;
 }
 
 export interface Run {
@@ -33,7 +38,8 @@ export interface Run {
     clip: [number, number] | null;
     sites: string[];
     base: LinkedFile;
-    adapter: LinkedFile;
+    /** One, or each client's where they differ. */
+    adapters: Adapter[];
     cases: Case[];
 }
 
@@ -41,10 +47,17 @@ export interface Run {
 export async function fetchRun(): Promise<Run> {
     const text = new TextDecoder().decode(await fetchBytes("run.json"));
     const run = JSON.parse(text) as Run;
-    if (!Array.isArray(run.cases) || !Array.isArray(run.classes)) {
+    if (![run.cases, run.classes, run.adapters].every(Array.isArray)) {
         throw new Error("run.json is not one that this page can read; make it with 'flapsam view' of the same version");
     }
     return run;
+}
+
+/** The adapter for a site's scans. */
+export function adapterOf(run: Run, site: string | undefined): Adapter {
+    const own = run.adapters.find((one) => one.site === site) ?? run.adapters.find((one) => one.site === null);
+    if (!own) throw new Error(`The run has no adapter for ${site ? `site ${site}` : "a scan of no site"}; choose a site.`);
+    return own;
 }
 
 /** A file of the run. */

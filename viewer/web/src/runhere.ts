@@ -9,8 +9,15 @@ export interface Result {
     outcome: Outcome;
     truth: Comparison | null;
     native: Comparison | null;
-    /** Dice of the native prediction by class; none for a user's own scan. */
-    nativeDice: number[] | null;
+    /** What the run says of the case; nothing of a user's own scan. */
+    recorded: Recorded | null;
+}
+
+/** Dice by class from a run's record. */
+export interface Recorded {
+    /** Of the native prediction, or of several models on average. */
+    of: string;
+    dice: number[];
 }
 
 export interface Buttons {
@@ -89,7 +96,7 @@ export class RunPanel {
     }
 
     show(result: Result): void {
-        const { outcome, truth, native, nativeDice } = result;
+        const { outcome, truth, native, recorded } = result;
         const each = outcome.milliseconds / Math.max(1, outcome.slices);
         const device = outcome.device.backend === "webgpu" ? "WebGPU" : "the CPU";
         this.ended(`${outcome.slices} slices in ${duration(outcome.milliseconds / 1000)} on ${device}.`);
@@ -99,7 +106,8 @@ export class RunPanel {
             facts.append(el("dt", {}, name), el("dd", { "data-fact": key }, value));
         fact("A slice", `${each.toFixed(1)} ms`, "milliseconds");
         if (native) fact("Same as native", agreement(native), "agreement");
-        this.result.replaceChildren(facts, table(outcome, truth, nativeDice));
+        else if (recorded) fact("Same as native", "unknown: the run kept no mask of this case by this model", "agreement");
+        this.result.replaceChildren(facts, table(outcome, truth, recorded));
     }
 }
 
@@ -111,12 +119,12 @@ function agreement({ equal, voxels }: Comparison): string {
     return `${percent} % of voxels (${different.toLocaleString("en")} differ)`;
 }
 
-function table(outcome: Outcome, truth: Comparison | null, nativeDice: number[] | null): HTMLElement {
-    const titles = ["Class", "ml", ...(truth ? ["Dice"] : []), ...(nativeDice ? ["native"] : [])];
+function table(outcome: Outcome, truth: Comparison | null, recorded: Recorded | null): HTMLElement {
+    const titles = ["Class", "ml", ...(truth ? ["Dice"] : []), ...(recorded ? [recorded.of] : [])];
     const rows = outcome.classes.map((found, index) => {
         const cells = [found.millilitres.toFixed(1)];
         if (truth) cells.push(truth.dice[index]?.toFixed(4) ?? "");
-        if (nativeDice) cells.push(nativeDice[index]?.toFixed(4) ?? "");
+        if (recorded) cells.push(recorded.dice[index]?.toFixed(4) ?? "");
         return el("tr", {}, el("th", { scope: "row" }, found.class), ...cells.map((text) => el("td", {}, text)));
     });
     const head = el("tr", {}, ...titles.map((title) => el("th", { scope: "col" }, title)));

@@ -1,6 +1,6 @@
 /** The worker: WebAssembly runs here, so that the page stays responsive. */
 
-import init, { compare, Engine, lastPanic, slice, type NetworkReport } from "../wasm/flapsam_viewer";
+import init, { compare, Engine, lastPanic, restated, slice, type NetworkReport } from "../wasm/flapsam_viewer";
 import type { Answer, Choice, Failure, Job, Outcome, Promised, Question, Reply, Request } from "./protocol";
 import { fetchWeights, forget, type Remote } from "./weights";
 
@@ -38,11 +38,13 @@ async function answer(request: Asked) {
             const { one, other, classes, resample } = request.pair;
             return compare(one, other, classes, resample && new Uint32Array(resample));
         }
+        case "restate":
+            return restated(request.file);
         case "run":
             return run(request.id, request.job);
         case "look": {
-            const { scan, fromFeet } = request.look;
-            return slice(scan.bytes, scan.sha256, fromFeet);
+            const { scan, mm } = request.look;
+            return slice(scan.bytes, scan.sha256, ...mm);
         }
         case "ask":
             return ask(request.question);

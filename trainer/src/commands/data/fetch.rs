@@ -10,10 +10,11 @@ use crate::data::cases::lock::{Pinned, pin as pin_files};
 use crate::data::files::archive::{Limits, unpack};
 use crate::data::files::check::{Checked, State, check};
 use crate::data::files::download::{Download, download};
-use crate::data::files::folder::{Folder, is_pattern};
+use crate::data::files::folder::Folder;
 use crate::data::manifest::croissant::About;
 use crate::data::manifest::{DataFile, Manifest, Part};
 use crate::error::{Error, Result};
+use crate::folder_lock::FolderLock;
 use crate::progress::Progress;
 
 #[derive(Debug, clap::Args)]
@@ -47,6 +48,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     if !jobs.is_empty() {
         accept(&manifest.about, args.accept_licence.as_deref())?;
     }
+    let _lock = FolderLock::take(folder.path())?;
     let mut bytes = 0;
     for (place, job) in jobs.iter().enumerate() {
         bytes += fetch(
@@ -132,7 +134,7 @@ fn jobs(manifest: &Manifest, folder: &Folder) -> Result<Vec<Job>> {
     let mut missing = Vec::new();
     for case in &manifest.cases {
         for (part, file) in [(Part::Image, &case.image), (Part::Label, &case.label)] {
-            if folder.locate(&file.path)?.is_none() {
+            if folder.locate(file)?.is_none() {
                 missing.push((case, part, file));
             }
         }
@@ -154,7 +156,7 @@ fn jobs(manifest: &Manifest, folder: &Folder) -> Result<Vec<Job>> {
         return Ok(jobs);
     }
     for (case, part, file) in missing {
-        let Some(source) = source(part).filter(|_| !is_pattern(&file.path)) else {
+        let Some(source) = source(part).filter(|_| !file.is_pattern()) else {
             return Err(by_hand(manifest, folder.path(), part));
         };
         jobs.push(Job {

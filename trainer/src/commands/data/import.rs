@@ -49,7 +49,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         .canonicalize()
         .map_err(Error::file("read the folder", &args.folder))?;
     let settings = Settings {
-        classes: args.classes,
+        classes: args.classes.iter().map(|class| class.trim().to_owned()).collect(),
         test_share: args.test_share,
         seed: args.seed,
         skip_unpaired: args.skip_unpaired,
@@ -57,17 +57,26 @@ pub fn run(args: Args) -> Result<Outcome> {
     };
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let path = args.manifests.join(format!("{name}.json"));
-    if path.exists() && !args.force {
-        let why = "there is a manifest of this name already; rename the folder, or pass --force to replace it";
-        return Err(Error::invalid(&path, why));
+    let taken = [path.clone(), args.manifests.join(format!("{name}.csv"))];
+    if let Some(taken) = taken.iter().find(|path| path.exists() && !args.force) {
+        let why = "there is a file of this name already; rename the data set's folder, or pass --force to replace it";
+        return Err(Error::invalid(taken, why));
     }
     let manifest = import(&folder, &settings)?;
     manifest.write(&args.manifests)?;
     let train = manifest.cases.iter().filter(|case| case.train).count();
     let test = manifest.cases.len() - train;
     let shares = manifest.slice_shares();
+    let unjudged: Vec<&String> = shares.keys().filter(|site| !manifest.tests(site)).collect();
+    for site in &unjudged {
+        eprintln!(
+            "flapsam: no case of site {site} is kept for testing, so nothing of it will be judged; --test-share decides"
+        );
+    }
     match args.json {
-        true => print_json(&json!({"manifest": path, "train": train, "test": test, "slice_shares": shares}))?,
+        true => print_json(
+            &json!({"manifest": path, "train": train, "test": test, "slice_shares": shares, "sites_without_test": unjudged}),
+        )?,
         false => {
             println!(
                 "{train} cases for training and {test} for testing, in {}",

@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use super::Places;
 use crate::commands::{Outcome, print_json};
-use crate::data::cases::lock::is_template;
 use crate::data::manifest::{Case, Manifest};
 use crate::error::Result;
 
@@ -59,7 +58,7 @@ pub fn run(args: Args) -> Result<Outcome> {
 
 fn row(manifest: &Manifest) -> Row {
     let about = &manifest.about;
-    let (templates, cases): (Vec<&Case>, Vec<&Case>) = manifest.cases.iter().partition(|case| is_template(&case.id));
+    let (templates, cases): (Vec<&Case>, Vec<&Case>) = manifest.cases.iter().partition(|case| case.is_template());
     let files = manifest.data_files();
     let train = cases.iter().filter(|case| case.train).count();
     let sites: BTreeSet<&str> = manifest.cases.iter().map(|case| case.site.as_str()).collect();

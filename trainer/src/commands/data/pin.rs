@@ -4,9 +4,14 @@ use super::DataSet;
 use crate::commands::{Outcome, print_json};
 use crate::data::cases::lock::{Pinned, pin};
 use crate::error::Result;
+use crate::folder_lock::FolderLock;
 
 pub(super) fn run(args: DataSet) -> Result<Outcome> {
-    let pinned = pin(args.places.published(&args.name)?, &args.places.data)?;
+    let manifest = args.places.published(&args.name)?;
+    let folder = args.places.data.join(&manifest.about.name);
+    // Without the data there is nothing to hold.
+    let _lock = folder.is_dir().then(|| FolderLock::take(&folder)).transpose()?;
+    let pinned = pin(manifest, &args.places.data)?;
     match args.json {
         true => print_json(&json!({
             "lock": pinned.path,

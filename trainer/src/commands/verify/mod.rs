@@ -36,9 +36,13 @@ pub struct Args {
     /// Where to compute. The golden figures are the CPU's.
     #[arg(long, value_enum, default_value = "cpu")]
     device: DeviceChoice,
-    /// Keep finished runs of the same settings, data and program, and go on with one that was cut off.
+    /// Keep finished runs of the same settings, data and program, and go on with one that was cut off; refuse others.
+    /// Without it earlier runs are moved aside (into .replaced beside them) and made anew.
     #[arg(long)]
     resume: bool,
+    /// With --resume: move other runs aside instead of refusing them.
+    #[arg(long, requires = "resume")]
+    replace: bool,
     /// Say what the suite would take in time and memory, and stop. The paper's suite says so before it starts.
     #[arg(long)]
     estimate: bool,

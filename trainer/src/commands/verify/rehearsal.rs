@@ -20,7 +20,7 @@ pub(super) fn rehearse(planned: &[Planned], left_out: &[LeftOut], args: &Args, d
         let small = experiment.rehearsal(&manifest)?;
         let out = args.out.join("dry-run").join(&planned.name);
         let start = Instant::now();
-        let end = run_experiment(&small, small.seeds[0], &args.data, device, &out, Start::Anew);
+        let end = run_experiment(&small, small.seeds[0], &args.data, device, &out, Start::Replace);
         let seconds = start.elapsed().as_secs_f64();
         let why = end.err().map(|why| why.to_string());
         if !args.json {

@@ -112,9 +112,10 @@ pub(super) fn experiment_section(
     device: &OpenDevice,
 ) -> Result<(Section, Vec<Record>)> {
     let experiment = &planned.experiment;
-    let start = match args.resume {
-        true => Start::Keep,
-        false => Start::Anew,
+    let start = match (args.resume, args.replace) {
+        (true, false) => Start::GoOn,
+        (true, true) => Start::ReplaceOthers,
+        (false, _) => Start::Replace,
     };
     let out = args.out.join(&planned.name);
     let (mut runs, mut trace) = (Vec::new(), String::new());

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use flapsam_model::checkpoint::sha256;
-use flapsam_model::labels;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::volume::{Slices, Volume};
+use flapsam_model::{labels, memory};
 
 use crate::data::manifest::{Case, DataFile};
 use crate::error::{Error, Result};
-use crate::files::read;
+use crate::files::{enough_memory, read};
 
 /// A prepared scan and its labels in axial order.
 #[derive(Debug, Clone)]
@@ -25,9 +25,22 @@ pub struct LabelledCase {
 /// Reads a NIfTI file; a series is refused unless `index` names one of its volumes.
 ///
 /// # Errors
-/// The file cannot be read, or is no volume.
-pub fn read_volume(path: &Path, index: Option<usize>) -> Result<Volume> {
-    Volume::from_nifti(&read(path)?, index).map_err(Error::content(path))
+/// The file cannot be read, or see [`volume_of`].
+pub fn read_volume(path: &Path, index: Option<usize>, preprocessing: &Preprocessing) -> Result<Volume> {
+    volume_of(path, &read(path)?, index, preprocessing)
+}
+
+/// The volume in a NIfTI file's bytes, if there is memory for it and for what is to be done with it.
+///
+/// # Errors
+/// It is no volume, or takes more memory than is free.
+pub fn volume_of(path: &Path, bytes: &[u8], index: Option<usize>, preprocessing: &Preprocessing) -> Result<Volume> {
+    let dims = Volume::claimed_dims(bytes, index).map_err(Error::content(path))?;
+    enough_memory(memory::host(dims, bytes.len(), preprocessing.resample) as u64).map_err(|why| {
+        let [i, j, k] = dims;
+        Error::invalid(path, format!("with {i} x {j} x {k} voxels {why}"))
+    })?;
+    Volume::from_nifti(bytes, index).map_err(Error::content(path))
 }
 
 /// Reads a case from the data set's folder and prepares it.
@@ -36,8 +49,8 @@ pub fn read_volume(path: &Path, index: Option<usize>) -> Result<Volume> {
 /// A file cannot be read, is not the one of the manifest, holds voxels that are no numbers, or the two do not belong
 /// together.
 pub fn read_case(folder: &Path, case: &Case, classes: usize, preprocessing: &Preprocessing) -> Result<LabelledCase> {
-    let (image_path, scan) = read_checked(folder, &case.image)?;
-    let (label_path, labels) = read_checked(folder, &case.label)?;
+    let (image_path, scan) = read_checked(folder, &case.image, preprocessing)?;
+    let (label_path, labels) = read_checked(folder, &case.label, preprocessing)?;
     scan.check_finite().map_err(Error::content(&image_path))?;
     check_pair(&image_path, &scan, &label_path, &labels)?;
     LabelledCase::new(scan, labels, &case.site, classes, preprocessing).map_err(Error::content(&image_path))
@@ -50,17 +63,18 @@ impl LabelledCase {
     /// Sites have ranges of their own, and this one has none.
     pub fn new(
         scan: Volume,
-        labels: Volume,
+        mut labels: Volume,
         site: &str,
         classes: usize,
         preprocessing: &Preprocessing,
     ) -> std::result::Result<Self, flapsam_model::Error> {
+        // They lie where their scan does, whatever their own header rounds to.
+        labels.affine = scan.affine;
         let mut grid = preprocessing.on_grid(scan);
         let mut slices = grid.to_slices();
         grid.voxels = Vec::new();
         preprocessing.window(&mut slices, Some(site))?;
         let voxels = preprocessing.labels_on_grid(labels, classes).voxels;
-        // In the scan's axial order, whatever the labels' own header rounds to.
         let label = |index: usize| voxels[index] as u8;
         let labels = grid.axial().indices().map(label).collect();
         Ok(Self { grid, slices, labels })
@@ -68,7 +82,7 @@ impl LabelledCase {
 }
 
 /// Reads a volume whose checksum, where it is known, must be the manifest's.
-fn read_checked(folder: &Path, file: &DataFile) -> Result<(PathBuf, Volume)> {
+fn read_checked(folder: &Path, file: &DataFile, preprocessing: &Preprocessing) -> Result<(PathBuf, Volume)> {
     let path = folder.join(&file.path);
     let bytes = read(&path)?;
     if let Some(expected) = &file.sha256 {
@@ -78,7 +92,7 @@ fn read_checked(folder: &Path, file: &DataFile) -> Result<(PathBuf, Volume)> {
             return Err(Error::invalid(&path, why));
         }
     }
-    let volume = Volume::from_nifti(&bytes, None).map_err(Error::content(&path))?;
+    let volume = volume_of(&path, &bytes, None, preprocessing)?;
     Ok((path, volume))
 }
 

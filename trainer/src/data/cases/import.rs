@@ -5,16 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::random::Random;
 use flapsam_model::volume::Volume;
 use jiff::Timestamp;
 use rayon::prelude::*;
 
-use super::dataset::check_pair;
+use super::dataset::{check_pair, volume_of};
 use crate::data::manifest::croissant::{About, FileSet};
-use crate::data::manifest::{Case, DataFile, Manifest, check_distinct};
+use crate::data::manifest::{Case, DataFile, Manifest, check_cases, check_classes, is_plain_name};
 use crate::error::{Error, Result};
-use crate::files::read;
+use crate::files::{files_below, read};
 use crate::progress::Progress;
 
 /// What the folder does not say.
@@ -56,14 +57,25 @@ const SCAN: [&str; 8] = [
 /// `imaging.nii.gz`) or by its folder (`labels/x.nii.gz` and `images/x.nii.gz`).
 ///
 /// # Errors
-/// The folder has no sites or no pairs, a file has no partner or several, or a pair does not belong together.
+/// The classes cannot be told apart, or no mask holds one of them; the folder has no sites or no pairs, a file has no
+/// partner or several, a pair does not belong together, or one scan would be for training and for testing.
 pub fn import(folder: &Path, settings: &Settings) -> Result<Manifest> {
-    let name = folder.file_name().and_then(|name| name.to_str());
-    let name =
-        name.ok_or_else(|| Error::invalid(folder, "its name becomes the data set's; pass a folder with a name"))?;
+    let classes = std::iter::once("background".to_owned()).chain(settings.classes.iter().cloned());
+    let classes: Vec<String> = classes.collect();
+    check_classes(&classes)
+        .map_err(|why| Error::Message(format!("--classes {}: {why}", settings.classes.join(","))))?;
+    let name = folder
+        .file_name()
+        .and_then(|name| name.to_str())
+        .filter(|name| is_plain_name(name));
+    let name = name.ok_or_else(|| {
+        let why =
+            "its name becomes the data set's; give it one that every file may have, without a dot or blank at its ends";
+        Error::invalid(folder, why)
+    })?;
     let mut pairs = Vec::new();
-    for site in subfolders(folder)? {
-        pairs.extend(pairs_of(folder, &site, settings.skip_unpaired)?);
+    for (site, files) in files_by_site(folder)? {
+        pairs.extend(pairs_of(folder, &site, files, settings.skip_unpaired)?);
     }
     if pairs.is_empty() {
         let why = "it holds no pairs of a scan and a mask in a subfolder for each site (SITE/x.nii.gz and \
@@ -73,14 +85,21 @@ pub fn import(folder: &Path, settings: &Settings) -> Result<Manifest> {
     let progress = Progress::new(pairs.len());
     let cases = pairs.par_iter().with_max_len(1).map(|pair| {
         let case = pair.case(folder, settings.classes.len())?;
-        progress.step(&case.id);
+        progress.step(&case.0.id);
         Ok(case)
     });
-    let mut cases: Vec<Case> = cases.collect::<Result<_>>()?;
+    let (mut cases, labels): (Vec<Case>, Vec<Labels>) = cases.collect::<Result<Vec<_>>>()?.into_iter().unzip();
     drop(progress);
-    check_distinct(folder, &cases)?;
+    for (label, class) in classes.iter().enumerate().skip(1) {
+        if !labels.iter().any(|labels| labels[label]) {
+            let why = format!(
+                "no mask in it holds the label {label}, which --classes calls '{class}'; name the classes that are there"
+            );
+            return Err(Error::invalid(folder, why));
+        }
+    }
     split(&mut cases, settings);
-    let classes = std::iter::once("background".to_owned()).chain(settings.classes.iter().cloned());
+    check_cases(folder, &cases)?;
     Ok(Manifest {
         about: About {
             name: name.to_owned(),
@@ -104,7 +123,7 @@ pub fn import(folder: &Path, settings: &Settings) -> Result<Manifest> {
             ),
         ],
         sources: Vec::new(),
-        classes: classes.collect(),
+        classes,
         cases,
         sha256: String::new(),
     })
@@ -130,8 +149,11 @@ struct Pair {
     mask: PathBuf,
 }
 
+/// Which labels a mask holds.
+type Labels = [bool; 256];
+
 impl Pair {
-    fn case(&self, folder: &Path, classes: usize) -> Result<Case> {
+    fn case(&self, folder: &Path, classes: usize) -> Result<(Case, Labels)> {
         let (image, scan) = read_file(folder, &self.scan)?;
         let (label, labels) = read_file(folder, &self.mask)?;
         scan.check_finite().map_err(Error::content(&self.scan))?;
@@ -141,14 +163,21 @@ impl Pair {
             let why = format!("it holds the label {highest}, and {classes} classes were named; name them all");
             return Err(Error::invalid(&self.mask, why));
         }
-        Ok(Case {
+        let mut held = [false; 256];
+        // Of a pair, labels are whole numbers from 0 to 255.
+        labels
+            .voxels
+            .iter()
+            .for_each(|&value| held[value as u8 as usize] = true);
+        let case = Case {
             id: format!("{}_{}", self.site, self.key),
             site: self.site.clone(),
             train: true,
             slices: scan.axial().dims[0],
             image,
             label,
-        })
+        };
+        Ok((case, held))
     }
 }
 
@@ -158,41 +187,27 @@ fn read_file(folder: &Path, path: &Path) -> Result<(DataFile, Volume)> {
     let relative = relative
         .to_str()
         .ok_or_else(|| Error::invalid(path, "its name is not UTF-8; rename it"))?;
-    let volume = Volume::from_nifti(&bytes, None).map_err(Error::content(path))?;
+    let volume = volume_of(path, &bytes, None, &Preprocessing::default())?;
     Ok((DataFile::new(relative.to_owned(), &bytes), volume))
 }
 
-/// The names of the folders in a folder, in order; hidden ones are not sites.
-fn subfolders(folder: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for path in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
-        match path.file_name().and_then(|name| name.to_str()) {
-            Some(name) if name.starts_with('.') => {}
-            Some(name) => names.push(name.to_owned()),
-            None => return Err(Error::invalid(&path, "its name is not UTF-8; rename it")),
+/// Every NIfTI file by the folder in which it lies, directly or deeper; hidden ones count for nothing.
+fn files_by_site(folder: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>> {
+    let mut sites: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for path in files_below(folder)?.into_iter().filter(|path| stem(path).is_some()) {
+        let mut names = Vec::new();
+        for part in path.strip_prefix(folder).unwrap_or(&path).components() {
+            let name = part.as_os_str().to_str();
+            names.push(name.ok_or_else(|| Error::invalid(&path, "its name is not UTF-8; rename it"))?);
+        }
+        let hidden = names.iter().any(|name| name.starts_with('.'));
+        if let [site, _, ..] = names[..]
+            && !hidden
+        {
+            sites.entry(site.to_owned()).or_default().push(path);
         }
     }
-    Ok(names)
-}
-
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).map_err(Error::file("read the folder", folder))?;
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    paths.sort();
-    Ok(paths)
-}
-
-/// Every NIfTI file below a folder.
-fn scans_below(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for path in entries(folder)? {
-        match path.is_dir() {
-            true => found.extend(scans_below(&path)?),
-            false if stem(&path).is_some() => found.push(path),
-            false => {}
-        }
-    }
-    Ok(found)
+    Ok(sites)
 }
 
 /// A NIfTI file's name without its endings.
@@ -236,10 +251,10 @@ fn classify(site: &Path, path: &Path) -> (String, bool) {
     (parts.join("_"), mask)
 }
 
-fn pairs_of(folder: &Path, site: &str, skip_unpaired: bool) -> Result<Vec<Pair>> {
+fn pairs_of(folder: &Path, site: &str, files: Vec<PathBuf>, skip_unpaired: bool) -> Result<Vec<Pair>> {
     let home = folder.join(site);
     let mut by_key: BTreeMap<String, [Vec<PathBuf>; 2]> = BTreeMap::new();
-    for path in scans_below(&home)? {
+    for path in files {
         let (key, mask) = classify(&home, &path);
         by_key.entry(key).or_default()[usize::from(mask)].push(path);
     }

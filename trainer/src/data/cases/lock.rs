@@ -6,13 +6,14 @@
 use std::path::{Path, PathBuf};
 
 use flapsam_model::checkpoint::sha256;
+use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::volume::Volume;
 use glob::Pattern;
 use rayon::prelude::*;
 
-use super::dataset::check_pair;
-use crate::data::files::folder::{Folder, is_pattern};
-use crate::data::manifest::{Case, DataFile, Manifest, parse_cases, table};
+use super::dataset::{check_pair, volume_of};
+use crate::data::files::folder::Folder;
+use crate::data::manifest::{CASE, Case, DataFile, Manifest, parse_cases, table};
 use crate::error::{Error, Result};
 use crate::files::{read, write};
 use crate::progress::Progress;
@@ -38,7 +39,7 @@ pub fn locked(manifest: Manifest, data: &Path) -> Result<Manifest> {
         None => manifest.cases.iter().any(|published| agrees(published, case)),
     };
     let strange = cases.iter().find(|case| !allowed(case));
-    let lost = manifest.cases.iter().filter(|case| !is_template(&case.id));
+    let lost = manifest.cases.iter().filter(|case| !case.is_template());
     let lost = lost
         .into_iter()
         .find(|published| !cases.iter().any(|case| case.id == published.id));
@@ -105,7 +106,7 @@ pub struct Pinned {
 pub fn pin(manifest: Manifest, data: &Path) -> Result<Pinned> {
     let name = manifest.about.name.clone();
     let (folder, path) = (Folder::new(data.join(&name)), path(data, &name));
-    let templates = manifest.cases.iter().filter(|case| is_template(&case.id));
+    let templates = manifest.cases.iter().filter(|case| case.is_template());
     let templates: Vec<Case> = templates.cloned().collect();
     let before = locked(manifest, data)?.cases;
     // Cases that came since the lock file was written are found by the published templates.
@@ -165,14 +166,12 @@ enum Outcome {
 }
 
 fn pin_case(case: &Case, folder: &Folder) -> Outcome {
-    let whole = |file: &DataFile| file.sha256.is_some() && !is_pattern(&file.path);
+    let whole = |file: &DataFile| file.sha256.is_some();
     if whole(&case.image) && whole(&case.label) && case.slices > 0 {
         return Outcome::Pinned(Box::new(case.clone()));
     }
-    let label = || folder.locate(&case.label.path);
-    let found = folder
-        .locate(&case.image.path)
-        .and_then(|image| Ok(image.zip(label()?)));
+    let label = || folder.locate(&case.label);
+    let found = folder.locate(&case.image).and_then(|image| Ok(image.zip(label()?)));
     let (image, label) = match found {
         Ok(Some(both)) => both,
         Ok(None) => return Outcome::Missing,
@@ -217,17 +216,9 @@ fn inspect_file(file: &DataFile, folder: &Path, path: &Path) -> Result<Inspected
         return Err(Error::invalid(path, why));
     }
     Ok(Inspected {
-        volume: Volume::from_nifti(&bytes, None).map_err(Error::content(path))?,
+        volume: volume_of(path, &bytes, None, &Preprocessing::default())?,
         file: found,
     })
-}
-
-/// What stands for the part of the name that tells a template's cases apart.
-const CASE: &str = "{case}";
-
-/// Whether a case stands for all further ones of its pattern.
-pub fn is_template(id: &str) -> bool {
-    id.contains(CASE)
 }
 
 /// Templates replaced by the cases that are there, without those that have a row of their own.
@@ -238,7 +229,7 @@ pub fn expand(cases: &[Case], folder: &Folder) -> Result<Vec<Case>> {
     let own: Vec<&str> = cases.iter().map(|case| case.id.as_str()).collect();
     let mut all = Vec::new();
     for case in cases {
-        if !is_template(&case.id) {
+        if !case.is_template() {
             all.push(case.clone());
             continue;
         }
@@ -277,7 +268,7 @@ fn fill(case: &Case, name: &str) -> Case {
 
 /// Whether a locked case is what a published one allows.
 fn agrees(published: &Case, locked: &Case) -> bool {
-    let published = match is_template(&published.id) && published != locked {
+    let published = match published.is_template() && published != locked {
         true => match name_in(&published.id, &locked.id) {
             Some(name) => &fill(published, name),
             None => return false,
@@ -285,8 +276,8 @@ fn agrees(published: &Case, locked: &Case) -> bool {
         false => published,
     };
     let file = |published: &DataFile, locked: &DataFile| {
-        let path = published.path == locked.path
-            || Pattern::new(&published.path).is_ok_and(|pattern| pattern.matches(&locked.path));
+        let fits = || Pattern::new(&published.path).is_ok_and(|pattern| pattern.matches(&locked.path));
+        let path = published.path == locked.path || published.is_pattern() && fits();
         path && (published.sha256.is_none() || published.sha256 == locked.sha256)
     };
     (&published.id, &published.site, published.train) == (&locked.id, &locked.site, locked.train)

@@ -97,7 +97,7 @@ fn before_reading(file: &DataFile, folder: &Folder) -> Checked {
         state: State::Missing,
         why,
     };
-    let path = match folder.locate(&file.path) {
+    let path = match folder.locate(file) {
         Ok(Some(path)) => path,
         Ok(None) => return missing(None),
         Err(why) => return missing(Some(why.to_string())),

@@ -1,12 +1,13 @@
 //! A data set's folder, and where the files of a manifest are in it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use glob::{MatchOptions, Pattern};
 
+use crate::data::manifest::DataFile;
 use crate::error::{Error, Result};
+use crate::files::files_below;
 
 /// A data set's folder, whose files are listed once if patterns have to be looked for in it.
 #[derive(Debug)]
@@ -34,12 +35,12 @@ impl Folder {
     ///
     /// # Errors
     /// It is known by a pattern only, and several files fit.
-    pub fn locate(&self, path: &str) -> Result<Option<PathBuf>> {
-        let exact = self.path.join(path);
-        if !is_pattern(path) {
+    pub fn locate(&self, file: &DataFile) -> Result<Option<PathBuf>> {
+        let exact = self.path.join(&file.path);
+        if !file.is_pattern() {
             return Ok(exact.is_file().then_some(exact));
         }
-        match self.matches(path)?[..] {
+        match self.matches(&file.path)?[..] {
             [] => Ok(None),
             [only] => Ok(Some(self.path.join(only))),
             ref found => {
@@ -62,9 +63,8 @@ impl Folder {
         let exact = || self.path.join(pattern);
         let pattern = Pattern::new(pattern).map_err(|why| Error::invalid(&exact(), why))?;
         let names = self.names.get_or_init(|| {
-            let mut names = Vec::new();
-            list(&self.path, "", &mut names);
-            names
+            let below = files_below(&self.path).unwrap_or_default();
+            below.iter().filter_map(|path| name(&self.path, path)).collect()
         });
         let options = MatchOptions {
             require_literal_separator: true,
@@ -75,22 +75,10 @@ impl Folder {
     }
 }
 
-/// Lists a folder's files below `prefix`. What cannot be read, or named in UTF-8, fits no pattern.
-fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) {
-    let mut entries: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().collect();
-    entries.sort_by_key(|entry| entry.file_name());
-    for entry in entries {
-        match entry.file_name().to_str() {
-            Some(name) if !name.starts_with('.') => match entry.path().is_dir() {
-                true => list(&entry.path(), &format!("{prefix}{name}/"), names),
-                false => names.push(format!("{prefix}{name}")),
-            },
-            _ => {}
-        }
-    }
-}
-
-/// Whether a manifest's path is a pattern.
-pub fn is_pattern(path: &str) -> bool {
-    path.contains(['*', '?', '{'])
+/// A file's name relative to the folder. What is hidden, or not named in UTF-8, fits no pattern.
+fn name(folder: &Path, path: &Path) -> Option<String> {
+    let parts = path.strip_prefix(folder).ok()?.components();
+    let parts: Option<Vec<&str>> = parts.map(|part| part.as_os_str().to_str()).collect();
+    let parts = parts.filter(|parts| !parts.iter().any(|part| part.starts_with('.')))?;
+    Some(parts.join("/"))
 }

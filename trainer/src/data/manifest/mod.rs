@@ -29,6 +29,16 @@ pub struct Case {
     pub label: DataFile,
 }
 
+impl Case {
+    /// Whether it stands for all further cases of its pattern: `{case}` in its name is what tells them apart.
+    pub fn is_template(&self) -> bool {
+        self.image.sha256.is_none() && self.id.contains(CASE)
+    }
+}
+
+/// What stands for the part of the name that tells a template's cases apart.
+pub const CASE: &str = "{case}";
+
 /// A file of a data set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataFile {
@@ -49,6 +59,11 @@ impl DataFile {
             sha256: Some(sha256(bytes)),
             bytes: Some(bytes.len() as u64),
         }
+    }
+
+    /// Whether its path is a pattern: never that of a file whose checksum is known, whatever its name holds.
+    pub fn is_pattern(&self) -> bool {
+        self.sha256.is_none() && self.path.contains(['*', '?', '{'])
     }
 
     /// Writes a file into the data set's folder.
@@ -171,13 +186,8 @@ impl Manifest {
             let why = format!("'{name}' cannot be the name of a file or folder; restore the manifest from its source");
             return Err(Error::invalid(path, why));
         }
-        // Labels are bytes, and the background is one of them.
-        if !cases.is_empty() && !(2..=256).contains(&classes.len()) {
-            let why = format!(
-                "it names {} classes; it must name 2 to 256, the background first",
-                classes.len()
-            );
-            return Err(Error::invalid(path, why));
+        if !cases.is_empty() {
+            check_classes(&classes).map_err(|why| Error::invalid(path, why))?;
         }
         let sources = match record_set("source") {
             Some(set) => sources(set).map_err(|why| Error::invalid(path, why))?,
@@ -256,6 +266,11 @@ impl Manifest {
         single.chain(cases).collect()
     }
 
+    /// Whether a site has cases for testing.
+    pub fn tests(&self, site: &str) -> bool {
+        self.cases.iter().any(|case| !case.train && case.site == site)
+    }
+
     /// Each site's share of the training slices, by the site's name.
     pub fn slice_shares(&self) -> BTreeMap<String, f64> {
         let mut slices: BTreeMap<String, usize> = BTreeMap::new();
@@ -307,25 +322,86 @@ fn sources(set: &RecordSet) -> std::result::Result<Vec<Source>, String> {
     parts.into_iter().zip(urls).map(source).collect()
 }
 
-/// Refuses cases of one name, since files are called by it; capitals do not tell files apart on every disk.
+/// Refuses names of classes, the background's first, by which labels could not be told apart.
 ///
 /// # Errors
-/// Two cases have the same name.
-pub fn check_distinct(path: &Path, cases: &[Case]) -> Result<()> {
+/// There are too few or too many, one is empty, or two are the same; the message says what to do.
+pub fn check_classes(classes: &[String]) -> std::result::Result<(), String> {
+    // Labels are bytes, and the background is one of them.
+    if !(2..=256).contains(&classes.len()) {
+        return Err(format!(
+            "it names {} classes; it must name 2 to 256, the background first",
+            classes.len()
+        ));
+    }
     let mut seen = BTreeSet::new();
-    match cases.iter().find(|case| !seen.insert(case.id.to_lowercase())) {
-        None => Ok(()),
-        Some(case) => {
-            let why = format!("two of its cases are called '{}'; give each a name of its own", case.id);
-            Err(Error::invalid(path, why))
+    for (label, class) in classes.iter().enumerate() {
+        if class.trim().is_empty() || class.trim() != class || class.contains(char::is_control) {
+            return Err(format!(
+                "the class of label {label} has no name, or one with blanks around it ('{class}'); give it one"
+            ));
+        }
+        if !seen.insert(class.to_lowercase()) {
+            return Err(format!(
+                "the class '{class}' is named twice; name each class once, the background (label 0) as the first"
+            ));
+        }
+        if label > 0 && class.eq_ignore_ascii_case("background") {
+            return Err(format!(
+                "label {label} is called '{class}', and the background is label 0; leave it out"
+            ));
         }
     }
+    Ok(())
 }
 
-/// Whether a name of a manifest, which may be anybody's, can be that of one file.
-fn is_plain_name(name: &str) -> bool {
-    let forbidden = |character: char| character.is_control() || "/\\:".contains(character);
-    stays_inside(name) && Path::new(name).components().count() == 1 && !name.contains(forbidden)
+/// Refuses cases that cannot be told apart, or that are for training and for testing at once.
+///
+/// # Errors
+/// Two cases have the same name, by which files are called (capitals do not tell files apart on every disk), a name that
+/// no file can have, or one scan in both splits.
+pub fn check_cases(path: &Path, cases: &[Case]) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    let mut trained: BTreeMap<&str, &Case> = BTreeMap::new();
+    for case in cases {
+        if let Some(name) = [&case.site, &case.id].into_iter().find(|name| !is_plain_name(name)) {
+            let why = format!("'{name}' cannot be the name of a file or folder on this system; rename it");
+            return Err(Error::invalid(path, why));
+        }
+        if !seen.insert(case.id.to_lowercase()) {
+            let why = format!("two of its cases are called '{}'; give each a name of its own", case.id);
+            return Err(Error::invalid(path, why));
+        }
+        if let Some(sha256) = case.image.sha256.as_deref().filter(|_| case.train) {
+            trained.insert(sha256, case);
+        }
+    }
+    for case in cases.iter().filter(|case| !case.train) {
+        let twin = case.image.sha256.as_deref().and_then(|sha256| trained.get(sha256));
+        if let Some(twin) = twin {
+            let why = format!(
+                "'{}' for training and '{}' for testing are the same scan (sha256 {}); remove one of them",
+                twin.id,
+                case.id,
+                case.image.sha256.as_deref().unwrap_or_default()
+            );
+            return Err(Error::invalid(path, why));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a name of a manifest, which may be anybody's, can be that of one file here. Figures and tables have it in a line
+/// of theirs, so it neither begins nor ends with a blank.
+pub fn is_plain_name(name: &str) -> bool {
+    let elsewhere = if cfg!(windows) { ":*?\"<>|" } else { "" };
+    let forbidden =
+        |character: char| character.is_control() || "/\\".contains(character) || elsewhere.contains(character);
+    stays_inside(name)
+        && Path::new(name).components().count() == 1
+        && !name.contains(forbidden)
+        && name.trim() == name
+        && !name.starts_with('.')
 }
 
 /// Whether a path of a manifest, which may be anybody's, stays in the data set's folder.
@@ -364,10 +440,6 @@ pub fn table(cases: &[Case]) -> String {
 pub fn parse_cases(path: &Path, table: &[u8]) -> Result<Vec<Case>> {
     let case = |row: std::result::Result<Row, csv::Error>| {
         let row = row.map_err(|why| Error::invalid(path, why))?;
-        if let Some(name) = [&row.case_id, &row.site].into_iter().find(|name| !is_plain_name(name)) {
-            let why = format!("'{name}' cannot be the name of a file or folder; restore the table from its source");
-            return Err(Error::invalid(path, why));
-        }
         for file in [&row.image, &row.label] {
             if !stays_inside(file) {
                 let why = format!("'{file}' leads out of the data set's folder; restore the table from its source");
@@ -395,6 +467,6 @@ pub fn parse_cases(path: &Path, table: &[u8]) -> Result<Vec<Case>> {
         .deserialize()
         .map(case)
         .collect::<Result<_>>()?;
-    check_distinct(path, &cases)?;
+    check_cases(path, &cases)?;
     Ok(cases)
 }

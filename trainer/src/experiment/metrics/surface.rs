@@ -23,13 +23,14 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// That of a volume's labels in axial order.
-    pub fn axial(volume: &Volume) -> Self {
+    /// That of a volume's labels in axial order; `None` if its axes are not at right angles, on which areas and distances
+    /// here rest.
+    pub fn axial(volume: &Volume) -> Option<Self> {
         let (axial, spacing) = (volume.axial(), volume.spacing());
-        Self {
+        volume.has_right_angles().then(|| Self {
             dims: axial.dims,
             spacing: axial.axes().map(|axis| spacing[axis]),
-        }
+        })
     }
 }
 

@@ -9,8 +9,8 @@ use flapsam_model::checkpoint::adapt;
 use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::parameters::Parameters;
 use flapsam_model::sam::Sam;
-pub use folder::{ADAPTER, adapters};
-use folder::{CONFIG, MASKS, RECORD, clear_results, table};
+pub use folder::{ADAPTER, adapter_of, adapters};
+use folder::{CONFIG, MASKS, PROVENANCE, RECORD, is_taken, table};
 use judging::Training;
 
 use super::config::{Experiment, Setting};
@@ -22,8 +22,10 @@ use crate::data::manifest::{Case, Manifest};
 use crate::device::OpenDevice;
 use crate::error::{Error, Result};
 use crate::federation::{Aggregation, Checkpoint, Checkpoints, Client, Federation, Folding, Member, Rules};
-use crate::files::{create_folder, read_json, read_state_dict, remove_half_written, write, write_json};
+use crate::files::{move_aside, read_json, remove_half_written, write, write_json};
+use crate::folder_lock::FolderLock;
 use crate::progress::Progress;
+use crate::state_dict::read_state_dict;
 use crate::training::{AdamW, Learner};
 
 /// Runs an experiment for one seed and writes its record into a folder.
@@ -42,23 +44,19 @@ pub fn run(
 ) -> Result<Record> {
     let started = Instant::now();
     let run = Run::prepare(experiment, seed, data_root, device)?;
-    // A folder that cannot be written is better known before the training than after it.
-    create_folder(out)?;
+    let _lock = take_folder(&run, out, start)?;
     remove_half_written(out)?;
-    let checkpoints = Checkpoints::open(out)?;
     // The record is written last: without one, the run was cut off.
-    let finished = out.join(RECORD).exists();
-    if finished && start == Start::Keep && run.made(out) {
+    if out.join(RECORD).exists() {
+        eprintln!(
+            "flapsam: {} holds this run already, whole; --replace makes it anew",
+            out.display()
+        );
         return read_json(&out.join(RECORD));
     }
-    if start == Start::GoOn {
-        run.is_of_the_same_settings(out)?;
-    }
-    if finished || start == Start::Anew {
-        checkpoints.clear()?;
-    }
-    clear_results(out)?;
     write(&out.join(CONFIG), experiment.resolved.as_bytes())?;
+    write_json(&out.join(PROVENANCE), &run.provenance())?;
+    let checkpoints = Checkpoints::open(out)?;
     let (federation, done) = run.train(&checkpoints, started)?;
 
     let models = run.models(&federation);
@@ -82,22 +80,48 @@ pub fn run(
     }
     write(&out.join("ledger.csv"), &table(&ledger)?)?;
     write(&out.join(TRACE), trace::text(&done.marks, out, &masks)?.as_bytes())?;
-    write_json(&out.join("provenance.json"), &run.provenance(device))?;
     write_json(&out.join("timing.json"), &time.finish(earlier + started.elapsed()))?;
     write_json(&out.join(RECORD), &record)?;
     Ok(record)
 }
 
-/// What to do about an earlier run in the same folder.
+/// What to do about what lies where a run is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// Nothing of it counts.
-    Anew,
-    /// One that was cut off goes on after its last whole round, to the same results; a finished one is made again. One
-    /// of other settings or data is an error: its results would be lost.
+    /// It is moved aside, whatever it is.
+    Replace,
+    /// If it is something else than this run, it is moved aside.
+    ReplaceOthers,
+    /// It must be this run, of the same settings, data, base, device and program: whole, then it stays as it is, or cut
+    /// off, then it goes on after its last whole round, to the same results. Anything else is refused.
     GoOn,
-    /// One that was cut off goes on; a finished one of the same settings, data, base, device and program stays as it is.
-    Keep,
+}
+
+/// Takes the folder that a run is to go to for this process.
+fn take_folder(run: &Run, out: &Path, start: Start) -> Result<FolderLock> {
+    if start == Start::GoOn && out.exists() {
+        // Before anything is written there.
+        run.check_folder(out)?;
+    }
+    let lock = FolderLock::take(out)?;
+    let check = run.check_folder(out);
+    let replace = match start {
+        Start::Replace => is_taken(out)?,
+        Start::ReplaceOthers => check.is_err(),
+        Start::GoOn => {
+            check?;
+            false
+        }
+    };
+    if !replace {
+        return Ok(lock);
+    }
+    // Nobody else can have it in between and not be seen: whoever takes it makes the folder anew.
+    drop(lock);
+    if let Some(aside) = move_aside(out)? {
+        eprintln!("flapsam: what was in {} is in {} now", out.display(), aside.display());
+    }
+    FolderLock::take(out)
 }
 
 /// All that a run needs before its first step.
@@ -168,6 +192,15 @@ impl Run {
                 &experiment.manifest(data_root),
                 "it has no training cases",
             ));
+        }
+        for site in sites
+            .iter()
+            .filter(|site| !test.iter().any(|case| case.site == site.name))
+        {
+            eprintln!(
+                "flapsam: there is no test case of site {}, so nothing of it will be judged",
+                site.name
+            );
         }
         Ok(Self {
             weights: Parameters::new(&state, &device.device),

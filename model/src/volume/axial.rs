@@ -1,0 +1,120 @@
+//! The one order in which slices are looked at, whatever order a file keeps them in.
+
+use super::space::{Affine, directions};
+
+/// How a file's axes map to axial slices. Fed-KiTS stores its volumes in this very order (axes I-P-L).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Axial {
+    /// Slices, rows, columns.
+    pub dims: [usize; 3],
+    /// The file's axes along slices, rows, columns.
+    axes: [usize; 3],
+    /// Voxel index of slice 0, row 0, column 0.
+    origin: usize,
+    /// Voxel index step along slices, rows, columns.
+    steps: [isize; 3],
+}
+
+impl Axial {
+    pub(super) fn new(dims: [usize; 3], affine: &Affine) -> Self {
+        let strides = [1, dims[0], dims[0] * dims[1]];
+        let world = closest_axes(affine);
+        let mut origin = 0;
+        // Inferior is -z, posterior -y, left -x of the affine's right-anterior-superior space.
+        let mapped = [2, 1, 0].map(|direction| {
+            let axis = world.iter().position(|(to, _)| *to == direction);
+            let axis = axis.expect("closest_axes gives each direction once");
+            let step = strides[axis] as isize;
+            match world[axis].1 {
+                true => {
+                    origin += (dims[axis] - 1) * strides[axis];
+                    (axis, -step)
+                }
+                false => (axis, step),
+            }
+        });
+        Self {
+            dims: mapped.map(|(axis, _)| dims[axis]),
+            axes: mapped.map(|(axis, _)| axis),
+            origin,
+            steps: mapped.map(|(_, step)| step),
+        }
+    }
+
+    /// The slice, from the head, in which a voxel of the file lies.
+    pub fn slice_of(self, voxel: [usize; 3]) -> usize {
+        let along = voxel[self.axes[0]];
+        match self.steps[0] > 0 {
+            true => along,
+            false => self.dims[0] - 1 - along,
+        }
+    }
+
+    /// The file's axes along slices, rows and columns.
+    pub fn axes(self) -> [usize; 3] {
+        self.axes
+    }
+
+    /// The affine of the places in axial order: of column, row and slice, in this order.
+    pub(super) fn affine(self, affine: &Affine) -> Affine {
+        let [along_slices, along_rows, along_columns] = self.axes;
+        let forward = self.steps.map(|step| step > 0);
+        let mut oriented = [[0.0; 4]; 3];
+        for (to, from) in oriented.iter_mut().zip(affine) {
+            to[3] = from[3];
+            for (place, (axis, axial)) in [(along_columns, 2), (along_rows, 1), (along_slices, 0)]
+                .into_iter()
+                .enumerate()
+            {
+                to[place] = match forward[axial] {
+                    true => from[axis],
+                    false => -from[axis],
+                };
+                if !forward[axial] {
+                    to[3] += from[axis] * (self.dims[axial] - 1) as f64;
+                }
+            }
+        }
+        oriented
+    }
+
+    /// The file's voxel index of every place in axial order.
+    pub fn indices(self) -> impl Iterator<Item = usize> {
+        let [slices, rows, columns] = self.dims;
+        let [by_slice, by_row, by_column] = self.steps;
+        (0..slices as isize).flat_map(move |slice| {
+            (0..rows as isize).flat_map(move |row| {
+                let start = self.origin as isize + slice * by_slice + row * by_row;
+                (0..columns as isize).map(move |column| (start + column * by_column) as usize)
+            })
+        })
+    }
+
+    /// Puts values from axial order back into the file's order.
+    pub fn restore<T: Copy + Default>(self, axial: &[T]) -> Vec<T> {
+        let mut voxels = vec![T::default(); axial.len()];
+        for (value, index) in axial.iter().zip(self.indices()) {
+            voxels[index] = *value;
+        }
+        voxels
+    }
+}
+
+/// For each voxel axis the world axis it runs along most, and whether its index grows with it: as nibabel has it, by the
+/// rotation that is nearest to the axes.
+fn closest_axes(affine: &Affine) -> [(usize, bool); 3] {
+    let mut result = [(usize::MAX, true); 3];
+    let directions = directions(affine);
+    let share = |world: usize, axis: usize| directions[world][axis];
+    for _ in 0..3 {
+        let free_world = |world: &usize| !result.iter().any(|(taken, _)| taken == world);
+        let pairs = (0..3).filter(free_world).flat_map(|world| {
+            let free_axis = |axis: &usize| result[*axis].0 == usize::MAX;
+            (0..3).filter(free_axis).map(move |axis| (world, axis))
+        });
+        let best = pairs.max_by(|a, b| share(a.0, a.1).abs().total_cmp(&share(b.0, b.1).abs()));
+        let (world, axis) = best.expect("a free axis remains in each of three turns");
+        result[axis] = (world, share(world, axis) >= 0.0);
+    }
+    result
+}
