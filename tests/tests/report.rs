@@ -368,6 +368,31 @@ fn what_cannot_be_reported_is_refused() {
     assert!(refused(folder.path()).contains("metrics.json"));
 }
 
+/// Of several runs, one that was never judged is left out by name; the others are shown. Nothing says where they lie.
+#[test]
+fn a_run_that_cannot_be_shown_is_left_out() {
+    let folder = TempDir::new().unwrap();
+    for name in ["judged", "unjudged"] {
+        copy(&runs().join("flap_sam/micro-1"), &folder.path().join(name));
+    }
+    let metrics = folder.path().join("unjudged/metrics.json");
+    let mut record = json(&metrics);
+    for part in ["cases", "dice", "untrained_dice"] {
+        record[part] = serde_json::json!([]);
+    }
+    fs::write(&metrics, record.to_string()).unwrap();
+    report(folder.path(), data()).assert().success();
+    let page = text(&folder.path().join("report.html"));
+    check_well_formed(&page);
+    for words in [
+        "Left out</h2>",
+        "unjudged</strong>: metrics.json: nothing of it was judged",
+    ] {
+        assert!(page.contains(words), "no '{words}'");
+    }
+    assert!(!page.contains(folder.path().to_str().unwrap()));
+}
+
 #[test]
 fn claims_are_judged_by_the_runs_where_there_are_claims() {
     let folder = copied("full_ft/micro-1");

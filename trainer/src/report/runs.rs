@@ -156,9 +156,10 @@ pub fn find_runs(root: &Path) -> Result<(Vec<RunFolder>, Vec<LeftOut>)> {
         match RunFolder::read(&path, name.clone()) {
             Ok(run) => runs.push(run),
             Err(why) if alone => return Err(why),
+            // Without the folder's own place: a page repeats to the byte wherever the runs are.
             Err(why) => left_out.push(LeftOut {
                 name,
-                why: why.to_string(),
+                why: why.to_string().replace(&format!("{}/", path.display()), ""),
             }),
         }
     }
