@@ -120,7 +120,7 @@ impl Preprocessing {
     pub fn prepare(&self, scan: &Volume, site: Option<&str>) -> Result<PreparedScan, Error> {
         let resampled = self.grid_for(scan);
         let mut slices = match resampled {
-            Some(dims) => averaged(&scan.clone().oriented(), dims).to_slices(),
+            Some(_) => self.on_grid(scan.clone()).to_slices(),
             None => scan.to_slices(),
         };
         self.window(&mut slices, site)?;

@@ -677,6 +677,13 @@ fn an_import_that_would_mislead_is_refused() {
     );
 }
 
+/// Imports a folder whose one class is an organ.
+fn import_organ(own: &Path, manifests: &Path) -> assert_cmd::assert::Assert {
+    let mut command = flapsam();
+    command.args(["data", "import", "--classes", "organ", "--manifests"]);
+    command.arg(manifests).arg(own).assert()
+}
+
 /// What a name may be, import and everyone after it agree on.
 #[test]
 fn odd_names_are_imported_and_trained_on() {
@@ -695,12 +702,7 @@ fn odd_names_are_imported_and_trained_on() {
         }
     }
     let manifests = folder.path().join("manifests");
-    let mut command = flapsam();
-    command
-        .args(["data", "import", "--classes", "organ", "--manifests"])
-        .arg(&manifests)
-        .arg(&own);
-    command.assert().success();
+    import_organ(&own, &manifests).success();
     let manifest = manifests.join(format!("{}.json", own.file_name().unwrap().to_str().unwrap()));
     let (code, report, said) = data("verify", &[&manifest.display().to_string()], folder.path());
     assert_eq!((code, count(&report, "right")), (0, 12), "{said}");
@@ -712,11 +714,7 @@ fn odd_names_are_imported_and_trained_on() {
     let (image, labels) = pair(1, [14, 12, 4], SLICES_LAST, 1);
     put(&unfit.join("p.nii.gz"), &image);
     put(&unfit.join("p_mask.nii.gz"), &labels);
-    let mut command = flapsam();
-    command
-        .args(["data", "import", "--classes", "organ", "--manifests"])
-        .arg(&manifests);
-    let output = command.arg(folder.path().join("unfit")).assert().code(2);
+    let output = import_organ(&folder.path().join("unfit"), &manifests).code(2);
     let said = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
     assert!(said.contains("' A'") && said.contains("rename"), "{said}");
 }
@@ -734,12 +732,7 @@ fn every_case_has_a_stack() {
         }
     }
     let manifests = folder.path().join("manifests");
-    let mut command = flapsam();
-    command
-        .args(["data", "import", "--classes", "organ", "--manifests"])
-        .arg(&manifests)
-        .arg(&own);
-    command.assert().success();
+    import_organ(&own, &manifests).success();
     for seed in 1..6 {
         let settings = format!(
             "[local]\nbatch_stacks = 2\nstack_stride = 5\naugment = {}",

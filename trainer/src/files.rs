@@ -177,6 +177,10 @@ pub fn move_aside(folder: &Path) -> Result<Option<PathBuf>> {
 /// # Errors
 /// It is one of the inputs.
 pub fn refuse_input(out: &Path, inputs: &[&Path]) -> Result<()> {
+    // What is not there yet is nobody's input.
+    if !out.exists() {
+        return Ok(());
+    }
     let same = |input: &&&Path| same_file::is_same_file(out, input).unwrap_or(false);
     match inputs.iter().find(same) {
         None => Ok(()),

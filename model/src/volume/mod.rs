@@ -14,7 +14,7 @@ use std::io::Read;
 pub use axial::Axial;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use header::{Fields, HEADER_1, HEADER_2, read_header};
+use header::{Fields, read_header};
 use patch::Patch;
 pub use space::Affine;
 use space::column_length;
@@ -72,15 +72,14 @@ impl Volume {
     /// If the number of voxels is not the product of the dimensions (a programming error).
     pub fn new(dims: [usize; 3], voxels: Vec<f32>, affine: Affine) -> Self {
         assert_eq!(dims.iter().product::<usize>(), voxels.len());
-        let header = match dims.iter().all(|&side| side <= i16::MAX as usize) {
-            true => own_header_1(dims, &affine),
-            false => own_header_2(dims, &affine),
-        };
+        let mut header = Patch::blank(dims.iter().any(|&side| side > i16::MAX as usize));
+        header.dims(dims);
+        header.space(&affine);
         Self {
             dims,
             voxels,
             affine,
-            header,
+            header: header.into_bytes(),
             big_endian: false,
         }
     }
@@ -234,63 +233,6 @@ pub enum Packing {
     Plain,
     /// Gzipped: `.nii.gz`.
     Gzip,
-}
-
-/// Numbers at their places in a little-endian header of zeros.
-fn header_with(length: usize, fields: &[(usize, &[u8])]) -> Vec<u8> {
-    let mut header = vec![0; length];
-    for (at, bytes) in fields {
-        header[*at..at + bytes.len()].copy_from_slice(bytes);
-    }
-    header
-}
-
-/// Millimetres; an sform to scanner coordinates; one file.
-fn own_header_1(dims: [usize; 3], affine: &Affine) -> Vec<u8> {
-    let sides: Vec<u8> = [3, dims[0], dims[1], dims[2], 1, 1, 1, 1]
-        .into_iter()
-        .flat_map(|side| (side as u16).to_le_bytes())
-        .collect();
-    let spacing = [0, 1, 2].map(|axis| column_length(affine, axis));
-    let distances = floats(&[1.0, spacing[0], spacing[1], spacing[2]]);
-    header_with(
-        HEADER_1,
-        &[
-            (0, &(HEADER_1 as i32).to_le_bytes()),
-            (40, &sides),
-            (76, &distances),
-            (123, &[2]),
-            (254, &1i16.to_le_bytes()),
-            (280, &floats(affine.as_flattened())),
-            (344, b"n+1\0"),
-        ],
-    )
-}
-
-fn floats(values: &[f64]) -> Vec<u8> {
-    values.iter().flat_map(|&value| (value as f32).to_le_bytes()).collect()
-}
-
-/// The same in NIfTI-2.
-fn own_header_2(dims: [usize; 3], affine: &Affine) -> Vec<u8> {
-    let sides: Vec<u8> = [3, dims[0], dims[1], dims[2], 1, 1, 1, 1]
-        .into_iter()
-        .flat_map(|side| (side as i64).to_le_bytes())
-        .collect();
-    let doubles = |values: &[f64]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
-    let spacing = [0, 1, 2].map(|axis| column_length(affine, axis));
-    header_with(
-        HEADER_2,
-        &[
-            (0, &(HEADER_2 as i32).to_le_bytes()),
-            (4, b"n+2\0\r\n\x1a\n"),
-            (16, &sides),
-            (104, &doubles(&[1.0, spacing[0], spacing[1], spacing[2]])),
-            (348, &1i32.to_le_bytes()),
-            (400, &doubles(affine.as_flattened())),
-            (500, &2i32.to_le_bytes()),
-        ],
-    )
 }
 
 /// Values of axial slices: `slice` towards the feet, `row` towards the back, `column` towards the patient's left.

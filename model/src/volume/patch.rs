@@ -1,6 +1,6 @@
 //! Fields of a header written anew, in its own version and byte order.
 
-use super::header::HEADER_2;
+use super::header::{HEADER_1, HEADER_2};
 use super::space::{Affine, column_length};
 
 /// What follows a header that no extensions follow.
@@ -15,6 +15,22 @@ pub(super) struct Patch {
 impl Patch {
     pub(super) fn of(header: Vec<u8>, big_endian: bool) -> Self {
         Self { header, big_endian }
+    }
+
+    /// A little-endian header that says nothing yet but its version, NIfTI-2 or NIfTI-1.
+    pub(super) fn blank(version_2: bool) -> Self {
+        let (size, magic_at, magic): (usize, usize, &[u8]) = match version_2 {
+            true => (HEADER_2, 4, b"n+2\0\r\n\x1a\n"),
+            false => (HEADER_1, 344, b"n+1\0"),
+        };
+        let mut header = vec![0; size];
+        header[..4].copy_from_slice(&(size as i32).to_le_bytes());
+        header[magic_at..magic_at + magic.len()].copy_from_slice(magic);
+        Self::of(header, false)
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.header
     }
 
     fn is_version_2(&self) -> bool {

@@ -11,12 +11,11 @@ use serde_json::{Value, json};
 
 use super::runs::RunFolder;
 use crate::error::{Error, Result};
+use crate::federation::CHECKPOINTS;
 use crate::files::{sha256_file, write_json};
 
 /// The file's name, which the standard sets.
 pub const CRATE_FILE: &str = "ro-crate-metadata.json";
-/// The folder of a run that holds no results.
-const CHECKPOINTS: &str = "checkpoints";
 
 const CONTEXT: &str = "https://w3id.org/ro/crate/1.1/context";
 const STANDARD: &str = "https://w3id.org/ro/crate/1.1";
