@@ -16,16 +16,33 @@ use crate::threads::{self, Shared};
 /// At most so many queries are in a tile.
 const QUERIES: usize = 128;
 
-/// What relative positions add to the scores of tokens that are a grid's places: `q . rows[row - row' + high - 1]` and
-/// `q . columns[column - column' + wide - 1]`.
+/// What positions add to the scores of tokens that are the places of a grid `[high, wide]`.
 #[derive(Debug, Clone)]
-pub struct Positions {
-    /// `[2 * high - 1, width]`
-    pub rows: Tensor<2>,
-    /// `[2 * wide - 1, width]`
-    pub columns: Tensor<2>,
-    /// The grid's extents.
-    pub grid: [usize; 2],
+pub enum Positions {
+    /// SAM's: `q . rows[row - row' + high - 1]` and `q . columns[column - column' + wide - 1]`.
+    Relative {
+        /// `[2 * high - 1, width]`
+        rows: Tensor<2>,
+        /// `[2 * wide - 1, width]`
+        columns: Tensor<2>,
+        /// The grid's extents.
+        grid: [usize; 2],
+    },
+    /// TinyViT's: `biases[head, |row - row'| * wide + |column - column'|]`.
+    Biases {
+        /// `[head, high * wide]`
+        biases: Tensor<2>,
+        /// The grid's extents.
+        grid: [usize; 2],
+    },
+}
+
+impl Positions {
+    fn grid(&self) -> [usize; 2] {
+        match self {
+            Positions::Relative { grid, .. } | Positions::Biases { grid, .. } => *grid,
+        }
+    }
 }
 
 /// `softmax(scale q k^T + positions) v` for every head: `[batch, query, channel]` and twice `[batch, key, channel]`, the
@@ -34,7 +51,7 @@ pub fn attention([q, k, v]: [Tensor<3>; 3], heads: usize, scale: f64, positions:
     if !on_cpu(&q) {
         return by_operations([q, k, v], heads, scale, positions);
     }
-    let grid = positions.as_ref().map(|positions| positions.grid);
+    let grid = positions.as_ref().map(Positions::grid);
     let operation = Attention {
         heads,
         scale: scale as f32,
@@ -42,7 +59,8 @@ pub fn attention([q, k, v]: [Tensor<3>; 3], heads: usize, scale: f64, positions:
     };
     match positions {
         None => apply(operation, [Input::from(q), k.into(), v.into()]),
-        Some(Positions { rows, columns, .. }) => {
+        Some(Positions::Biases { biases, .. }) => apply(operation, [q.into(), k.into(), v.into(), biases.into()]),
+        Some(Positions::Relative { rows, columns, .. }) => {
             apply(operation, [q.into(), k.into(), v.into(), rows.into(), columns.into()])
         }
     }
@@ -62,7 +80,8 @@ fn by_operations([q, k, v]: [Tensor<3>; 3], heads: usize, scale: f64, positions:
     let scores = (q.clone() * scale).matmul(k.transpose());
     let scores = match positions {
         None => scores,
-        Some(positions) => add_positions(scores, q, positions),
+        Some(Positions::Relative { rows, columns, grid }) => add_relative(scores, q, [rows, columns], grid),
+        Some(Positions::Biases { biases, grid }) => add_biases(scores, biases, grid),
     };
     softmax(scores, 2)
         .matmul(v)
@@ -71,12 +90,31 @@ fn by_operations([q, k, v]: [Tensor<3>; 3], heads: usize, scale: f64, positions:
         .reshape([batch, queries, channels])
 }
 
+/// Adds biases by head to the scores `[batch * head, token, token]`.
+fn add_biases(scores: Tensor<3>, biases: Tensor<2>, [high, wide]: [usize; 2]) -> Tensor<3> {
+    let [units, tokens, _] = scores.dims();
+    let heads = biases.dims()[0];
+    let apart = |query: usize, key: usize, wide: usize| {
+        (query / wide).abs_diff(key / wide) * wide + (query % wide).abs_diff(key % wide)
+    };
+    let pairs = (0..tokens).flat_map(|query| (0..tokens).map(move |key| apart(query, key, wide) as i32));
+    let index = TensorData::new(pairs.collect::<Vec<i32>>(), [tokens * tokens]);
+    debug_assert_eq!(tokens, high * wide);
+    let biases = biases.clone().select(1, Tensor::from_data(index, &biases.device()));
+    let scores = scores.reshape([units / heads, heads, tokens, tokens]) + biases.reshape([1, heads, tokens, tokens]);
+    scores.reshape([units, tokens, tokens])
+}
+
 /// Adds relative positions to the scores `[batch * head, token, token]`.
-fn add_positions(scores: Tensor<3>, q: Tensor<3>, positions: Positions) -> Tensor<3> {
+fn add_relative(
+    scores: Tensor<3>,
+    q: Tensor<3>,
+    [rows, columns]: [Tensor<2>; 2],
+    [high, wide]: [usize; 2],
+) -> Tensor<3> {
     let [batch, tokens, width] = q.dims();
-    let [high, wide] = positions.grid;
-    let by_row = relative(positions.rows, high);
-    let by_column = relative(positions.columns, wide);
+    let by_row = relative(rows, high);
+    let by_column = relative(columns, wide);
     let q = q.reshape([batch, high, wide, width]);
     // One product per query row (or column), over all batches at once.
     let rows = q
@@ -235,6 +273,95 @@ impl Tables {
     }
 }
 
+/// Biases by head and by how far apart query and key are, [`Positions::Biases`].
+struct Biases {
+    /// Each head's, `[high, 2 * wide - 1]`: those of columns on both sides of the query's, so that what a query takes lies
+    /// in the order of keys.
+    heads: Vec<Vec<f32>>,
+    grid: [usize; 2],
+}
+
+impl Biases {
+    fn new(biases: &Values, grid: [usize; 2]) -> Self {
+        let [high, wide] = grid;
+        let both_sides = |line: &[f32]| -> Vec<f32> { line.iter().skip(1).rev().chain(line).copied().collect() };
+        let head = |values: &[f32]| values.chunks_exact(wide).flat_map(both_sides).collect();
+        Self {
+            heads: dense(biases).chunks_exact(high * wide).map(head).collect(),
+            grid,
+        }
+    }
+
+    /// Values of a head's both sides.
+    fn length(&self) -> usize {
+        self.grid[0] * (2 * self.grid[1] - 1)
+    }
+
+    /// Where a query's line for a row of keys begins in a head's both sides.
+    fn line(&self, query: usize, key_row: usize) -> usize {
+        let [_, wide] = self.grid;
+        (query / wide).abs_diff(key_row) * (2 * wide - 1) + wide - 1 - query % wide
+    }
+
+    /// Adds a head's biases to the scores of queries from `first` on.
+    fn add(&self, head: usize, first: usize, scores: &mut [f32]) {
+        let [high, wide] = self.grid;
+        for (number, scores) in scores.chunks_exact_mut(high * wide).enumerate() {
+            for (row, scores) in scores.chunks_exact_mut(wide).enumerate() {
+                elements::add(&self.heads[head][self.line(first + number, row)..][..wide], scores);
+            }
+        }
+    }
+
+    /// Adds the gradients of scores of queries from `first` on to those of a head's both sides.
+    fn add_gradients(&self, first: usize, gradients: &[f32], sides: &mut [f32]) {
+        let [high, wide] = self.grid;
+        for (number, gradients) in gradients.chunks_exact(high * wide).enumerate() {
+            for (row, gradients) in gradients.chunks_exact(wide).enumerate() {
+                elements::add(gradients, &mut sides[self.line(first + number, row)..][..wide]);
+            }
+        }
+    }
+
+    /// The biases' gradient from that of all heads' both sides.
+    fn gradient(&self, sides: &[f32]) -> Vec<f32> {
+        let wide = self.grid[1];
+        let one_side = |line: &[f32]| -> Vec<f32> {
+            let apart = |distance: usize| match distance {
+                0 => line[wide - 1],
+                _ => line[wide - 1 - distance] + line[wide - 1 + distance],
+            };
+            (0..wide).map(apart).collect()
+        };
+        sides.chunks_exact(2 * wide - 1).flat_map(one_side).collect()
+    }
+}
+
+/// What positions add, in the order of the operation's inputs.
+enum Added {
+    Nothing,
+    Relative(Tables),
+    Biases(Biases),
+}
+
+impl Added {
+    fn relative(&self) -> Option<&Tables> {
+        match self {
+            Added::Relative(tables) => Some(tables),
+            _ => None,
+        }
+    }
+
+    /// Lengths of the gradients of its inputs, by unit.
+    fn lengths(&self) -> [usize; 2] {
+        match self {
+            Added::Nothing => [0, 0],
+            Added::Relative(tables) => tables.lengths().map(|length| length * tables.width),
+            Added::Biases(biases) => [biases.length(), 0],
+        }
+    }
+}
+
 /// A matrix's rows from last to first.
 fn reversed(values: &[f32], width: usize) -> Vec<f32> {
     values.chunks_exact(width).rev().flatten().copied().collect()
@@ -276,11 +403,16 @@ impl Scores {
         [queries, keys]: [usize; 2],
         scale: f32,
         first: usize,
-        tables: Option<&Tables>,
+        head: usize,
+        positions: &Added,
     ) {
         product(q, k.transposed(), queries, keys, &mut self.values);
         elements::scale(&mut self.values, scale);
-        let Some(tables) = tables else { return };
+        let tables = match positions {
+            Added::Nothing => return,
+            Added::Biases(biases) => return biases.add(head, first, &mut self.values),
+            Added::Relative(tables) => tables,
+        };
         for ((table, length), added) in tables.matrices().into_iter().zip(tables.lengths()).zip(&mut self.added) {
             product(q, table.transposed(), queries, length, added);
         }
@@ -343,19 +475,20 @@ struct Kept<const N: usize> {
 }
 
 impl Attention {
-    fn tables(&self, tables: &[Values], width: usize) -> Option<Tables> {
-        match (tables, self.grid) {
-            ([rows, columns], Some(grid)) => Some(Tables::new(rows, columns, grid, width)),
-            _ => None,
+    fn positions(&self, inputs: &[Values], width: usize) -> Added {
+        match (inputs, self.grid) {
+            ([rows, columns], Some(grid)) => Added::Relative(Tables::new(rows, columns, grid, width)),
+            ([biases], Some(grid)) => Added::Biases(Biases::new(biases, grid)),
+            _ => Added::Nothing,
         }
     }
 
     /// The result, and every query's statistics.
-    fn run(&self, q: &Values, k: &Values, v: &Values, tables: &[Values]) -> (Values, Vec<[f32; 2]>) {
+    fn run(&self, q: &Values, k: &Values, v: &Values, positions: &[Values]) -> (Values, Vec<[f32; 2]>) {
         let extents = shape(q);
         let units = extents[0] * self.heads;
         let [q, k, v] = [q, k, v].map(|x| Tokens::new(x, self.heads));
-        let tables = self.tables(tables, q.width);
+        let positions = self.positions(positions, q.width);
         let mut out = vec![0.0; extents.iter().product()];
         let places = Places::new(&mut out, q.count, self.heads, q.width);
         let mut statistics = vec![[0f32; 2]; units * q.count];
@@ -364,7 +497,14 @@ impl Attention {
             let mut scores = Scores::default();
             for (first, queries) in tiles(q.count) {
                 let pair = [q.head(unit, first, queries), k.head(unit, 0, k.count)];
-                scores.compute(pair, [queries, k.count], self.scale, first, tables.as_ref());
+                scores.compute(
+                    pair,
+                    [queries, k.count],
+                    self.scale,
+                    first,
+                    unit % self.heads,
+                    &positions,
+                );
                 // SAFETY: the units are of different queries.
                 let noted = unsafe { noted.slice(2 * (unit * q.count + first), 2 * queries) };
                 let lines = scores.values.chunks_exact_mut(k.count);
@@ -395,17 +535,18 @@ impl Attention {
         (result, kept)
     }
 
-    /// The gradients of q, k and v, and of both tables if they are wanted.
+    /// The gradients of q, k and v, and of what positions add, if that is wanted.
     fn gradients<const N: usize>(
         &self,
         kept: Kept<N>,
         gradient: &Values,
-        tables_wanted: bool,
-    ) -> ([Values; 3], Option<[Values; 2]>) {
+        positions_wanted: bool,
+    ) -> ([Values; 3], Vec<Values>) {
         let inputs = kept.inputs.as_slice();
         let [q, k, v] = [&inputs[0], &inputs[1], &inputs[2]].map(|x| Tokens::new(x, self.heads));
         let [result, slopes] = [&kept.result, gradient].map(|x| Tokens::new(x, self.heads));
-        let tables = self.tables(&inputs[3..], q.width);
+        let positions = self.positions(&inputs[3..], q.width);
+        let tables = positions.relative();
         let units = shape(gradient)[0] * self.heads;
         let mut out = [&q, &k, &v].map(|x| vec![0f32; units * x.count * x.width]);
         let [q_out, k_out, v_out] = {
@@ -413,13 +554,9 @@ impl Attention {
             [(q_out, &q), (k_out, &k), (v_out, &v)].map(|(out, x)| Places::new(out, x.count, self.heads, x.width))
         };
         // Each unit's own, so that they can be added in order.
-        let lengths = tables
-            .as_ref()
-            .filter(|_| tables_wanted)
-            .map_or([0, 0], Tables::lengths)
-            .map(|length| length * q.width);
-        let mut of_tables = lengths.map(|length| vec![0f32; units * length]);
-        let tables_out = of_tables.each_mut().map(|table| Shared::new(table));
+        let lengths = if positions_wanted { positions.lengths() } else { [0, 0] };
+        let mut of_positions = lengths.map(|length| vec![0f32; units * length]);
+        let positions_out = of_positions.each_mut().map(|values| Shared::new(values));
         let work = units * q.count * k.count * q.width;
         threads::each(units, work, |unit| {
             let mut scores = Scores::default();
@@ -427,7 +564,14 @@ impl Attention {
             for (first, queries) in tiles(q.count) {
                 let [q_tile, slope_tile] = [&q, &slopes].map(|x| x.head(unit, first, queries));
                 let (keys, values) = (k.head(unit, 0, k.count), v.head(unit, 0, v.count));
-                scores.compute([q_tile, keys], [queries, k.count], self.scale, first, tables.as_ref());
+                scores.compute(
+                    [q_tile, keys],
+                    [queries, k.count],
+                    self.scale,
+                    first,
+                    unit % self.heads,
+                    &positions,
+                );
                 product(slope_tile, values.transposed(), queries, k.count, &mut gradients);
                 let lines = scores
                     .values
@@ -442,10 +586,17 @@ impl Attention {
                 let weights = Matrix::dense(&scores.values, queries, k.count);
                 // SAFETY: the units are of different heads.
                 unsafe { multiply_here(weights.transposed(), slope_tile, v_out.place(unit, 0, output)) };
-                let added = tables.as_ref().map(|tables| {
+                if let (Added::Biases(biases), true) = (&positions, positions_wanted) {
+                    let length = biases.length();
+                    // SAFETY: every unit has its own.
+                    biases.add_gradients(first, &gradients, unsafe {
+                        positions_out[0].slice(unit * length, length)
+                    });
+                }
+                let added = tables.map(|tables| {
                     let added = position_gradients(tables, &gradients, k.count, first);
-                    if tables_wanted {
-                        table_gradients(tables, &added, q_tile, unit, tables_out, output);
+                    if positions_wanted {
+                        table_gradients(tables, &added, q_tile, unit, positions_out, output);
                     }
                     added
                 });
@@ -457,7 +608,7 @@ impl Attention {
                     multiply_here(of_scores.transposed(), q_tile, k_out.place(unit, 0, output));
                     multiply_here(of_scores, keys, place);
                 }
-                if let (Some(tables), Some(added)) = (&tables, added) {
+                if let (Some(tables), Some(added)) = (tables, added) {
                     let place = Place {
                         output: Output::Add,
                         ..place
@@ -472,21 +623,32 @@ impl Attention {
         let [of_q, of_k, of_v] = out;
         let gradients = [(of_q, &inputs[0]), (of_k, &inputs[1]), (of_v, &inputs[2])];
         let gradients = gradients.map(|(values, like)| tensor(values, shape(like)));
-        let tables = tables.filter(|_| tables_wanted).map(|tables| {
-            let [rows, columns] = of_tables.map(|units| {
-                let length = units.len() / shape(gradient)[0] / self.heads;
-                let mut sum = vec![0.0; length];
-                sums::columns(length, &units, &mut sum);
-                sum
-            });
-            let [high, wide] = tables.lengths();
-            let columns = reversed(&columns, tables.width);
-            [
-                tensor(rows, [high, tables.width]),
-                tensor(columns, [wide, tables.width]),
-            ]
-        });
-        (gradients, tables)
+        if !positions_wanted {
+            return (gradients, Vec::new());
+        }
+        // In the order of batches; each head by itself where heads have their own.
+        let summed = |units: &[f32], length: usize| {
+            let mut sum = vec![0.0; length];
+            sums::columns(length, units, &mut sum);
+            sum
+        };
+        let of_positions = match &positions {
+            Added::Nothing => Vec::new(),
+            Added::Relative(tables) => {
+                let [rows, columns] = [0, 1].map(|which| summed(&of_positions[which], lengths[which]));
+                let [high, wide] = tables.lengths();
+                let columns = reversed(&columns, tables.width);
+                vec![
+                    tensor(rows, [high, tables.width]),
+                    tensor(columns, [wide, tables.width]),
+                ]
+            }
+            Added::Biases(biases) => {
+                let sides = summed(&of_positions[0], self.heads * biases.length());
+                vec![tensor(biases.gradient(&sides), shape(&inputs[3]))]
+            }
+        };
+        (gradients, of_positions)
     }
 }
 
@@ -543,8 +705,22 @@ impl Operation<5> for Attention {
     }
 
     fn backward(&self, kept: Kept<5>, gradient: Values, [.., rows, columns]: [bool; 5]) -> [Option<Values>; 5] {
-        let ([q, k, v], tables) = self.gradients(kept, &gradient, rows || columns);
-        let [rows, columns] = tables.map_or([None, None], |tables| tables.map(Some));
-        [Some(q), Some(k), Some(v), rows, columns]
+        let ([q, k, v], positions) = self.gradients(kept, &gradient, rows || columns);
+        let mut positions = positions.into_iter();
+        [Some(q), Some(k), Some(v), positions.next(), positions.next()]
+    }
+}
+
+impl Operation<4> for Attention {
+    type Kept = Kept<4>;
+
+    fn forward(&self, inputs: &[Values; 4], _: [bool; 4]) -> (Values, Kept<4>) {
+        let [q, k, v, positions @ ..] = inputs;
+        Self::keep(inputs, self.run(q, k, v, positions))
+    }
+
+    fn backward(&self, kept: Kept<4>, gradient: Values, [.., wanted]: [bool; 4]) -> [Option<Values>; 4] {
+        let ([q, k, v], positions) = self.gradients(kept, &gradient, wanted);
+        [Some(q), Some(k), Some(v), positions.into_iter().next()]
     }
 }

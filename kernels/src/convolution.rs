@@ -10,18 +10,21 @@ use crate::operation::{Operation, Values, apply, dense, on_cpu, shape, tensor};
 use crate::product::{Matrix, Output, multiply};
 use crate::threads;
 
-/// Convolves `[batch, row, column, in]` with a weight `[out, in, 3, 3]`: `[batch, row, column, out]`. In the sum over the
-/// neighbourhood, k runs over its rows, its columns and then the channels.
-pub fn conv3x3(x: Tensor<4>, weight: Tensor<4>) -> Tensor<4> {
+/// Convolves `[batch, row, column, in]` with a weight `[out, in, 3, 3]`, a place in `stride` along rows and columns:
+/// `[batch, row / stride, column / stride, out]`, rounded up. In the sum over the neighbourhood, k runs over its rows, its
+/// columns and then the channels.
+pub fn conv3x3(x: Tensor<4>, weight: Tensor<4>, stride: usize) -> Tensor<4> {
     if on_cpu(&x) {
-        return apply(Conv3x3, [x.into(), weight.into()]);
+        return apply(Conv3x3 { stride }, [x.into(), weight.into()]);
     }
-    let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
+    let options = ConvOptions::new([stride, stride], [1, 1], [1, 1], 1);
     conv2d(x.permute([0, 3, 1, 2]), weight, None, options).permute([0, 2, 3, 1])
 }
 
 #[derive(Debug, Clone)]
-struct Conv3x3;
+struct Conv3x3 {
+    stride: usize,
+}
 
 /// `[out, in, 3, 3]` to `[out, 3, 3, in]`, or back.
 pub(crate) fn turned(values: &[f32], outputs: usize, [from, to]: [usize; 2]) -> Vec<f32> {
@@ -34,7 +37,7 @@ pub(crate) fn turned(values: &[f32], outputs: usize, [from, to]: [usize; 2]) -> 
     out
 }
 
-/// Every place's neighbourhood: `[place, tap, channel]`, zero beyond the edge.
+/// Every centre's neighbourhood: `[centre, tap, channel]`, zero beyond the edge.
 fn neighbourhoods(values: &[f32], grid: Neighbourhoods) -> Vec<f32> {
     let width = grid.channels;
     let mut out = vec![0.0; grid.output_places() * 9 * width];
@@ -54,7 +57,7 @@ fn neighbourhoods(values: &[f32], grid: Neighbourhoods) -> Vec<f32> {
 /// The gradients of places from those of neighbourhoods: of each place's nine parts in all of them, the sum in order.
 fn gathered(values: &[f32], grid: Neighbourhoods) -> Vec<f32> {
     let width = grid.channels;
-    let mut out = vec![0.0; grid.output_places() * width];
+    let mut out = vec![0.0; grid.input_places() * width];
     let work = 9 * out.len();
     threads::chunks(&mut out, width, work, |first, out| {
         for (number, out) in out.chunks_exact_mut(width).enumerate() {
@@ -74,7 +77,7 @@ impl Operation<2> for Conv3x3 {
     type Kept = (Option<Values>, Option<Values>, Neighbourhoods);
 
     fn forward(&self, [x, weight]: &[Values; 2], [x_wanted, weight_wanted]: [bool; 2]) -> (Values, Self::Kept) {
-        let (grid, outputs) = (Neighbourhoods::new(&shape(x), 1), shape(weight)[0]);
+        let (grid, outputs) = (Neighbourhoods::new(&shape(x), self.stride), shape(weight)[0]);
         let k = 9 * grid.channels;
         let places = neighbourhoods(&dense(x), grid);
         let filters = turned(&dense(weight), outputs, [grid.channels, 9]);
@@ -85,7 +88,8 @@ impl Operation<2> for Conv3x3 {
         );
         multiply(left, right.transposed(), &mut out, outputs, Output::Replace);
         let kept = (weight_wanted.then(|| x.clone()), x_wanted.then(|| weight.clone()), grid);
-        (tensor(out, [grid.batch, grid.inputs[0], grid.inputs[1], outputs]), kept)
+        let [rows, columns] = grid.outputs;
+        (tensor(out, [grid.batch, rows, columns, outputs]), kept)
     }
 
     fn backward(&self, (x, weight, grid): Self::Kept, gradient: Values, _: [bool; 2]) -> [Option<Values>; 2] {

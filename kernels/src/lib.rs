@@ -16,9 +16,10 @@
 //! - SIMD lanes and threads divide outputs, never a sum.
 //!
 //! All but the products' tiles is plain Rust: IEEE arithmetic and [`f32::mul_add`], which Rust neither reorders nor contracts.
-//! The tiles name the processor's registers and their fused multiply-add, which is the same operation. Each function is compiled for several instruction sets ([`vectorised`](self)), which changes how many outputs are
-//! computed at once and nothing else. A processor without fused multiply-add computes it in software: the same bits, many
-//! times slower. WebAssembly has none, so that there products are rounded before they are added.
+//! The tiles name the processor's registers and their fused multiply-add, which is the same operation. Each function is
+//! compiled for several instruction sets ([`vectorised`](self)), which changes how many outputs are computed at once and
+//! nothing else. A processor without fused multiply-add computes it in software: the same bits, many times slower.
+//! WebAssembly has none, so that there products are rounded before they are added.
 //!
 //! # The rooms
 //!

@@ -285,6 +285,29 @@ proptest! {
     }
 
     #[test]
+    fn attentions_with_biases(heads in 1usize..3, grid in [1usize..4, 1usize..4], width in 1usize..4, seed: u32) {
+        let [high, wide] = grid;
+        let (tokens, channels) = (high * wide, heads * width);
+        let batch = 2;
+        let lengths = [vec![batch * tokens * channels; 3], vec![heads * tokens]].concat();
+        check(&lengths, seed, |x| {
+            let tokens = [0, 1, 2].map(|part: usize| x[part].clone().reshape([batch, tokens, channels]));
+            let biases = x[3].clone().reshape([heads, high * wide]);
+            flat(attention(tokens, heads, 0.5, Some(Positions::Biases { biases, grid })))
+        }, |x| {
+            let one = |batch, number: usize| {
+                let [q, k, v] = [0, 1, 2].map(|part: usize| head(&x[part], batch, number, tokens, heads, width));
+                attention_of(&q, &k, &v, width, 0.5, |query, key| {
+                    let (down, across) = ((query / wide).abs_diff(key / wide), (query % wide).abs_diff(key % wide));
+                    x[3][number * tokens + down * wide + across]
+                })
+            };
+            let all = (0..batch).map(|batch| (0..heads).map(|number| one(batch, number)).collect());
+            joined(all.collect(), tokens, width)
+        });
+    }
+
+    #[test]
     fn attentions_with_positions(
         heads in 1usize..3,
         grid in prop_oneof![[1usize..4, 1usize..4], [12usize..13, 11usize..12]],
@@ -299,7 +322,7 @@ proptest! {
         let lengths: Vec<usize> = lengths.collect();
         let operation = |x: &[Tensor<1>]| {
             let tokens = [0, 1, 2].map(|part: usize| x[part].clone().reshape([batch, tokens, channels]));
-            let positions = Positions {
+            let positions = Positions::Relative {
                 rows: x[3].clone().reshape([2 * high - 1, width]),
                 columns: x[4].clone().reshape([2 * wide - 1, width]),
                 grid,
@@ -346,20 +369,21 @@ proptest! {
     #[test]
     fn convolutions(
         batch in 1usize..3,
-        rows in 1usize..5,
-        columns in 1usize..5,
+        rows in 1usize..6,
+        columns in 1usize..6,
         inputs in 1usize..4,
         outputs in 1usize..4,
+        stride in 1usize..3,
         seed: u32,
     ) {
         check(&[batch * rows * columns * inputs, outputs * inputs * 9], seed, |x| {
             let image = x[0].clone().reshape([batch, rows, columns, inputs]);
-            flat(conv3x3(image, x[1].clone().reshape([outputs, inputs, 3, 3])))
+            flat(conv3x3(image, x[1].clone().reshape([outputs, inputs, 3, 3]), stride))
         }, |x| {
             let mut out = Vec::new();
-            for (batch, row, column, output) in places(batch, rows, columns, outputs) {
+            for (batch, row, column, output) in places(batch, rows.div_ceil(stride), columns.div_ceil(stride), outputs) {
                 let taps = places(inputs, 3, 3, 1).map(|(input, down, across, _)| {
-                    let place = [batch, row + down, column + across, input];
+                    let place = [batch, row * stride + down, column * stride + across, input];
                     framed(&x[0], [rows, columns, inputs], place) * x[1][((output * inputs + input) * 3 + down) * 3 + across]
                 });
                 out.push(taps.sum());

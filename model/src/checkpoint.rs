@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::Error;
 use crate::config::{AdapterConfig, SamConfig};
 use crate::foreign::recognise;
-use crate::parameters::{Array, Spec, StateDict, initial};
+use crate::parameters::{Array, Layout, Part, Role, Spec, Start, StateDict, initial};
 use crate::sam::Sam;
 use crate::segment::finite;
 
@@ -99,24 +99,18 @@ pub fn read_safetensors(bytes: &[u8]) -> Result<(StateDict, HashMap<String, Stri
     Ok((state.collect(), metadata))
 }
 
-/// The parts of a SAM, by which its parameters' names begin.
-const PARTS: [&str; 3] = ["image_encoder.", "prompt_encoder.", "mask_decoder."];
-
 /// A state dict under SAM's own names: without what stands before them where the network was saved within something larger,
 /// and without what else was saved there. One that has none of SAM's names stays as it is.
 ///
 /// # Errors
 /// It holds two networks, or a weight that is no finite number.
 pub fn official(state: StateDict) -> Result<StateDict, Error> {
+    let parts = Part::ALL.map(|part| format!("{}.", part.name()));
     let mut networks: BTreeMap<String, StateDict> = BTreeMap::new();
     for (key, array) in &state {
-        let begins = |part: &&str| key.starts_with(*part) || key.contains(&format!(".{part}"));
-        let Some(place) = PARTS
-            .iter()
-            .filter(|part| begins(part))
-            .filter_map(|part| key.find(*part))
-            .min()
-        else {
+        let begins = |part: &&String| key.starts_with(*part) || key.contains(&format!(".{part}"));
+        let places = parts.iter().filter(begins).filter_map(|part| key.find(part));
+        let Some(place) = places.min() else {
             continue;
         };
         let (outside, name) = key.split_at(place);
@@ -199,37 +193,44 @@ pub fn adapt(
     adapter: Option<&AdapterConfig>,
     seed: u64,
 ) -> Result<StateDict, Error> {
-    let layout = Sam::layout(config, adapter)?;
-    let is_drawn = |key: &str| adapter.is_some() && (is_magnitude(key) || is_fresh(key));
+    start(official, &Sam::layout(config, adapter)?, seed)
+}
+
+/// [`adapt`] for a network, or a part of one, of this layout.
+///
+/// # Errors
+/// See there.
+pub fn start(official: &StateDict, layout: &Layout, seed: u64) -> Result<StateDict, Error> {
     // Before memory is taken for what is drawn.
-    for key in layout.keys().filter(|key| !is_drawn(key)) {
-        find(official, key)?;
+    for (key, spec) in layout {
+        for needed in needed(key, spec) {
+            find(official, &needed)?;
+        }
     }
-    let state = layout.into_iter().map(|(key, spec)| {
-        let array = match adapter {
-            Some(_) if is_magnitude(&key) => column_norms(official, &key, &spec)?,
-            Some(_) if is_fresh(&key) => initial(&key, &spec, seed),
-            _ => fit(official, &key, &spec)?,
+    let state = layout.iter().map(|(key, spec)| {
+        let array = match &spec.start {
+            Start::Official => same(find(official, key)?, key, spec)?,
+            Start::Resized => resized(find(official, key)?, key, spec)?,
+            Start::Folded { conv, norm } => folded(official, conv, norm, key, spec)?,
+            Start::Norms => column_norms(official, key, spec)?,
+            Start::Drawn => initial(key, spec, seed),
         };
-        Ok((key, array))
+        Ok((key.clone(), array))
     });
     state.collect()
 }
 
-/// What an adapted network does not take from an official checkpoint.
-fn is_fresh(key: &str) -> bool {
-    let Some(decoder) = key.strip_prefix("mask_decoder.") else {
-        return key.contains(".lora_");
-    };
-    let new_upscaling = decoder
-        .strip_prefix("output_upscaling.")
-        .is_some_and(|layer| !["0.", "1.", "3."].iter().any(|old| layer.starts_with(old)));
-    let fresh = ["mask_tokens.", "output_hypernetworks_mlps.", "iou_prediction_head."];
-    new_upscaling || key.contains(".lora_") || fresh.iter().any(|part| decoder.starts_with(part))
-}
-
-fn is_magnitude(key: &str) -> bool {
-    key.contains(".dora_m_")
+/// What of a checkpoint a parameter starts from.
+fn needed(key: &str, spec: &Spec) -> Vec<String> {
+    match &spec.start {
+        Start::Official | Start::Resized => vec![key.to_owned()],
+        Start::Folded { conv, norm } => {
+            let norms = NORM.map(|name| format!("{norm}.{name}"));
+            norms.into_iter().chain([conv.clone()]).collect()
+        }
+        // Of weights that are parameters themselves.
+        Start::Norms | Start::Drawn => Vec::new(),
+    }
 }
 
 fn find<'a>(official: &'a StateDict, key: &str) -> Result<&'a Array, Error> {
@@ -239,44 +240,108 @@ fn find<'a>(official: &'a StateDict, key: &str) -> Result<&'a Array, Error> {
     })
 }
 
-fn fit(official: &StateDict, key: &str, spec: &Spec) -> Result<Array, Error> {
-    let found = find(official, key)?;
+fn of_other_shape(key: &str, expected: &[usize], found: &Array) -> Error {
+    Error::Shape {
+        key: key.to_owned(),
+        expected: expected.into(),
+        found: found.shape.clone(),
+    }
+}
+
+fn same(found: &Array, key: &str, spec: &Spec) -> Result<Array, Error> {
+    match found.shape == spec.shape {
+        true => Ok(found.clone()),
+        false => Err(of_other_shape(key, &spec.shape, found)),
+    }
+}
+
+/// A table of positions: of a square of tokens `[1, row, column, channel]`, or of distances `[distance, channel]`.
+fn resized(found: &Array, key: &str, spec: &Spec) -> Result<Array, Error> {
     if found.shape == spec.shape {
         return Ok(found.clone());
     }
     let values = match (&found.shape[..], &spec.shape[..]) {
-        (&[1, high, wide, dim], &[1, rows, columns, same]) if dim == same && key.ends_with("pos_embed") => {
+        (&[1, high, wide, dim], &[1, rows, columns, same]) if dim == same => {
             resize_table(&found.values, [high, wide, dim], [rows, columns])
         }
-        (&[length, dim], &[places, same]) if dim == same && key.contains(".rel_pos_") => {
-            resize_table(&found.values, [length, 1, dim], [places, 1])
-        }
-        _ => {
-            return Err(Error::Shape {
-                key: key.to_owned(),
-                expected: spec.shape.clone(),
-                found: found.shape.clone(),
-            });
-        }
+        (&[length, dim], &[places, same]) if dim == same => resize_table(&found.values, [length, 1, dim], [places, 1]),
+        _ => return Err(of_other_shape(key, &spec.shape, found)),
     };
     Ok(Array::new(spec.shape.clone(), values))
 }
 
+/// A batch norm's parameters and statistics.
+const NORM: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
+/// What PyTorch adds to its variance.
+const NORM_EPSILON: f64 = 1e-5;
+
+/// What a batch norm multiplies an output with.
+pub fn norm_factor(weight: f32, variance: f32) -> f64 {
+    f64::from(weight) / (f64::from(variance) + NORM_EPSILON).sqrt()
+}
+
+/// A convolution's weight or bias with its batch norm folded in. Computed in `f64`, rounded once.
+fn folded(official: &StateDict, conv: &str, norm: &str, key: &str, spec: &Spec) -> Result<Array, Error> {
+    let outputs = spec.shape[0];
+    let of_norm = |name| {
+        let key = format!("{norm}.{name}");
+        let found = find(official, &key)?;
+        match found.shape == [outputs] {
+            true => Ok(&found.values),
+            false => Err(of_other_shape(&key, &[outputs], found)),
+        }
+    };
+    let [weight, bias, mean, variance] = NORM.map(of_norm);
+    let (weight, bias, mean, variance) = (weight?, bias?, mean?, variance?);
+    let factor = |output: usize| norm_factor(weight[output], variance[output]);
+    if key != conv {
+        let bias = |output: usize| f64::from(bias[output]) - f64::from(mean[output]) * factor(output);
+        let values = (0..outputs).map(|output| bias(output) as f32).collect();
+        return Ok(Array::new(spec.shape.clone(), values));
+    }
+    let mut array = same(find(official, conv)?, conv, spec)?;
+    let filter = (array.values.len() / outputs).max(1);
+    for (output, values) in array.values.chunks_exact_mut(filter).enumerate() {
+        let factor = factor(output);
+        values
+            .iter_mut()
+            .for_each(|value| *value = (f64::from(*value) * factor) as f32);
+    }
+    Ok(array)
+}
+
+/// A network's state as an official state dict: where a convolution and its batch norm were folded into one, with a norm
+/// beside it that changes nothing more.
+pub fn unfolded(mut state: StateDict, layout: &Layout) -> StateDict {
+    for spec in layout.values() {
+        let Start::Folded { norm, .. } = &spec.start else {
+            continue;
+        };
+        let channels = spec.shape[0];
+        for (name, value) in [
+            ("weight", 1.0),
+            ("running_mean", 0.0),
+            ("running_var", (1.0 - NORM_EPSILON) as f32),
+        ] {
+            let array = Array::new([channels], vec![value; channels]);
+            state.insert(format!("{norm}.{name}"), array);
+        }
+    }
+    state
+}
+
 /// DoRA starts from the base weight: the norm of each of its input columns.
 fn column_norms(official: &StateDict, key: &str, spec: &Spec) -> Result<Array, Error> {
-    let (attention, letter) = key.rsplit_once(".dora_m_").unwrap_or((key, "q"));
-    let fused = format!("{attention}.qkv.weight");
-    let weight = match official.get(&fused) {
-        Some(weight) => {
-            let third = weight.values.len() / 3;
-            let part = if letter == "q" { 0 } else { 2 };
-            &weight.values[part * third..(part + 1) * third]
-        }
-        None => &find(official, &format!("{attention}.{letter}_proj.weight"))?.values[..],
+    let Role::Magnitude { of, .. } = &spec.role else {
+        return Err(Error::Config(format!(
+            "'{key}' has no projection whose norms it could start from"
+        )));
     };
     let inputs = spec.count();
+    let weight = find(official, &of.weight)?;
+    let rows: Vec<&[f32]> = of.rows_of(&weight.values, inputs).collect();
     let norms = (0..inputs).map(|column| {
-        let squares = weight.iter().skip(column).step_by(inputs).map(|&w| w as f64 * w as f64);
+        let squares = rows.iter().map(|row| f64::from(row[column]) * f64::from(row[column]));
         squares.sum::<f64>().sqrt() as f32
     });
     Ok(Array::new(spec.shape.clone(), norms.collect()))
@@ -345,6 +410,45 @@ mod tests {
         assert_eq!(resize_table(&[0.0, 4.0], [2, 1, 1], [4, 1]), [0.0, 1.0, 3.0, 4.0]);
         assert_eq!(resize_table(&[0.0, 4.0], [1, 2, 1], [1, 4]), [0.0, 1.0, 3.0, 4.0]);
         assert_eq!(resize_table(&[1.0, 2.0, 3.0, 4.0], [4, 1, 1], [2, 1]), [1.5, 3.5]);
+    }
+
+    /// A folded convolution does what the convolution and its norm do, and an unfolded one is folded to itself.
+    #[test]
+    fn batch_norms_are_folded_and_unfolded() {
+        let config = SamConfig::named("mobile_sam").unwrap().with_image_size(32);
+        let layout = Sam::layout(&config, None).unwrap();
+        let network = crate::parameters::initialise(&layout, 1);
+        let mut official = unfolded(network.clone(), &layout);
+        assert_eq!(adapt(&official, &config, None, 0).unwrap(), network);
+        let unit = "image_encoder.layers.0.blocks.1.conv2";
+        let set = |official: &mut StateDict, name: &str, value: f32| {
+            official.get_mut(&format!("{unit}.bn.{name}")).unwrap().values[3] = value;
+        };
+        for (name, value) in [
+            ("weight", 3.0),
+            ("bias", 0.5),
+            ("running_mean", 2.0),
+            ("running_var", 0.25 - 1e-5),
+        ] {
+            set(&mut official, name, value);
+        }
+        let folded = adapt(&official, &config, None, 0).unwrap();
+        // Six times as large; and the bias less six times the mean.
+        let filter =
+            |state: &StateDict, channel: usize| state[&format!("{unit}.c.weight")].values[9 * channel..][..9].to_vec();
+        let six_times: Vec<f32> = filter(&network, 3).iter().map(|value| 6.0 * value).collect();
+        let apart = filter(&folded, 3)
+            .iter()
+            .zip(six_times)
+            .map(|(got, want)| (got - want).abs())
+            .fold(0.0, f32::max);
+        assert!(apart < 1e-6, "{apart}");
+        assert_eq!(filter(&folded, 2), filter(&network, 2));
+        assert!((folded[&format!("{unit}.bn.bias")].values[3] - (0.5 - 6.0 * 2.0)).abs() < 1e-6);
+        // What the norm lacks is named, whatever else is there.
+        official.remove(&format!("{unit}.bn.running_var"));
+        let refused = adapt(&official, &config, None, 0).unwrap_err().to_string();
+        assert!(refused.contains("layers.0.blocks.1.conv2.bn.running_var"), "{refused}");
     }
 
     #[test]

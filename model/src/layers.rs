@@ -2,10 +2,10 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
-use flapsam_kernels::{conv3x3, layer_norm, linear};
+use flapsam_kernels::{add_row, conv3x3, depthwise3x3, layer_norm, linear};
 
 use crate::Error;
-use crate::parameters::{Init, Scope};
+use crate::parameters::{Init, Scope, Start};
 
 /// `y = x W^T + b` over the last axis.
 #[derive(Debug, Clone)]
@@ -73,7 +73,71 @@ impl Conv3x3 {
 
     /// `[batch, row, column, in]` to `[batch, row, column, out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        conv3x3(x, self.weight.clone())
+        conv3x3(x, self.weight.clone(), 1)
+    }
+}
+
+/// How a [`ConvNorm`] sees its neighbourhood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// 1x1.
+    Point,
+    /// 3x3 with padding 1.
+    Full {
+        /// Places from one output to the next.
+        stride: usize,
+    },
+    /// 3x3 with padding 1, every channel by itself.
+    Depthwise {
+        /// Places from one output to the next.
+        stride: usize,
+    },
+}
+
+/// A convolution with the batch norm behind it, whose statistics never move: one convolution with a bias. The weight keeps
+/// the convolution's name (`c.weight`) and the bias the norm's (`bn.bias`); see [`Start::Folded`].
+#[derive(Debug, Clone)]
+pub struct ConvNorm {
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    kernel: Kernel,
+}
+
+impl ConvNorm {
+    /// From `inputs` to `outputs` channels.
+    ///
+    /// # Errors
+    /// A parameter is missing, or of another shape.
+    pub fn new(scope: &mut Scope, inputs: usize, outputs: usize, kernel: Kernel) -> Result<Self, Error> {
+        let (inputs, side) = match kernel {
+            Kernel::Point => (inputs, 1),
+            Kernel::Full { .. } => (inputs, 3),
+            Kernel::Depthwise { .. } => (1, 3),
+        };
+        let start = Start::Folded {
+            conv: scope.key("c.weight"),
+            norm: scope.key("bn"),
+        };
+        let mut scope = scope.here().start(start);
+        let (shape, init) = ([outputs, inputs, side, side], Init::fan_in(inputs * side * side));
+        Ok(Self {
+            weight: scope.at("c").parameter("weight", shape, init)?,
+            bias: scope.at("bn").parameter("bias", [outputs], Init::Constant(0.0))?,
+            kernel,
+        })
+    }
+
+    /// `[batch, row, column, in]` to `[batch, row / stride, column / stride, out]`, rounded up.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let (weight, bias) = (self.weight.clone(), self.bias.clone());
+        match self.kernel {
+            Kernel::Point => {
+                let [outputs, inputs, _, _] = weight.dims();
+                linear(x, weight.reshape([outputs, inputs]), Some(bias))
+            }
+            Kernel::Full { stride } => add_row(conv3x3(x, weight, stride), bias),
+            Kernel::Depthwise { stride } => add_row(depthwise3x3(x, weight, stride), bias),
+        }
     }
 }
 

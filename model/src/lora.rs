@@ -1,12 +1,17 @@
 //! Low-rank adaptation of the query and value projections of one attention (LoRA, several LoRAs, DoRA).
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 use flapsam_kernels::{linear, matmul, scale, scale_columns, sigmoid, softmax, sum_rows};
 
 use crate::Error;
 use crate::config::{AdapterConfig, LoraInit};
 use crate::layers::Linear;
-use crate::parameters::{Init, Scope};
+use crate::parameters::{Init, Pair, Projection, Role, Scope, Start};
+
+/// The name of several LoRAs' mixing weights in their attention.
+const MIXING: &str = "lora_scale";
 
 /// The adapted `q` and `v` of an attention; `k` stays as it is.
 #[derive(Debug, Clone)]
@@ -18,25 +23,33 @@ pub struct QueryValueLora {
 }
 
 impl QueryValueLora {
-    /// Reads the pairs of an attention whose projections go from `inputs` to `outputs` channels.
+    /// Reads the pairs of an attention whose projections have `inputs` channels in; `query` and `value` say where they are.
     /// `None` where the adapter has no LoRA (rank 0).
+    ///
+    /// # Errors
+    /// A parameter is missing, or of another shape.
     pub fn new(
         scope: &mut Scope,
         config: &AdapterConfig,
         inputs: usize,
-        outputs: usize,
+        query: Projection,
+        value: Projection,
     ) -> Result<Option<Self>, Error> {
         if config.rank == 0 {
             return Ok(None);
         }
+        let mut scope = scope.here().start(Start::Drawn);
         let mixing = match config.num_lora {
             1 => None,
-            several => Some(scope.parameter("lora_scale", [several], Init::Constant(1.0))?),
+            several => {
+                let mut scope = scope.here().role(Role::Mixing);
+                Some(scope.parameter(MIXING, [several], Init::Constant(1.0))?)
+            }
         };
-        let mut lora = |letter| Lora::new(scope, config, letter, inputs, outputs, mixing.clone());
+        let mut lora = |letter, changes| Lora::new(&mut scope, config, letter, inputs, changes, mixing.clone());
         Ok(Some(Self {
-            query: lora('q')?,
-            value: lora('v')?,
+            query: lora('q', query)?,
+            value: lora('v', value)?,
         }))
     }
 }
@@ -59,33 +72,36 @@ impl Lora {
         config: &AdapterConfig,
         letter: char,
         inputs: usize,
-        outputs: usize,
+        changes: Projection,
         mixing: Option<Tensor<1>>,
     ) -> Result<Self, Error> {
-        let rank = config.rank;
+        let (rank, outputs) = (config.rank, changes.outputs());
         let b_init = match config.lora_init {
             LoraInit::Zero => Init::Constant(0.0),
             LoraInit::Reference => Init::fan_in(rank),
         };
-        let mut pair = |index| {
-            let mut factor = |which, shape, init| {
-                let name = format!("lora_w_{which}_{letter}");
-                scope.at(name).at(index).parameter("weight", shape, init)
-            };
-            let a = factor('a', [rank, inputs], Init::fan_in(inputs))?;
-            let b = factor('b', [outputs, rank], b_init)?;
+        let mut pair = |index: usize| {
+            let name = |which: char| format!("lora_w_{which}_{letter}.{index}.weight");
+            let pair = Arc::new(Pair {
+                a: scope.key(name('a')),
+                b: scope.key(name('b')),
+                changes: changes.clone(),
+                mixing: mixing.is_some().then(|| (scope.key(MIXING), index)),
+            });
+            let mut factor = |which, role, shape, init| scope.here().role(role).parameter(&name(which), shape, init);
+            let a = factor('a', Role::LoraA(pair.clone()), [rank, inputs], Init::fan_in(inputs))?;
+            let b = factor('b', Role::LoraB(pair), [outputs, rank], b_init)?;
             Ok((a, b))
         };
         let pairs = (0..config.num_lora).map(&mut pair).collect::<Result<_, _>>()?;
         let magnitude = match config.dora {
-            // A fresh magnitude is the norm of the base weight's columns; `checkpoint::adapt` sets it.
             true => {
-                let name = format!("dora_m_{letter}");
-                let (shape, init) = ([1, inputs], Init::Constant(1.0));
-                Some(match config.train_magnitude {
-                    true => scope.beside_lora(&name, shape, init)?,
-                    false => scope.parameter(&name, shape, init)?,
-                })
+                let role = Role::Magnitude {
+                    of: changes,
+                    trained: config.train_magnitude,
+                };
+                let mut scope = scope.here().role(role).start(Start::Norms);
+                Some(scope.parameter(&format!("dora_m_{letter}"), [1, inputs], Init::Constant(1.0))?)
             }
             false => None,
         };

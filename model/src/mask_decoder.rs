@@ -6,11 +6,13 @@ use flapsam_kernels::{add_row, arrange, gelu, linear, matmul_transposed};
 use crate::Error;
 use crate::config::{AdapterConfig, SamConfig};
 use crate::layers::{LayerNorm, Mlp};
-use crate::parameters::{Init, Scope};
+use crate::parameters::{Init, Role, Scope, Start};
 use crate::transformer::TwoWayTransformer;
 
 /// The official decoder's mask tokens: one for a single answer, three for ambiguous prompts.
 const OFFICIAL_MASKS: usize = 4;
+/// The official decoder's stages of upscaling.
+const OFFICIAL_STAGES: usize = 2;
 /// Channel norms of the upscaling: the framework's default, as everywhere in the image encoder.
 const CHANNEL_NORM_EPSILON: f64 = 1e-6;
 
@@ -31,22 +33,32 @@ impl MaskDecoder {
         let dim = config.prompt_dim;
         let (masks, stages) = match adapter {
             Some(adapter) => (adapter.num_classes + 1, 4),
-            None => (OFFICIAL_MASKS, 2),
+            None => (OFFICIAL_MASKS, OFFICIAL_STAGES),
         };
-        let upscaling = Upscaling::new(&mut scope.at("output_upscaling"), dim, stages)?;
+        // What depends on the number of masks, or comes after the official upscaling.
+        let fresh = match adapter {
+            Some(_) => Start::Drawn,
+            None => Start::Official,
+        };
+        let mut heads = scope.here().role(Role::Head);
+        let upscaling = Upscaling::new(&mut heads.at("output_upscaling"), dim, stages)?;
         let normal = Init::Normal { std: 1.0 };
+        let mut heads = heads.start(fresh.clone());
         let hypernetworks = (0..masks).map(|index| {
-            let mut scope = scope.at("output_hypernetworks_mlps");
+            let mut scope = heads.at("output_hypernetworks_mlps");
             Mlp::new(&mut scope.at(index), dim, dim, upscaling.channels, 3)
         });
         let hypernetworks = hypernetworks.collect::<Result<_, _>>()?;
+        let mask_tokens = heads.at("mask_tokens").parameter("weight", [masks, dim], normal)?;
+        let mut scores = scope.at("iou_prediction_head").start(fresh);
+        let iou_prediction_head = Mlp::new(&mut scores, dim, dim, masks, 3)?;
         Ok(Self {
             transformer: TwoWayTransformer::new(&mut scope.at("transformer"), config, adapter)?,
             iou_token: scope.at("iou_token").parameter("weight", [1, dim], normal)?,
-            mask_tokens: scope.at("mask_tokens").parameter("weight", [masks, dim], normal)?,
+            mask_tokens,
             upscaling,
             hypernetworks,
-            iou_prediction_head: Mlp::new(&mut scope.at("iou_prediction_head"), dim, dim, masks, 3)?,
+            iou_prediction_head,
         })
     }
 
@@ -116,13 +128,15 @@ impl Upscaling {
             let (inputs, outputs) = (channels[index], channels[index + 1]);
             // PyTorch's fan-in of a transposed convolution counts its outputs.
             let init = Init::fan_in(outputs * 4);
-            let mut conv = scope.at(3 * index);
+            // Of the official two stages come the convolutions, and the norm between them.
+            let start = |official: bool| if official { Start::Official } else { Start::Drawn };
+            let mut conv = scope.at(3 * index).start(start(index < OFFICIAL_STAGES));
             Ok(Stage {
                 weight: conv.parameter("weight", [inputs, outputs, 2, 2], init)?,
                 bias: conv.parameter("bias", [outputs], init)?,
                 norm: match index + 1 < stages {
                     true => {
-                        let mut norm = scope.at(3 * index + 1);
+                        let mut norm = scope.at(3 * index + 1).start(start(index + 1 < OFFICIAL_STAGES));
                         Some(LayerNorm::new(&mut norm, outputs, CHANNEL_NORM_EPSILON)?)
                     }
                     false => None,

@@ -1,19 +1,21 @@
 //! How much memory a network takes, known before any is taken.
 
-use crate::config::{AdapterConfig, SamConfig};
+use crate::config::{AdapterConfig, EncoderConfig, STAGES, SamConfig, TinyVitConfig, VitConfig};
 
 /// Bytes of a value.
 const FLOAT: usize = size_of::<f32>();
 /// Stages of the decoder's upscaling, each of which doubles rows and columns: adapted, and official.
-const STAGES: usize = 4;
-const OFFICIAL_STAGES: usize = 2;
+const UPSCALINGS: usize = 4;
+const OFFICIAL_UPSCALINGS: usize = 2;
 
 /// Bytes of the largest tensor on the way from `batch` slices to their probabilities on `rows` x `columns` pixels.
 ///
 /// A device with a smaller limit on one buffer cannot run it.
 pub fn largest_tensor(sam: &SamConfig, adapter: &AdapterConfig, batch: usize, [rows, columns]: [usize; 2]) -> usize {
     let probabilities = product([batch, adapter.num_classes.saturating_add(1), rows, columns]);
-    let values = encoder(sam, batch).max(decoder(sam, batch, STAGES)).max(probabilities);
+    let values = encoder(sam, batch)
+        .max(decoder(sam, batch, UPSCALINGS))
+        .max(probabilities);
     product([FLOAT, values])
 }
 
@@ -21,7 +23,10 @@ pub fn largest_tensor(sam: &SamConfig, adapter: &AdapterConfig, batch: usize, [r
 /// network's three masks.
 pub fn largest_prompted_tensor(sam: &SamConfig, [rows, columns]: [usize; 2]) -> usize {
     let masks = product([3, product([rows, columns]).max(product([sam.image_size; 2]))]);
-    product([FLOAT, encoder(sam, 1).max(decoder(sam, 1, OFFICIAL_STAGES)).max(masks)])
+    product([
+        FLOAT,
+        encoder(sam, 1).max(decoder(sam, 1, OFFICIAL_UPSCALINGS)).max(masks),
+    ])
 }
 
 /// A product that stays at the largest number instead of passing it.
@@ -31,27 +36,51 @@ fn product<const N: usize>(factors: [usize; N]) -> usize {
 
 /// Values of the largest tensor in the image encoder.
 fn encoder(sam: &SamConfig, batch: usize) -> usize {
-    let grid = sam.grid();
-    let tokens = product([grid, grid]);
-    let windows = product([grid.div_ceil(sam.window_size); 2]);
-    let window_tokens = product([sam.window_size; 2]);
-    let all_global = (0..sam.depth).all(|block| sam.global_attn_indexes.contains(&block));
-    let attention = |images: usize, tokens: usize| product([images, sam.num_heads, tokens, tokens]);
-    let windowed = match all_global {
-        true => 0,
-        false => attention(product([batch, windows]), window_tokens),
-    };
-    let global = match sam.global_attn_indexes.is_empty() {
-        true => 0,
-        false => attention(batch, tokens),
-    };
-    let hidden = product([batch, tokens, 4, sam.embed_dim]);
-    let weight = product([4, sam.embed_dim, sam.embed_dim]);
     let input = product([batch, 3, sam.image_size, sam.image_size]);
-    [windowed, global, hidden, weight, input]
-        .into_iter()
-        .max()
-        .unwrap_or_default()
+    let inside = match &sam.encoder {
+        EncoderConfig::Vit(config) => vit(config, sam.grid(), batch),
+        EncoderConfig::TinyVit(config) => tiny_vit(config, sam.image_size, batch),
+    };
+    inside.max(input)
+}
+
+/// Values of all heads' scores in windows of so many tokens a side; a square of `side` tokens is padded to whole windows.
+fn windowed(batch: usize, side: usize, window: usize, heads: usize) -> usize {
+    let windows = side.div_ceil(window);
+    product([batch, windows, windows, heads, window, window, window, window])
+}
+
+fn vit(config: &VitConfig, grid: usize, batch: usize) -> usize {
+    let all_global = (0..config.depth).all(|block| config.global_attn_indexes.contains(&block));
+    let in_windows = match all_global {
+        true => 0,
+        false => windowed(batch, grid, config.window_size, config.num_heads),
+    };
+    let global = match config.global_attn_indexes.is_empty() {
+        true => 0,
+        false => windowed(batch, grid, grid, config.num_heads),
+    };
+    let hidden = product([batch, grid, grid, 4, config.embed_dim]);
+    let weight = product([4, config.embed_dim, config.embed_dim]);
+    in_windows.max(global).max(hidden).max(weight)
+}
+
+fn tiny_vit(config: &TinyVitConfig, image_size: usize, batch: usize) -> usize {
+    let first = product([batch, image_size / 2, image_size / 2, config.embed_dims[0] / 2]);
+    let stages = (0..STAGES).map(|stage| {
+        let (side, dim) = (image_size / config.stride(stage), config.embed_dims[stage]);
+        let hidden = product([batch, side, side, 4, dim]);
+        let next = config
+            .embed_dims
+            .get(stage + 1)
+            .map_or(0, |&next| product([batch, side, side, next]));
+        let scores = match stage {
+            0 => 0,
+            _ => windowed(batch, side, config.window_sizes[stage], config.num_heads[stage]),
+        };
+        hidden.max(next).max(scores).max(product([4, dim, dim]))
+    });
+    stages.fold(first, usize::max)
 }
 
 /// Values of the largest tensor in the mask decoder's upscaling: after stage s there are 4^s times the places, with
@@ -112,6 +141,8 @@ mod tests {
         let largest = |name: &str, pixels| largest_prompted_tensor(&SamConfig::named(name).unwrap(), pixels);
         assert_eq!(largest("vit_b", [512, 512]), 4 * 12 * 4096 * 4096);
         assert_eq!(largest("nano", [512, 300]), 4 * 3 * 512 * 300);
+        // MobileSAM's first blocks: 256 channels on a quarter of the sides.
+        assert_eq!(largest("mobile_sam", [512, 512]), 4 * 256 * 256 * 256);
     }
 
     #[test]

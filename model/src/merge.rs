@@ -1,8 +1,10 @@
 //! Folds low-rank updates into the weights that they adapt: the same network, without LoRA.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::Error;
 use crate::config::{AdapterConfig, SamConfig};
-use crate::parameters::{Array, StateDict, check};
+use crate::parameters::{Array, Layout, Pair, Projection, Role, StateDict, check, pairs};
 use crate::sam::Sam;
 
 /// The state dict of an adapted network as that of the same network without LoRA
@@ -12,57 +14,27 @@ use crate::sam::Sam;
 /// # Errors
 /// A setting out of range, or the state is not that of a network of this configuration.
 pub fn merge(mut state: StateDict, sam: &SamConfig, adapter: &AdapterConfig) -> Result<StateDict, Error> {
-    check(
-        &state,
-        &Sam::layout(sam, Some(adapter))?,
-        "network of this configuration",
-    )?;
+    let layout = Sam::layout(sam, Some(adapter))?;
+    check(&state, &layout, "network of this configuration")?;
     let merged = Sam::layout(sam, Some(&adapter.without_lora()))?;
-    if adapter.rank > 0 {
-        for key in merged.keys() {
-            let Some((attention, projections)) = adapted(key) else {
-                continue;
-            };
-            for projection in projections {
-                let update = Update::read(&state, attention, projection.letter, adapter);
-                let mut weight = state[key].clone();
-                let part = weight.values.len() / projection.parts;
-                update.fold(&mut weight.values[projection.part * part..][..part]);
-                state.insert(key.clone(), weight);
-            }
-        }
+    let mut folded = StateDict::new();
+    for (projection, update) in updates(&state, &layout, adapter) {
+        let weight = &projection.weight;
+        let weight = folded.entry(weight.clone()).or_insert_with(|| state[weight].clone());
+        update.fold(weight, projection);
     }
+    state.extend(folded);
     state.retain(|key, _| merged.contains_key(key));
     Ok(state)
 }
 
-/// A projection inside a weight: `part` of so many equal `parts`, one below the other.
-struct Projection {
-    letter: char,
-    part: usize,
-    parts: usize,
-}
-
-/// Whether low-rank updates change the weight of that name, in an attention that has them.
-pub fn is_adapted(key: &str) -> bool {
-    adapted(key).is_some()
-}
-
-/// The attention that a query's or value's weight belongs to, and the projections in that weight.
-fn adapted(key: &str) -> Option<(&str, &'static [Projection])> {
-    const fn projection(letter: char, part: usize, parts: usize) -> Projection {
-        Projection { letter, part, parts }
-    }
-    const WEIGHTS: [(&str, &[Projection]); 3] = [
-        (".qkv.weight", &[projection('q', 0, 3), projection('v', 2, 3)]),
-        (".q_proj.weight", &[projection('q', 0, 1)]),
-        (".v_proj.weight", &[projection('v', 0, 1)]),
-    ];
-    let mut weights = WEIGHTS.iter();
-    weights.find_map(|(name, projections)| Some((key.strip_suffix(name)?, *projections)))
+/// The names of the weights that low-rank updates change.
+pub fn adapted(layout: &Layout) -> BTreeSet<String> {
+    pairs(layout).map(|pair| pair.changes.weight.clone()).collect()
 }
 
 /// What LoRA changes in one projection.
+#[derive(Default)]
 struct Update<'a> {
     /// `(factor, A, B)`: `[rank, in]` and `[out, rank]`.
     pairs: Vec<(f64, &'a Array, &'a Array)>,
@@ -70,28 +42,39 @@ struct Update<'a> {
     magnitude: Option<&'a Array>,
 }
 
-impl<'a> Update<'a> {
-    /// Of a state that was checked.
-    fn read(state: &'a StateDict, attention: &str, letter: char, adapter: &AdapterConfig) -> Self {
-        let get = |name: String| &state[&format!("{attention}.{name}")];
-        let weights = match adapter.num_lora {
-            1 => vec![1.0],
-            _ => mixing(&get("lora_scale".into()).values),
+/// What LoRA changes in every projection, of a state that was checked.
+fn updates<'a>(
+    state: &'a StateDict,
+    layout: &'a Layout,
+    adapter: &AdapterConfig,
+) -> BTreeMap<&'a Projection, Update<'a>> {
+    let mut updates: BTreeMap<&Projection, Update> = BTreeMap::new();
+    let mut ordered: Vec<&Pair> = pairs(layout).collect();
+    ordered.sort_by_key(|pair| pair.mixing.as_ref().map(|(_, place)| *place));
+    for pair in ordered {
+        let share = match &pair.mixing {
+            Some((key, place)) => mixing(&state[key].values)[*place],
+            None => 1.0,
         };
-        let pair = |(index, weight): (usize, f64)| {
-            let factor = |which| get(format!("lora_w_{which}_{letter}.{index}.weight"));
-            (weight * adapter.lora_scale, factor('a'), factor('b'))
-        };
-        Self {
-            pairs: weights.into_iter().enumerate().map(pair).collect(),
-            magnitude: adapter.dora.then(|| get(format!("dora_m_{letter}"))),
+        let update = updates.entry(&pair.changes).or_default();
+        update
+            .pairs
+            .push((share * adapter.lora_scale, &state[&pair.a], &state[&pair.b]));
+    }
+    for (key, spec) in layout {
+        if let Role::Magnitude { of, .. } = &spec.role {
+            updates.entry(of).or_default().magnitude = Some(&state[key]);
         }
     }
+    updates
+}
 
-    /// Changes a weight `[out, in]`.
-    fn fold(&self, weight: &mut [f32]) {
-        let inputs = self.pairs[0].1.shape[1];
-        let mut sums: Vec<f64> = weight.iter().map(|&value| value.into()).collect();
+impl Update<'_> {
+    /// Changes the projection's rows of a weight `[.., in]`.
+    fn fold(&self, weight: &mut Array, projection: &Projection) {
+        let inputs = weight.shape[1];
+        let rows = projection.rows_of(&weight.values, inputs);
+        let mut sums: Vec<f64> = rows.flatten().map(|&value| value.into()).collect();
         for (factor, a, b) in &self.pairs {
             let rank = a.shape[0];
             for (row, sums) in sums.chunks_exact_mut(inputs).enumerate() {
@@ -114,7 +97,10 @@ impl<'a> Update<'a> {
                 columns.for_each(|((sum, &magnitude), square)| *sum *= f64::from(magnitude) / square.sqrt());
             }
         }
-        weight.iter_mut().zip(sums).for_each(|(value, sum)| *value = sum as f32);
+        let rows = projection.rows_of_mut(&mut weight.values, inputs);
+        for (row, sums) in rows.zip(sums.chunks_exact(inputs)) {
+            row.iter_mut().zip(sums).for_each(|(value, &sum)| *value = sum as f32);
+        }
     }
 }
 
@@ -154,7 +140,6 @@ mod tests {
 
     #[test]
     fn the_merged_network_computes_what_the_adapted_one_does() {
-        let sam = SamConfig::named("nano").unwrap().with_image_size(64);
         let plain = AdapterConfig::lora(2, 4);
         let scaled = AdapterConfig {
             lora_scale: 0.5,
@@ -168,26 +153,31 @@ mod tests {
             dora: true,
             ..several.clone()
         };
-        for adapter in [plain, scaled, several, dora] {
-            let mut layout = Sam::layout(&sam, Some(&adapter)).unwrap();
+        let [nano, mobile] = ["nano", "mobile_sam"].map(|name| SamConfig::named(name).unwrap().with_image_size(64));
+        let all = [plain, scaled, several, dora];
+        for (sam, adapter) in [nano, mobile]
+            .iter()
+            .flat_map(|sam| all.iter().map(move |adapter| (sam, adapter)))
+        {
+            let mut layout = Sam::layout(sam, Some(adapter)).unwrap();
             let adapted = layout
-                .iter_mut()
-                .filter(|(key, _)| key.contains("lora") || key.contains("dora"));
+                .values_mut()
+                .filter(|spec| spec.role.is_lora() || matches!(spec.role, Role::Magnitude { .. }));
             // Updates about as large as the weights.
-            adapted.for_each(|(_, spec)| spec.init = Init::Normal { std: 0.2 });
+            adapted.for_each(|spec| spec.init = Init::Normal { std: 0.2 });
             let state = initialise(&layout, 7);
-            let want = logits(&state, &sam, &adapter);
+            let want = logits(&state, sam, adapter);
 
-            let merged = merge(state.clone(), &sam, &adapter).unwrap();
+            let merged = merge(state.clone(), sam, adapter).unwrap();
             let without = adapter.without_lora();
-            check(&merged, &Sam::layout(&sam, Some(&without)).unwrap(), "merged network").unwrap();
-            let difference = apart(&logits(&merged, &sam, &without), &want);
+            check(&merged, &Sam::layout(sam, Some(&without)).unwrap(), "merged network").unwrap();
+            let difference = apart(&logits(&merged, sam, &without), &want);
             assert!(difference < 1e-5, "{adapter:?}: {difference}");
 
             // Leaving the pairs out instead is another network.
             let mut dropped = state;
             dropped.retain(|key, _| merged.contains_key(key));
-            let difference = apart(&logits(&dropped, &sam, &without), &want);
+            let difference = apart(&logits(&dropped, sam, &without), &want);
             assert!(difference > 1e-2, "{adapter:?}: {difference}");
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::AdapterConfig;
-use crate::parameters::{Layout, Spec, Training};
+use crate::parameters::{Layout, Part, Role, Spec};
 
 /// The fine-tuning methods that the paper compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,29 +57,26 @@ impl Method {
         matches!(self, Method::LoraFt | Method::FlapSam | Method::LoraDecoderFt)
     }
 
-    /// Whether the method trains the parameter of that name.
-    pub fn trains(self, key: &str) -> bool {
-        if is_lora(key) {
-            return self.uses_lora();
+    /// Whether the method trains a parameter.
+    pub fn trains(self, spec: &Spec) -> bool {
+        match &spec.role {
+            Role::Constant => return false,
+            role if role.is_lora() => return self.uses_lora(),
+            Role::Magnitude { trained: true, .. } => return self.uses_lora(),
+            _ => (),
         }
-        let attention = key.contains("attn") && !key.contains("norm_final_attn");
         match self {
             Method::FullFt => true,
-            Method::AttentionFt => attention || is_head(key),
-            Method::DecoderFt | Method::LoraDecoderFt => key.starts_with("mask_decoder."),
-            Method::PartialDecoderFt | Method::FlapSam => is_head(key),
+            Method::AttentionFt => matches!(spec.role, Role::Attention | Role::Head),
+            Method::DecoderFt | Method::LoraDecoderFt => spec.part == Part::MaskDecoder,
+            Method::PartialDecoderFt | Method::FlapSam => spec.role == Role::Head,
             Method::LoraFt => false,
         }
     }
 
     /// The names of the parameters that the method trains.
     pub fn trained(self, layout: &Layout) -> BTreeSet<String> {
-        let is_trained = |(key, spec): &(&String, &Spec)| match spec.training {
-            Training::ByMethod => self.trains(key),
-            Training::WithLora => self.uses_lora(),
-            Training::Never => false,
-        };
-        let trained = layout.iter().filter(is_trained);
+        let trained = layout.iter().filter(|(_, spec)| self.trains(spec));
         trained.map(|(key, _)| key.clone()).collect()
     }
 
@@ -95,25 +92,4 @@ impl Method {
             false => adapter.without_lora(),
         }
     }
-}
-
-/// LoRA pairs and their mixing weights. DoRA's magnitudes are not among them: in the reference the LoRA methods never
-/// train them (its counts and four-step fixtures say so); [`AdapterConfig::train_magnitude`] does.
-pub fn is_lora(key: &str) -> bool {
-    key.contains(".lora_")
-}
-
-/// The weights that mix several LoRAs: trained, but never sent.
-pub fn is_personal(key: &str) -> bool {
-    key.ends_with(".lora_scale")
-}
-
-/// What must be trained for a new set of classes.
-pub fn is_head(key: &str) -> bool {
-    let heads = [
-        "mask_decoder.output_upscaling.",
-        "mask_decoder.output_hypernetworks_mlps.",
-        "mask_decoder.mask_tokens.",
-    ];
-    heads.iter().any(|head| key.starts_with(head))
 }

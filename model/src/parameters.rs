@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -66,26 +67,169 @@ impl Init {
     }
 }
 
+/// One of the three networks that SAM is made of. Its parameters' names begin with its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Images to embeddings.
+    ImageEncoder,
+    /// Clicks and boxes to embeddings.
+    PromptEncoder,
+    /// Embeddings to masks.
+    MaskDecoder,
+}
+
+impl Part {
+    /// All three.
+    pub const ALL: [Part; 3] = [Part::ImageEncoder, Part::PromptEncoder, Part::MaskDecoder];
+
+    /// Whether it has the parameter of that name.
+    pub fn holds(self, key: &str) -> bool {
+        key.split('.').next() == Some(self.name())
+    }
+
+    /// The name in state dicts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::ImageEncoder => "image_encoder",
+            Part::PromptEncoder => "prompt_encoder",
+            Part::MaskDecoder => "mask_decoder",
+        }
+    }
+}
+
+/// A query's or value's projection: rows of an attention's weight.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Projection {
+    /// The weight's name, `[.., in]`.
+    pub weight: String,
+    /// The projection's rows in it, in the order of its outputs: ranges `[first, end)`.
+    pub rows: Vec<[usize; 2]>,
+}
+
+impl Projection {
+    /// A weight's rows from `first` to before `end`.
+    pub fn new(weight: String, first: usize, end: usize) -> Self {
+        Self {
+            weight,
+            rows: vec![[first, end]],
+        }
+    }
+
+    /// How many outputs it has.
+    pub fn outputs(&self) -> usize {
+        self.rows.iter().map(|[first, end]| end - first).sum()
+    }
+
+    /// The projection's part of the weight's values, row by row, each of `inputs` values.
+    pub fn rows_of<'a>(&self, values: &'a [f32], inputs: usize) -> impl Iterator<Item = &'a [f32]> {
+        let blocks = self
+            .rows
+            .iter()
+            .map(move |[first, end]| &values[first * inputs..end * inputs]);
+        blocks.flat_map(move |block| block.chunks_exact(inputs))
+    }
+
+    /// [`Projection::rows_of`], to be changed.
+    pub fn rows_of_mut<'a>(&self, values: &'a mut [f32], inputs: usize) -> impl Iterator<Item = &'a mut [f32]> {
+        let inside = |row: usize| self.rows.iter().position(|[first, end]| (*first..*end).contains(&row));
+        let rows = values.chunks_exact_mut(inputs).enumerate();
+        let mut rows: Vec<_> = rows
+            .filter_map(|(number, row)| Some(((inside(number)?, number), row)))
+            .collect();
+        rows.sort_by_key(|(place, _)| *place);
+        rows.into_iter().map(|(_, row)| row)
+    }
+}
+
+/// A low-rank pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// The first factor's name, A `[rank, in]`.
+    pub a: String,
+    /// The second factor's name, B `[out, rank]`.
+    pub b: String,
+    /// What the product B A is added to.
+    pub changes: Projection,
+    /// With several pairs: the name of their mixing weights, and this one's place in them.
+    pub mixing: Option<(String, usize)>,
+}
+
+/// What a parameter is in its network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// SAM's own, neither in an attention nor in a head.
+    Base,
+    /// SAM's own, in an attention.
+    Attention,
+    /// In the decoder's upscaling, hypernetworks or mask tokens: what must be trained for a new set of classes.
+    Head,
+    /// A pair's first factor.
+    LoraA(Arc<Pair>),
+    /// A pair's second factor.
+    LoraB(Arc<Pair>),
+    /// The weights that mix several LoRAs: trained, but personal; they are never sent.
+    Mixing,
+    /// DoRA's magnitudes of a projection's input columns.
+    Magnitude {
+        /// Whose.
+        of: Projection,
+        /// Trained wherever LoRA pairs are. In the reference the LoRA methods leave them as they start (its counts and
+        /// four-step fixtures say so).
+        trained: bool,
+    },
+    /// Saved with the network, never trained (PyTorch's buffers).
+    Constant,
+}
+
+impl Role {
+    /// The pair that the parameter is a factor of.
+    pub fn pair(&self) -> Option<&Pair> {
+        match self {
+            Role::LoraA(pair) | Role::LoraB(pair) => Some(pair),
+            _ => None,
+        }
+    }
+
+    /// Whether it belongs to LoRA pairs: a factor, or the weights that mix them.
+    pub fn is_lora(&self) -> bool {
+        matches!(self, Role::LoraA(_) | Role::LoraB(_) | Role::Mixing)
+    }
+}
+
+/// What a network makes of an official checkpoint for a parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// It takes what the checkpoint has.
+    Official,
+    /// A table of positions, resized to the network's own.
+    Resized,
+    /// A convolution's weight or its norm's bias, of a convolution and a batch norm that are folded into one: the weight times
+    /// the norm's factor for each output, and the norm's bias less the mean times that factor.
+    Folded {
+        /// The name of the convolution's weight.
+        conv: String,
+        /// Where the norm's weight, bias, `running_mean` and `running_var` are.
+        norm: String,
+    },
+    /// The norms of the adapted weight's columns, for DoRA.
+    Norms,
+    /// Nothing: it is drawn.
+    Drawn,
+}
+
 /// One entry of a [`Layout`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     /// Extents, outermost first.
     pub shape: Vec<usize>,
-    /// How it starts.
+    /// How it is drawn.
     pub init: Init,
-    /// When it is trained.
-    pub training: Training,
-}
-
-/// When a parameter is trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Training {
-    /// As the method decides by its name.
-    ByMethod,
-    /// Wherever LoRA pairs are.
-    WithLora,
-    /// Never: part of the state dict only (PyTorch's buffers).
-    Never,
+    /// Where it belongs.
+    pub part: Part,
+    /// What it is.
+    pub role: Role,
+    /// What an official checkpoint gives for it.
+    pub start: Start,
 }
 
 impl Spec {
@@ -97,6 +241,14 @@ impl Spec {
 
 /// Every parameter of a network: names, shapes, starts.
 pub type Layout = BTreeMap<String, Spec>;
+
+/// The low-rank pairs of a network.
+pub fn pairs(layout: &Layout) -> impl Iterator<Item = &Pair> {
+    layout.values().filter_map(|spec| match &spec.role {
+        Role::LoraA(pair) => Some(&**pair),
+        _ => None,
+    })
+}
 
 /// Draws one parameter. Each name has its own stream, so that one more parameter changes no other.
 pub fn initial(key: &str, spec: &Spec, seed: u64) -> Array {
@@ -241,74 +393,90 @@ pub fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
         .expect("floats are f32 on every device that this project opens")
 }
 
-enum Source<'a> {
+/// Where a network's layers get their parameters from.
+#[derive(Debug)]
+pub enum Source<'a> {
+    /// Weights on a device.
     Read(&'a Parameters),
+    /// None: the network only says what it would need. Its tensors are zeros without memory.
     Declare(&'a mut Layout, Device),
 }
 
-/// A place in the tree of parameters, from which a layer takes its own by name.
-pub struct Scope<'a> {
-    source: Source<'a>,
-    prefix: String,
-}
+impl<'a> Source<'a> {
+    /// Declares into a layout.
+    pub fn declare(layout: &'a mut Layout) -> Self {
+        Source::Declare(layout, Device::flex())
+    }
 
-impl<'a> Scope<'a> {
-    /// The root of a network that reads its weights.
-    pub fn read(parameters: &'a Parameters) -> Self {
-        Self {
-            source: Source::Read(parameters),
-            prefix: String::new(),
+    /// One of the networks that SAM is made of.
+    pub fn part(&mut self, part: Part) -> Scope<'_> {
+        Scope {
+            source: self.again(),
+            prefix: format!("{}.", part.name()),
+            part,
+            role: Role::Base,
+            start: Start::Official,
         }
     }
 
-    /// The root of a network that only says what it would need. Its tensors are zeros without memory.
-    pub fn declare(layout: &'a mut Layout) -> Self {
-        Self {
-            source: Source::Declare(layout, Device::flex()),
-            prefix: String::new(),
+    fn again(&mut self) -> Source<'_> {
+        match self {
+            Source::Read(parameters) => Source::Read(parameters),
+            Source::Declare(layout, device) => Source::Declare(layout, device.clone()),
+        }
+    }
+}
+
+/// A place in the tree of parameters, from which a layer takes its own by name. What is taken has the scope's role and start.
+#[derive(Debug)]
+pub struct Scope<'a> {
+    source: Source<'a>,
+    prefix: String,
+    part: Part,
+    role: Role,
+    start: Start,
+}
+
+impl Scope<'_> {
+    /// This scope, for parameters of another role or start than its own.
+    pub fn here(&mut self) -> Scope<'_> {
+        Scope {
+            source: self.source.again(),
+            prefix: self.prefix.clone(),
+            part: self.part,
+            role: self.role.clone(),
+            start: self.start.clone(),
         }
     }
 
     /// The scope called `name` below this one.
     pub fn at(&mut self, name: impl Display) -> Scope<'_> {
-        let source = match &mut self.source {
-            Source::Read(parameters) => Source::Read(parameters),
-            Source::Declare(layout, device) => Source::Declare(layout, device.clone()),
-        };
-        Scope {
-            source,
-            prefix: format!("{}{name}.", self.prefix),
-        }
+        let mut below = self.here();
+        below.prefix = format!("{}{name}.", below.prefix);
+        below
+    }
+
+    /// From here on, parameters have this role.
+    pub fn role(self, role: Role) -> Self {
+        Self { role, ..self }
+    }
+
+    /// From here on, parameters start like this.
+    pub fn start(self, start: Start) -> Self {
+        Self { start, ..self }
+    }
+
+    /// The whole name of the parameter called `name` here.
+    pub fn key(&self, name: impl Display) -> String {
+        format!("{}{name}", self.prefix)
     }
 
     /// The parameter called `name` here.
+    ///
+    /// # Errors
+    /// It is missing, or of another shape.
     pub fn parameter<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init) -> Result<Tensor<D>, Error> {
-        self.take(name, shape, init, Training::ByMethod)
-    }
-
-    /// The parameter called `name` here, which is trained wherever LoRA pairs are.
-    pub fn beside_lora<const D: usize>(
-        &mut self,
-        name: &str,
-        shape: [usize; D],
-        init: Init,
-    ) -> Result<Tensor<D>, Error> {
-        self.take(name, shape, init, Training::WithLora)
-    }
-
-    /// The constant called `name` here: saved with the network, never trained.
-    pub fn buffer<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init) -> Result<Tensor<D>, Error> {
-        self.take(name, shape, init, Training::Never)
-    }
-
-    fn take<const D: usize>(
-        &mut self,
-        name: &str,
-        shape: [usize; D],
-        init: Init,
-        training: Training,
-    ) -> Result<Tensor<D>, Error> {
-        let key = format!("{}{name}", self.prefix);
+        let key = self.key(name);
         match &mut self.source {
             Source::Read(parameters) => {
                 let Some(parameter) = parameters.get(&key) else {
@@ -330,7 +498,9 @@ impl<'a> Scope<'a> {
                 let spec = Spec {
                     shape: shape.into(),
                     init,
-                    training,
+                    part: self.part,
+                    role: self.role.clone(),
+                    start: self.start.clone(),
                 };
                 layout.insert(key, spec);
                 Ok(Tensor::<D>::zeros([1; D], &*device).expand(shape))

@@ -6,7 +6,7 @@ use flapsam_kernels::{add_row, matmul};
 
 use crate::Error;
 use crate::config::SamConfig;
-use crate::parameters::{Init, ON_HOST, Scope, to_vec};
+use crate::parameters::{Init, ON_HOST, Role, Scope, to_vec};
 
 /// A click or a corner of a box, in pixels of the network's input image.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,7 +51,8 @@ impl PromptEncoder {
     pub fn new(scope: &mut Scope, config: &SamConfig) -> Result<Self, Error> {
         let dim = config.prompt_dim;
         let normal = Init::Normal { std: 1.0 };
-        let gaussian = scope.at("pe_layer").buffer(ON_HOST, [2, dim / 2], normal)?;
+        let mut frequencies = scope.at("pe_layer").role(Role::Constant);
+        let gaussian = frequencies.parameter(ON_HOST, [2, dim / 2], normal)?;
         let mut embedding = |name: &str| scope.at(name).parameter("weight", [1, dim], normal);
         let encoder = Self {
             gaussian,

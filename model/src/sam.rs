@@ -7,7 +7,7 @@ use crate::Error;
 use crate::config::{AdapterConfig, SamConfig};
 use crate::image_encoder::ImageEncoder;
 use crate::mask_decoder::MaskDecoder;
-use crate::parameters::{Layout, Parameters, Scope};
+use crate::parameters::{Layout, Parameters, Part, Source};
 use crate::prompt_encoder::{Point, PointKind, PromptEncoder};
 
 /// The network: a view of its [`Parameters`], cheap to build.
@@ -28,7 +28,7 @@ impl Sam {
     /// # Errors
     /// A setting out of range, or a parameter that is missing or of another shape.
     pub fn new(config: &SamConfig, adapter: Option<&AdapterConfig>, parameters: &Parameters) -> Result<Self, Error> {
-        Self::build(config, adapter, &mut Scope::read(parameters))
+        Self::build(config, adapter, Source::Read(parameters))
     }
 
     /// Every parameter of the network, without any weights.
@@ -37,17 +37,17 @@ impl Sam {
     /// A setting out of range.
     pub fn layout(config: &SamConfig, adapter: Option<&AdapterConfig>) -> Result<Layout, Error> {
         let mut layout = Layout::new();
-        Self::build(config, adapter, &mut Scope::declare(&mut layout))?;
+        Self::build(config, adapter, Source::declare(&mut layout))?;
         Ok(layout)
     }
 
-    fn build(config: &SamConfig, adapter: Option<&AdapterConfig>, scope: &mut Scope) -> Result<Self, Error> {
+    fn build(config: &SamConfig, adapter: Option<&AdapterConfig>, mut source: Source) -> Result<Self, Error> {
         config.check()?;
         adapter.map_or(Ok(()), AdapterConfig::check)?;
         Ok(Self {
-            image_encoder: ImageEncoder::new(&mut scope.at("image_encoder"), config, adapter)?,
-            prompt_encoder: PromptEncoder::new(&mut scope.at("prompt_encoder"), config)?,
-            mask_decoder: MaskDecoder::new(&mut scope.at("mask_decoder"), config, adapter)?,
+            image_encoder: ImageEncoder::new(&mut source.part(Part::ImageEncoder), config, adapter)?,
+            prompt_encoder: PromptEncoder::new(&mut source.part(Part::PromptEncoder), config)?,
+            mask_decoder: MaskDecoder::new(&mut source.part(Part::MaskDecoder), config, adapter)?,
             image_size: config.image_size,
         })
     }

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::config::{AdapterConfig, SamConfig};
 use crate::layers::{LayerNorm, Linear};
 use crate::lora::QueryValueLora;
-use crate::parameters::Scope;
+use crate::parameters::{Projection, Role, Scope};
 
 const DEPTH: usize = 2;
 const EPSILON: f64 = 1e-5;
@@ -137,13 +137,16 @@ impl Attention {
     ) -> Result<Self, Error> {
         let dim = config.prompt_dim;
         let inner = dim / downsample;
+        let mut scope = scope.here().role(Role::Attention);
+        let whole = |name: &str| Projection::new(scope.key(name), 0, inner);
+        let (query, value) = (whole("q_proj.weight"), whole("v_proj.weight"));
         Ok(Self {
             q_proj: Linear::new(&mut scope.at("q_proj"), dim, inner)?,
             k_proj: Linear::new(&mut scope.at("k_proj"), dim, inner)?,
             v_proj: Linear::new(&mut scope.at("v_proj"), dim, inner)?,
             out_proj: Linear::new(&mut scope.at("out_proj"), inner, dim)?,
             lora: match adapter {
-                Some(adapter) => QueryValueLora::new(scope, adapter, dim, inner)?,
+                Some(adapter) => QueryValueLora::new(&mut scope, adapter, dim, query, value)?,
                 None => None,
             },
             heads: config.decoder_heads,

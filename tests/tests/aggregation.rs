@@ -1,6 +1,6 @@
 //! What must hold of averages, whatever the clients send.
 
-use flapsam::federation::aggregation::{product_norm, product_svd, stack, weighted_mean, weighted_product};
+use flapsam::federation::averaging::{product_norm, product_svd, stack, weighted_mean, weighted_product};
 use flapsam_model::parameters::Array;
 use proptest::prelude::*;
 

@@ -200,5 +200,5 @@ fn an_unknown_checkpoint_is_refused() {
     let smaller = SamConfig::named("nano").unwrap().with_image_size(64);
     let state = initialise(&Sam::layout(&smaller, None).unwrap(), 3);
     let refused = PromptedSam::new(&state, &Device::flex()).unwrap_err().to_string();
-    assert!(refused.contains("vit_b, vit_l, vit_h, nano"), "{refused}");
+    assert!(refused.contains("vit_b, vit_l, vit_h, mobile_sam, nano"), "{refused}");
 }

@@ -48,6 +48,8 @@ enum Work {
     VitBForward,
     /// A training step of FLAP-SAM with the small network at 128, two stacks.
     NanoStep,
+    /// A training step of FLAP-SAM with MobileSAM at 128, two stacks.
+    MobileSamStep,
 }
 
 impl Work {
@@ -61,7 +63,7 @@ impl Work {
     fn stacks(self) -> usize {
         match self {
             Work::VitBStep | Work::VitBFullStep | Work::VitBForward => 1,
-            Work::NanoStep => 2,
+            Work::NanoStep | Work::MobileSamStep => 2,
             Work::VitBStep4 => 4,
         }
     }
@@ -69,6 +71,7 @@ impl Work {
     fn network(self) -> Result<(SamConfig, AdapterConfig)> {
         let (name, side, rank) = match self {
             Work::NanoStep => ("nano", 128, 8),
+            Work::MobileSamStep => ("mobile_sam", 128, 8),
             _ => ("vit_b", 224, 32),
         };
         let adapter = self.method().adapter(&AdapterConfig::lora(2, rank));

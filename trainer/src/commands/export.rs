@@ -1,8 +1,11 @@
 use std::path::{Path, PathBuf};
 
 use flapsam_model::adapter::{Adapter, AdapterMetadata};
-use flapsam_model::checkpoint::{EXPORT_KEY, sha256, write_safetensors, write_safetensors_f16};
+use flapsam_model::checkpoint::{EXPORT_KEY, sha256, unfolded, write_safetensors, write_safetensors_f16};
+use flapsam_model::config::AdapterConfig;
 use flapsam_model::merge::merge;
+use flapsam_model::parameters::StateDict;
+use flapsam_model::sam::Sam;
 use serde::Serialize;
 
 use super::{Outcome, print_json};
@@ -73,9 +76,15 @@ pub fn run(args: Args) -> Result<Outcome> {
         (Some(adapter), Some(path)) => {
             let metadata = &adapter.metadata;
             let adapted = adapter.on_base(&base, &base_sha256).map_err(Error::content(path))?;
+            let official = |state, adapter: &AdapterConfig| -> Result<StateDict> {
+                Ok(unfolded(state, &Sam::layout(&metadata.sam, Some(adapter))?))
+            };
             match args.format {
-                Format::FlapSam => adapted,
-                Format::Merged => merge(adapted, &metadata.sam, &metadata.adapter)?,
+                Format::FlapSam => official(adapted, &metadata.adapter)?,
+                Format::Merged => {
+                    let merged = merge(adapted, &metadata.sam, &metadata.adapter)?;
+                    official(merged, &metadata.adapter.without_lora())?
+                }
                 Format::BaseF16 => base,
             }
         }

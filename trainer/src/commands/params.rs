@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// vit_b, vit_l, vit_h or nano.
+    /// vit_b, vit_l, vit_h, mobile_sam or nano.
     #[arg(long, default_value = "vit_b")]
     model: String,
     /// Side of the training image, pixels.

@@ -10,6 +10,9 @@ pub struct Args {
     /// Case folders, or folders of case folders.
     #[arg(required = true)]
     folders: Vec<PathBuf>,
+    /// MobileSAM's weights, for cases that were made with them and do not bring them.
+    #[arg(long)]
+    base: Option<PathBuf>,
     /// Where to compute.
     #[arg(long, value_enum, default_value = "cpu")]
     device: DeviceChoice,
@@ -22,7 +25,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let device = OpenDevice::open(args.device)?;
     let mut comparisons = Vec::new();
     for folder in &args.folders {
-        comparisons.extend(compare(folder, &device.device)?);
+        comparisons.extend(compare(folder, args.base.as_deref(), &device.device)?);
     }
     let count = |verdict| {
         comparisons

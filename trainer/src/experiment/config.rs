@@ -29,7 +29,7 @@ pub struct Experiment {
     pub data: PathBuf,
     /// The base checkpoint, likewise.
     pub base: PathBuf,
-    /// Which SAM the base is: vit_b, vit_l, vit_h or nano.
+    /// Which SAM the base is: vit_b, vit_l, vit_h, mobile_sam or nano.
     pub model: String,
     /// Side of the training image, pixels.
     pub image_size: usize,
@@ -40,6 +40,10 @@ pub struct Experiment {
     pub setting: Setting,
     /// Rank of the LoRA pairs.
     pub rank: usize,
+    /// Rank of the pairs of single sites, where it is lower than `rank`: each trains and sends pairs of its own rank, and
+    /// takes the first ranks of the server's (FlexLoRA, arXiv 2402.11505).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ranks: BTreeMap<String, usize>,
     /// Pairs of each projection, mixed by weights that each client learns for itself and keeps.
     #[serde(default = "one")]
     pub num_lora: usize,
@@ -202,6 +206,18 @@ impl Experiment {
         }) {
             return Some(format!("'seeds' has {seed} twice"));
         }
+        if let Some((site, rank)) = self.ranks.iter().find(|(_, rank)| !(1..=self.rank).contains(*rank)) {
+            return Some(format!(
+                "[ranks] gives '{site}' a rank of {rank}; it must be from 1 to 'rank', which is {}",
+                self.rank
+            ));
+        }
+        let ordered = self.aggregation == Aggregation::ProductSvd && self.precision == Precision::F32;
+        if !self.ranks.is_empty() && !(ordered && self.method.uses_lora()) {
+            let why = "[ranks] needs a method with LoRA, aggregation = \"product_svd\", which puts the ranks in order of size, \
+                       and precision = \"f32\"; change these, or remove it";
+            return Some(why.into());
+        }
         if let Some(key) = self.without_effect() {
             let setting = match self.setting {
                 Setting::Alone => "alone",
@@ -220,10 +236,9 @@ impl Experiment {
             return Some(why.into());
         }
         let (participation, proximal) = (self.participation, self.local.proximal);
-        if !(participation > 0.0 && participation <= 1.0) {
-            return Some(format!(
-                "'participation' is {participation}; it must be above 0 and at most 1"
-            ));
+        let shares = [("participation", participation), ("local.share", self.local.share)];
+        if let Some((key, share)) = shares.into_iter().find(|(_, share)| !(*share > 0.0 && *share <= 1.0)) {
+            return Some(format!("'{key}' is {share}; it must be above 0 and at most 1"));
         }
         if !(proximal >= 0.0 && proximal.is_finite()) {
             return Some(format!("'local.proximal' is {proximal}; it must be 0 or more"));
@@ -237,7 +252,8 @@ impl Experiment {
         if self.schedule.max_iterations.is_some() == self.schedule.max_epochs.is_some() {
             return Some("[schedule] must have either 'max_iterations' or 'max_epochs'".into());
         }
-        if self.server_adam.is_some() && self.method.uses_lora() && self.aggregation != Aggregation::MeanOfFactors {
+        let same_coordinates = matches!(self.aggregation, Aggregation::MeanOfFactors | Aggregation::FfaLora);
+        if self.server_adam.is_some() && self.method.uses_lora() && !same_coordinates {
             let why = "[server_adam] steps from one state's factors to the next one's, and this aggregation turns them each \
                        round; set aggregation = \"mean_of_factors\"";
             return Some(why.into());
@@ -245,10 +261,19 @@ impl Experiment {
         let plain = self.num_lora == 1 && !self.dora && participation == 1.0;
         // Weights that are trained themselves cannot take the pairs in as well.
         let plain = plain && self.method != Method::LoraDecoderFt && self.precision == Precision::F32;
-        if self.aggregation == Aggregation::Stacked && !plain {
-            let why = "aggregation = \"stacked\" is for one plain LoRA beside frozen attentions, and for all clients in every \
-                       round; remove 'num_lora', 'dora', 'participation' or 'precision', and train with lora_ft or flap_sam";
-            return Some(why.into());
+        if self.aggregation.folds() && !plain {
+            return Some(format!(
+                "aggregation = \"{}\" is for one plain LoRA beside frozen attentions, and for all clients in every round; \
+                 remove 'num_lora', 'dora', 'participation' or 'precision', and train with lora_ft or flap_sam",
+                self.aggregation.name()
+            ));
+        }
+        if self.precision != Precision::F32 && self.aggregation.sent(1) != self.aggregation.sent(2) {
+            return Some(format!(
+                "below 32 bits only differences travel, and aggregation = \"{}\" sends other parameters every round; \
+                 remove 'precision'",
+                self.aggregation.name()
+            ));
         }
         None
     }
@@ -258,6 +283,7 @@ impl Experiment {
         let set = [
             ("participation", self.participation != 1.0),
             ("aggregation", self.aggregation != Aggregation::default()),
+            ("ranks", !self.ranks.is_empty()),
             ("precision", self.precision != Precision::default()),
             ("server_adam", self.server_adam.is_some()),
             ("local.proximal", self.local.proximal != 0.0),

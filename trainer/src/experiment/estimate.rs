@@ -122,8 +122,7 @@ pub fn noise(stacks: usize, side: usize, classes: usize) -> Batch {
 pub fn estimate(experiment: &Experiment, manifest: &Manifest, pace: &Pace, device: &OpenDevice) -> Estimate {
     let cases = chosen_cases(manifest, experiment.cases_per_site);
     let (train, test): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.train);
-    let stride = experiment.local.stack_stride;
-    let epoch: usize = train.iter().map(|case| case.slices.div_ceil(stride)).sum();
+    let epoch: usize = train.iter().map(|case| experiment.local.stacks(case.slices)).sum();
     let mut sites: Vec<&str> = train.iter().map(|case| case.site.as_str()).collect();
     sites.sort_unstable();
     sites.dedup();
@@ -182,6 +181,7 @@ impl Experiment {
             .map(|case| case.slices)
             .min();
         small.local.stack_stride = shortest.unwrap_or(1).max(self.local.stack_stride).max(1);
+        small.local.share = 1.0;
         small.local.batch_stacks = 1;
         small.rounds = self.rounds.min(2);
         small.dice_every = self.dice_every.map(|_| 1);

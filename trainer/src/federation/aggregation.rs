@@ -1,28 +1,12 @@
-//! Averaging: plain tensors by weighted mean, LoRA pairs by their product.
+//! How the server makes one LoRA pair of the clients' pairs: all that tells one rule from another stands here.
 
-use flapsam_model::parameters::Array;
-use nalgebra::DMatrix;
+use flapsam_model::parameters::{Array, Layout, Role, StateDict, pairs};
 use serde::{Deserialize, Serialize};
 
-/// `sum_i w_i x_i` in double precision, in the order of the clients.
-///
-/// # Panics
-/// If there is no client, or shapes differ (a programming error).
-pub fn weighted_mean(clients: &[&Array], weights: &[f64]) -> Array {
-    assert_eq!(clients.len(), weights.len());
-    let mut sum = vec![0f64; clients[0].values.len()];
-    for (client, weight) in clients.iter().zip(weights) {
-        assert_eq!(client.shape, clients[0].shape);
-        sum.iter_mut()
-            .zip(&client.values)
-            .for_each(|(sum, &value)| *sum += weight * value as f64);
-    }
-    let values = sum.into_iter().map(|value| value as f32).collect();
-    Array::new(clients[0].shape.clone(), values)
-}
+use super::averaging::{corrected, product_norm, product_svd, stack, weighted_mean};
 
-/// How the server makes one LoRA pair of the clients' pairs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A rule of aggregation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregation {
     /// The nearest pair to the weighted mean of the products (the reference).
@@ -33,195 +17,378 @@ pub enum Aggregation {
     /// The weighted mean of the products itself, as one pair of as many ranks as all clients have together. Clients fold
     /// it into their weights and start the next round with fresh pairs (FLoRA, arXiv 2409.05976).
     Stacked,
+    /// A stays as it was drawn, for all alike, and only B is trained and averaged: then the mean of the factors is that of
+    /// the products (FFA-LoRA, arXiv 2403.12313).
+    FfaLora,
+    /// Both are trained and only A is averaged; every client keeps a B of its own, and so a model of its own (FedSA-LoRA,
+    /// arXiv 2410.01463).
+    FedsaLora,
+    /// The weighted means of A and of B, and what they lack of the mean of the products is folded into the weights
+    /// (FedEx-LoRA, arXiv 2410.09432).
+    FedexLora,
+    /// B is trained and averaged in the first round, A in the second, and so on, the other one standing still (RoLoRA,
+    /// arXiv 2502.01755).
+    Rolora,
+    /// The weighted means of A and of B, with B corrected towards the mean of the products (LoRA-FAIR, arXiv 2411.14961).
+    /// The paper measures likeness by the cosine and finds the correction step by step; here it is the least squared
+    /// distance, which has a formula.
+    LoraFair,
 }
 
-/// `sum_i w_i B_i A_i`, `[out, in]`, of pairs `(A [rank, in], B [out, rank])`.
-///
-/// # Panics
-/// If there is no pair (a programming error).
-pub fn weighted_product(pairs: &[(&Array, &Array)], weights: &[f64]) -> Array {
-    let (tall, wide) = stacked(pairs, weights);
-    from_matrix(&(tall * wide))
+/// Which factors of the pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Factors {
+    /// A and B.
+    Both,
+    /// A alone.
+    A,
+    /// B alone.
+    B,
 }
 
-/// The Frobenius norm of `sum_i w_i B_i A_i`, from the small triangular factors of the stacked pairs.
-///
-/// # Panics
-/// If there is no pair (a programming error).
-pub fn product_norm(pairs: &[(&Array, &Array)], weights: &[f64]) -> f64 {
-    let (tall, wide) = stacked(pairs, weights);
-    (tall.qr().r() * wide.transpose().qr().r().transpose()).norm()
-}
-
-/// The pair `(A, B)` of the given rank whose product is nearest to `sum_i w_i B_i A_i`: `B = U`, `A = S V^T` of its
-/// singular value decomposition (method section "Federation").
-///
-/// The sum is a product of two thin matrices, `[w_1 B_1 .. w_n B_n]` and `[A_1; ..; A_n]`, so only their small
-/// triangular factors are decomposed, never the `[out, in]` product.
-///
-/// # Panics
-/// If there is no pair (a programming error).
-pub fn product_svd(pairs: &[(&Array, &Array)], weights: &[f64], rank: usize) -> (Array, Array) {
-    let (tall, wide) = stacked(pairs, weights);
-    let left = tall.qr();
-    let right = wide.transpose().qr();
-    let core = left.r() * right.r().transpose();
-    let (b, a) = nearest(core, rank);
-    with_fixed_signs(left.q() * b, a * right.q().transpose())
-}
-
-/// `(U, S V^T)` of the matrix, cut to the rank; zeros where the matrix has fewer directions.
-fn nearest(matrix: DMatrix<f64>, rank: usize) -> (DMatrix<f64>, DMatrix<f64>) {
-    let (outputs, inputs) = matrix.shape();
-    let svd = matrix.svd(true, true);
-    let (Some(u), Some(v_t)) = (svd.u, svd.v_t) else {
-        unreachable!("both factors were asked for")
-    };
-    let mut b = DMatrix::zeros(outputs, rank);
-    let mut a = DMatrix::zeros(rank, inputs);
-    for direction in 0..rank.min(svd.singular_values.len()) {
-        b.set_column(direction, &u.column(direction));
-        a.set_row(direction, &(v_t.row(direction) * svd.singular_values[direction]));
-    }
-    (b, a)
-}
-
-/// The sign of a singular pair is free; a fixed choice keeps runs alike.
-fn with_fixed_signs(mut b: DMatrix<f64>, mut a: DMatrix<f64>) -> (Array, Array) {
-    for (mut column, mut row) in b.column_iter_mut().zip(a.row_iter_mut()) {
-        let largest = column
-            .iter()
-            .copied()
-            .fold(0.0, |best: f64, x| if x.abs() > best.abs() { x } else { best });
-        if largest < 0.0 {
-            column.neg_mut();
-            row.neg_mut();
+impl Factors {
+    /// Whether a parameter is among them; whatever is no factor of a pair always is.
+    pub fn have(self, role: &Role) -> bool {
+        match role {
+            Role::LoraA(_) => self != Factors::B,
+            Role::LoraB(_) => self != Factors::A,
+            _ => true,
         }
     }
-    (from_matrix(&a), from_matrix(&b))
 }
 
-/// The weighted sum of the products as one pair `(A, B)` of all their ranks together, exactly.
+/// What becomes of a pair after the server has sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sequel {
+    /// Clients go on from it, in the same coordinates as before: differences and optimizers carry over.
+    GoOn,
+    /// Clients go on from it, but the server has turned it: it has no coordinates in common with the one before.
+    Turned,
+    /// Clients fold it into their weights and start with fresh pairs.
+    Folded,
+    /// Clients go on from its first ranks, as many as theirs, in the same coordinates, and fold the others into their
+    /// weights.
+    RestFolded,
+}
+
+/// LoRA-FAIR's weight of the correction's size (its section 5).
+const FAIR_HOLD: f64 = 0.01;
+
+impl Aggregation {
+    /// The name in experiment files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ProductSvd => "product_svd",
+            Self::MeanOfFactors => "mean_of_factors",
+            Self::Stacked => "stacked",
+            Self::FfaLora => "ffa_lora",
+            Self::FedsaLora => "fedsa_lora",
+            Self::FedexLora => "fedex_lora",
+            Self::Rolora => "rolora",
+            Self::LoraFair => "lora_fair",
+        }
+    }
+
+    /// The name in reports.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::ProductSvd => "product SVD",
+            Self::MeanOfFactors => "mean of factors",
+            Self::Stacked => "stacked",
+            Self::FfaLora => "FFA-LoRA",
+            Self::FedsaLora => "FedSA-LoRA",
+            Self::FedexLora => "FedEx-LoRA",
+            Self::Rolora => "RoLoRA",
+            Self::LoraFair => "LoRA-FAIR",
+        }
+    }
+
+    /// The factors that clients train in a round (from 1).
+    pub fn trained(self, round: usize) -> Factors {
+        match self {
+            Self::ProductSvd
+            | Self::MeanOfFactors
+            | Self::Stacked
+            | Self::FedsaLora
+            | Self::FedexLora
+            | Self::LoraFair => Factors::Both,
+            Self::FfaLora => Factors::B,
+            Self::Rolora if round % 2 == 1 => Factors::B,
+            Self::Rolora => Factors::A,
+        }
+    }
+
+    /// The factors that travel in a round, both ways.
+    pub fn sent(self, round: usize) -> Factors {
+        match self {
+            Self::FedsaLora => Factors::A,
+            _ => self.trained(round),
+        }
+    }
+
+    /// The factors that travel in some round or other.
+    pub fn ever_sent(self) -> Factors {
+        match self {
+            Self::FedsaLora => Factors::A,
+            Self::FfaLora => Factors::B,
+            Self::ProductSvd
+            | Self::MeanOfFactors
+            | Self::Stacked
+            | Self::FedexLora
+            | Self::Rolora
+            | Self::LoraFair => Factors::Both,
+        }
+    }
+
+    /// What becomes of a pair that was sent.
+    pub fn sequel(self) -> Sequel {
+        match self {
+            Self::ProductSvd => Sequel::Turned,
+            Self::Stacked => Sequel::Folded,
+            Self::FedexLora => Sequel::RestFolded,
+            Self::MeanOfFactors | Self::FfaLora | Self::FedsaLora | Self::Rolora | Self::LoraFair => Sequel::GoOn,
+        }
+    }
+
+    /// Whether clients fold anything of what they are sent into their weights.
+    pub fn folds(self) -> bool {
+        matches!(self.sequel(), Sequel::Folded | Sequel::RestFolded)
+    }
+
+    /// Whether a parameter keeps its coordinates from round to round.
+    pub fn lasting(self, role: &Role) -> bool {
+        role.pair().is_none() || matches!(self.sequel(), Sequel::GoOn | Sequel::RestFolded)
+    }
+
+    /// Whether clients keep a part of each pair, and so have models of their own.
+    pub fn is_personal(self) -> bool {
+        self == Self::FedsaLora
+    }
+
+    /// One pair of the clients' pairs `(A, B)`. With a rank that is the pair's own, clients of less take the first ranks of
+    /// it; only [`Aggregation::ProductSvd`] has them in order of size.
+    fn combine(self, pairs: &[(&Array, &Array)], weights: &[f64], rank: usize) -> (Array, Array) {
+        let mean = || {
+            let (a, b): (Vec<&Array>, Vec<&Array>) = pairs.iter().copied().unzip();
+            (weighted_mean(&a, weights), weighted_mean(&b, weights))
+        };
+        match self {
+            Self::ProductSvd => product_svd(pairs, weights, rank),
+            Self::MeanOfFactors | Self::FfaLora | Self::FedsaLora | Self::Rolora => mean(),
+            Self::Stacked => stack(pairs, weights),
+            Self::FedexLora => {
+                let (a, b) = mean();
+                // The mean pair first, then what it lacks: the clients' pairs, less itself.
+                let all: Vec<_> = [(&a, &b)]
+                    .into_iter()
+                    .chain(pairs.iter().copied())
+                    .chain([(&a, &b)])
+                    .collect();
+                stack(&all, &[&[1.0], weights, &[-1.0]].concat())
+            }
+            Self::LoraFair => {
+                let (a, b) = mean();
+                let b = corrected(pairs, weights, (&a, &b), FAIR_HOLD);
+                (a, b)
+            }
+        }
+    }
+}
+
+/// The clients' updates as one: LoRA pairs by the rule, the rest by weighted mean.
 ///
 /// # Panics
-/// If there is no pair (a programming error).
-pub fn stack(pairs: &[(&Array, &Array)], weights: &[f64]) -> (Array, Array) {
-    let (tall, wide) = stacked(pairs, weights);
-    (from_matrix(&wide), from_matrix(&tall))
-}
-
-/// `[w_1 B_1 .. w_n B_n]` and `[A_1; ..; A_n]`.
-fn stacked(pairs: &[(&Array, &Array)], weights: &[f64]) -> (DMatrix<f64>, DMatrix<f64>) {
-    assert_eq!(pairs.len(), weights.len());
-    let ranks: usize = pairs.iter().map(|(a, _)| a.shape[0]).sum();
-    let (inputs, outputs) = (pairs[0].0.shape[1], pairs[0].1.shape[0]);
-    let mut tall = DMatrix::zeros(outputs, ranks);
-    let mut wide = DMatrix::zeros(ranks, inputs);
-    let mut first = 0;
-    for ((a, b), weight) in pairs.iter().zip(weights) {
-        let rank = a.shape[0];
-        tall.columns_mut(first, rank).copy_from(&(matrix(b) * *weight));
-        wide.rows_mut(first, rank).copy_from(&matrix(a));
-        first += rank;
+/// If there is no update, or the updates hold other parameters than the first or than the network (a programming error).
+pub fn aggregate(updates: &[StateDict], weights: &[f64], how: Aggregation, layout: &Layout) -> StateDict {
+    let mut global = StateDict::new();
+    for pair in pairs(layout).filter(|pair| holds_both(&updates[0], pair.a.as_str(), pair.b.as_str())) {
+        let rank = layout[&pair.a].shape[0];
+        let (a, b) = how.combine(&factors(updates, &pair.a, &pair.b), weights, rank);
+        global.insert(pair.a.clone(), a);
+        global.insert(pair.b.clone(), b);
     }
-    (tall, wide)
+    for key in updates[0].keys() {
+        if !global.contains_key(key) {
+            let clients: Vec<&Array> = updates.iter().map(|update| &update[key]).collect();
+            global.insert(key.clone(), weighted_mean(&clients, weights));
+        }
+    }
+    global
 }
 
-fn matrix(array: &Array) -> DMatrix<f64> {
-    let values = array.values.iter().map(|&value| value as f64);
-    DMatrix::from_row_iterator(array.shape[0], array.shape[1], values)
+fn holds_both(state: &StateDict, a: &str, b: &str) -> bool {
+    state.contains_key(a) && state.contains_key(b)
 }
 
-fn from_matrix(matrix: &DMatrix<f64>) -> Array {
-    let values = matrix.transpose().iter().map(|&value| value as f32).collect();
-    Array::new([matrix.nrows(), matrix.ncols()], values)
+/// The clients' pairs `(A, B)` of these names.
+fn factors<'a>(updates: &'a [StateDict], a: &str, b: &str) -> Vec<(&'a Array, &'a Array)> {
+    updates.iter().map(|update| (&update[a], &update[b])).collect()
+}
+
+/// How far the server's LoRA pairs are from the weighted mean of the clients' products, as a share of its norm, over all
+/// pairs; `None` if there are none whose both factors are known.
+///
+/// # Panics
+/// See [`aggregate`].
+pub fn lora_error(updates: &[StateDict], weights: &[f64], global: &StateDict, layout: &Layout) -> Option<f64> {
+    let (mut error, mut whole) = (0.0, 0.0);
+    for pair in pairs(layout).filter(|pair| holds_both(&updates[0], &pair.a, &pair.b)) {
+        let mut pairs = factors(updates, &pair.a, &pair.b);
+        whole += product_norm(&pairs, weights).powi(2);
+        pairs.push((&global[&pair.a], &global[&pair.b]));
+        error += product_norm(&pairs, &[weights, &[-1.0]].concat()).powi(2);
+    }
+    (whole > 0.0).then(|| (error / whole).sqrt())
+}
+
+/// The norm of all parameters as one vector, LoRA pairs by their products.
+pub fn norm(state: &StateDict, layout: &Layout) -> f64 {
+    let square = |(key, array): (&String, &Array)| match layout.get(key).map(|spec| &spec.role) {
+        Some(Role::LoraA(pair)) if state.contains_key(&pair.b) => {
+            product_norm(&[(array, &state[&pair.b])], &[1.0]).powi(2)
+        }
+        Some(Role::LoraB(pair)) if state.contains_key(&pair.a) => 0.0,
+        _ => array.values.iter().map(|&value| (value as f64).powi(2)).sum(),
+    };
+    state.iter().map(square).sum::<f64>().sqrt()
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use flapsam_model::random::Random;
+pub(super) mod tests {
+    use flapsam_model::config::AdapterConfig;
+    use flapsam_model::lora::QueryValueLora;
+    use flapsam_model::parameters::{Part, Projection, Source};
 
     use super::*;
 
-    /// Clients' pairs of noise, and their weights.
-    fn clients(count: usize, rank: usize, outputs: usize, inputs: usize) -> (Vec<(Array, Array)>, Vec<f64>) {
-        let mut random = Random::new(1, "clients");
-        let mut noise = |shape: [usize; 2]| {
-            let values = (0..shape[0] * shape[1]).map(|_| random.normal() as f32);
-            Array::new(shape, values.collect())
+    pub const A: &str = "mask_decoder.lora_w_a_q.0.weight";
+    pub const B: &str = "mask_decoder.lora_w_b_q.0.weight";
+    const PLAIN: &str = "mask_tokens.weight";
+
+    /// An attention of five channels in and four out, with pairs of the rank.
+    pub fn lora_layout(rank: usize) -> Layout {
+        let mut layout = Layout::new();
+        let mut source = Source::declare(&mut layout);
+        let projection = |name: &str| Projection::new(name.into(), 0, 4);
+        let (query, value) = (projection("q_proj.weight"), projection("v_proj.weight"));
+        let adapter = AdapterConfig::lora(1, rank);
+        QueryValueLora::new(&mut source.part(Part::MaskDecoder), &adapter, 5, query, value).unwrap();
+        layout
+    }
+
+    pub fn layout() -> Layout {
+        lora_layout(2)
+    }
+
+    /// A query's pair, and a plain tensor.
+    pub fn update(seed: f32) -> StateDict {
+        let ramp = |count: usize, step: f32| {
+            (0..count)
+                .map(|i| libm::sinf(seed + step * i as f32))
+                .collect::<Vec<_>>()
         };
-        let pairs = (0..count).map(|_| (noise([rank, inputs]), noise([outputs, rank])));
-        (pairs.collect(), vec![1.0 / count as f64; count])
+        StateDict::from([
+            (A.to_owned(), Array::new([2, 5], ramp(10, 0.7))),
+            (B.to_owned(), Array::new([4, 2], ramp(8, 1.3))),
+            (PLAIN.to_owned(), Array::new([3], ramp(3, 0.4))),
+        ])
     }
 
-    /// The same pair as [`product_svd`]'s, from the `[out, in]` product itself.
-    fn dense_product_svd(pairs: &[(&Array, &Array)], weights: &[f64], rank: usize) -> (Array, Array) {
-        let (tall, wide) = stacked(pairs, weights);
-        let (b, a) = nearest(tall * wide, rank);
-        with_fixed_signs(b, a)
-    }
-
-    fn borrowed(pairs: &[(Array, Array)]) -> Vec<(&Array, &Array)> {
-        pairs.iter().map(|(a, b)| (a, b)).collect()
-    }
-
-    /// How far two arrays differ, as a share of the norm of the first.
-    fn difference(one: &Array, other: &Array) -> f64 {
-        let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
-        let pairs = || one.values.iter().zip(&other.values);
-        let apart = squares(&mut pairs().map(|(&x, &y)| (x - y) as f64));
-        apart / squares(&mut one.values.iter().map(|&x| x as f64))
-    }
-
-    /// At ViT-B's size with six clients of rank 32: the same pair as from the 768 x 768 product. Both ways are timed, and
-    /// the times printed; a busy machine makes no test of them.
-    #[test]
-    fn the_low_rank_way_equals_the_dense_one() {
-        let (pairs, weights) = clients(6, 32, 768, 768);
-        let pairs = borrowed(&pairs);
-        let start = Instant::now();
-        let (dense_a, dense_b) = dense_product_svd(&pairs, &weights, 32);
-        let dense = start.elapsed();
-        // The shortest of three: other work on the machine only lengthens.
-        let timed = || {
-            let start = Instant::now();
-            let pair = product_svd(&pairs, &weights, 32);
-            (start.elapsed(), pair)
+    /// `B A` of an update, row by row, without the code under test.
+    pub fn product(update: &StateDict) -> Vec<f64> {
+        let (a, b, rank) = (&update[A].values, &update[B].values, update[A].shape[0]);
+        let entry = |row: usize, column: usize| {
+            let ranks = 0..rank;
+            ranks.map(|k| b[row * rank + k] as f64 * a[k * 5 + column] as f64).sum()
         };
-        let (fast, (a, b)) = (0..3).map(|_| timed()).min_by_key(|(time, _)| *time).unwrap();
-        let product = |a, b| weighted_product(&[(a, b)], &[1.0]);
-        let apart = difference(&product(&dense_a, &dense_b), &product(&a, &b));
-        println!("dense {dense:.1?}, low rank {fast:.1?}, products apart by {apart:.1e}");
-        assert!(apart < 1e-5, "{apart}");
+        (0..20).map(|place| entry(place / 5, place % 5)).collect()
     }
 
     #[test]
-    fn stacked_pairs_are_the_mean_of_the_products() {
-        let (pairs, weights) = clients(3, 2, 7, 5);
-        let pairs = borrowed(&pairs);
-        let (a, b) = stack(&pairs, &weights);
-        assert_eq!((a.shape[0], b.shape[1]), (6, 6));
-        let apart = difference(
-            &weighted_product(&pairs, &weights),
-            &weighted_product(&[(&a, &b)], &[1.0]),
-        );
-        assert!(apart < 1e-6, "{apart}");
+    fn plain_tensors_are_averaged_by_weight() {
+        let updates = [update(0.0), update(1.0)];
+        let global = aggregate(&updates, &[0.25, 0.75], Aggregation::ProductSvd, &layout());
+        for index in 0..3 {
+            let of = |client: usize| updates[client][PLAIN].values[index];
+            let want = 0.25 * of(0) + 0.75 * of(1);
+            assert!((global[PLAIN].values[index] - want).abs() < 1e-6);
+        }
     }
 
     #[test]
-    fn more_ranks_than_directions_leave_zeros() {
-        let (pairs, weights) = clients(1, 2, 4, 3);
-        let pairs = borrowed(&pairs);
-        let (a, b) = product_svd(&pairs, &weights, 6);
-        assert_eq!((a.shape[0], b.shape[1]), (6, 6));
-        assert!(
-            difference(
-                &weighted_product(&pairs, &weights),
-                &weighted_product(&[(&a, &b)], &[1.0])
-            ) < 1e-6
-        );
-        assert!(a.values[3 * 3..].iter().all(|&value| value == 0.0));
+    fn pairs_of_one_direction_are_averaged_exactly_by_their_product() {
+        // Both clients hold multiples of one pair, so that the weighted product still has their rank.
+        let mut double = update(0.5);
+        let b = double.get_mut(B).unwrap();
+        b.values.iter_mut().for_each(|value| *value *= 2.0);
+        let updates = [update(0.5), double];
+        let global = aggregate(&updates, &[0.4, 0.6], Aggregation::ProductSvd, &layout());
+        for (got, want) in product(&global).iter().zip(product(&updates[0])) {
+            assert!((got - 1.6 * want).abs() < 1e-5, "{got} {want}");
+        }
+    }
+
+    /// Of rules that send both factors: how far each is from the mean of the products. The truncated product is the nearest
+    /// of its rank, so nothing of that rank is nearer, and a correction of B brings the means nearer.
+    #[test]
+    fn rules_differ_in_how_far_they_are_from_the_mean_of_products() {
+        let updates = [update(0.0), update(2.0)];
+        let share = |how| {
+            let global = aggregate(&updates, &[0.5, 0.5], how, &layout());
+            // The mean of the products, and how far the pair's own is from it, without the code under test.
+            let mean: Vec<f64> = product(&updates[0])
+                .iter()
+                .zip(product(&updates[1]))
+                .map(|(x, y)| 0.5 * (x + y))
+                .collect();
+            let norm = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>().sqrt();
+            let difference: Vec<f64> = product(&global).iter().zip(&mean).map(|(x, y)| x - y).collect();
+            let expected = norm(&difference) / norm(&mean);
+            let got = lora_error(&updates, &[0.5, 0.5], &global, &layout()).unwrap();
+            assert!((got - expected).abs() < 1e-6, "{how:?}: {got} {expected}");
+            got
+        };
+        let (svd, fair) = (share(Aggregation::ProductSvd), share(Aggregation::LoraFair));
+        let mean = share(Aggregation::MeanOfFactors);
+        assert!(svd < fair && fair < 0.9 * mean, "{svd} {fair} {mean}");
+        for exact in [Aggregation::Stacked, Aggregation::FedexLora] {
+            assert!(share(exact) < 1e-6, "{exact:?}");
+        }
+    }
+
+    /// With one A for all, the mean of the factors is that of the products: in whichever round, FFA-LoRA and RoLoRA have no
+    /// error.
+    #[test]
+    fn one_factor_at_a_time_is_averaged_exactly() {
+        for (how, round, sent, other) in [
+            (Aggregation::FfaLora, 2, B, A),
+            (Aggregation::Rolora, 1, B, A),
+            (Aggregation::Rolora, 2, A, B),
+        ] {
+            let only = |seed: f32| {
+                let mut update = update(seed);
+                update.retain(|key, _| layout().get(key).is_none_or(|spec| how.sent(round).have(&spec.role)));
+                update
+            };
+            let updates = [only(0.0), only(2.0)];
+            assert!(updates[0].contains_key(sent) && !updates[0].contains_key(other));
+            let common = update(5.0);
+            let mut server = super::super::Server {
+                state: common.clone(),
+                ..Default::default()
+            };
+            let averaged = server.combine(&updates, &[0.25, 0.75], how, None, &layout());
+            assert!(averaged.lora_error.unwrap() < 1e-6, "{how:?}");
+            assert_eq!(server.state[other], common[other]);
+            assert!(!averaged.sent.contains_key(other));
+        }
+    }
+
+    #[test]
+    fn without_pairs_there_is_no_error_of_pairs() {
+        let plain = StateDict::from([(PLAIN.to_owned(), Array::new([1], vec![2.0]))]);
+        let nothing = lora_error(std::slice::from_ref(&plain), &[1.0], &plain, &layout());
+        assert_eq!(nothing, None);
+        assert_eq!(norm(&plain, &layout()), 2.0);
     }
 }

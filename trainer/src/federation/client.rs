@@ -21,12 +21,36 @@ pub struct LocalTraining {
     /// slice once.
     #[serde(default = "every_slice")]
     pub stack_stride: usize,
+    /// The share of each case's stacks that an epoch takes, drawn anew for every epoch by the seed: above 0, at most 1, and
+    /// at least one stack.
+    #[serde(default = "all", skip_serializing_if = "is_all")]
+    pub share: f64,
     /// Augment the stacks.
     #[serde(default = "yes")]
     pub augment: bool,
     /// FedProx: how strongly a client is pulled back to the state it started the round with; 0 is FedAvg.
     #[serde(default)]
     pub proximal: f64,
+}
+
+impl LocalTraining {
+    /// How many of a case's stacks an epoch takes.
+    pub fn taken(&self, stacks: usize) -> usize {
+        ((self.share * stacks as f64).ceil() as usize).clamp(stacks.min(1), stacks)
+    }
+
+    /// Stacks of an epoch, of a case of so many slices.
+    pub fn stacks(&self, slices: usize) -> usize {
+        self.taken(slices.div_ceil(self.stack_stride))
+    }
+}
+
+fn all() -> f64 {
+    1.0
+}
+
+fn is_all(share: &f64) -> bool {
+    *share == all()
 }
 
 fn every_slice() -> usize {
@@ -89,11 +113,13 @@ impl Client {
         for (case, prepared) in self.cases.iter().enumerate() {
             // A case of fewer slices than the stride has a stack all the same.
             let first = random.below(training.stack_stride.min(prepared.len().max(1)));
-            centres.extend(
-                (first..prepared.len())
-                    .step_by(training.stack_stride)
-                    .map(|centre| (case, centre)),
-            );
+            let mut own: Vec<usize> = (first..prepared.len()).step_by(training.stack_stride).collect();
+            let taken = training.taken(own.len());
+            if taken < own.len() {
+                random.shuffle(&mut own);
+                own.truncate(taken);
+            }
+            centres.extend(own.into_iter().map(|centre| (case, centre)));
         }
         if centres.is_empty() {
             let why = "it has no slice to train on; give the site a training case, or leave it out";
@@ -147,6 +173,11 @@ impl Client {
             waiting: waiting.as_secs_f64(),
             marks,
         })
+    }
+
+    /// From now on, trains only these of the parameters that it trains at all.
+    pub fn train_only(&mut self, trained: impl Fn(&str) -> bool) {
+        self.learner.train_only(trained);
     }
 
     /// All trained parameters, the personal ones included.

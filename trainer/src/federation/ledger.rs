@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use flapsam_model::method::{is_head, is_lora};
+use flapsam_model::parameters::{Layout, Part, Role, Spec};
 use safetensors::tensor::SafeTensors;
 use serde::{Deserialize, Serialize};
 
-use super::wire::Precision;
+use super::wire::{Precision, scaled};
 
 /// Which way a message went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -39,29 +39,36 @@ pub struct Entry {
 }
 
 /// The group that a parameter is counted in.
-pub fn group(key: &str) -> &'static str {
-    let encoder = key.starts_with("image_encoder.");
-    match (is_lora(key), encoder) {
-        (true, true) => "lora_encoder",
-        (true, false) => "lora_decoder",
-        (false, true) => "image_encoder",
-        _ if is_head(key) => "heads",
-        _ if key.starts_with("prompt_encoder.") => "prompt_encoder",
-        _ => "mask_decoder",
+fn group(spec: &Spec) -> &'static str {
+    match (spec.part, &spec.role) {
+        (Part::ImageEncoder, role) if role.is_lora() => "lora_encoder",
+        (_, role) if role.is_lora() => "lora_decoder",
+        (Part::ImageEncoder, _) => "image_encoder",
+        (_, Role::Head) => "heads",
+        (Part::PromptEncoder, _) => "prompt_encoder",
+        (Part::MaskDecoder, _) => "mask_decoder",
     }
 }
 
 /// The lines of one message.
 ///
 /// # Panics
-/// If the message is no safetensors file (a programming error: messages are written here).
-pub fn entries(round: usize, client: &str, direction: Direction, message: &[u8], precision: Precision) -> Vec<Entry> {
+/// If the message is no safetensors file of the network's parameters (a programming error: messages are written here).
+pub fn entries(
+    round: usize,
+    client: &str,
+    direction: Direction,
+    message: &[u8],
+    precision: Precision,
+    layout: &Layout,
+) -> Vec<Entry> {
     let tensors = SafeTensors::deserialize(message).expect("it was encoded here");
     let mut groups: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
     for (key, view) in tensors.iter() {
-        let (parameters, bytes) = groups.entry(group(key)).or_default();
+        let scaled = scaled(key);
+        let (parameters, bytes) = groups.entry(group(&layout[scaled.unwrap_or(key)])).or_default();
         // A scale counts as bytes, not as a parameter.
-        if !super::wire::is_scale(key) {
+        if scaled.is_none() {
             *parameters += view.shape().iter().product::<usize>() as u64;
         }
         *bytes += view.data().len() as u64;
@@ -111,28 +118,31 @@ impl Traffic {
 
 #[cfg(test)]
 mod tests {
+    use flapsam_model::config::{AdapterConfig, SamConfig};
     use flapsam_model::parameters::{Array, StateDict};
+    use flapsam_model::sam::Sam;
 
     use super::*;
     use crate::federation::wire::encode;
 
-    fn state() -> StateDict {
-        let tensor = |key: &str, rows: usize| (key.to_owned(), Array::new([rows, 2], vec![0.5; 2 * rows]));
-        StateDict::from([
-            tensor("image_encoder.blocks.0.attn.lora_w_a_q.0.weight", 3),
-            tensor("mask_decoder.transformer.layers.0.self_attn.lora_w_a_q.0.weight", 1),
-            tensor("mask_decoder.mask_tokens.weight", 2),
-            tensor("mask_decoder.iou_token.weight", 1),
-            tensor("prompt_encoder.no_mask_embed.weight", 1),
-            tensor("image_encoder.pos_embed", 4),
-        ])
-    }
-
     #[test]
     fn every_byte_of_a_message_is_in_one_group() {
+        let nano = SamConfig::named("nano").unwrap();
+        let layout = Sam::layout(&nano, Some(&AdapterConfig::lora(1, 2))).unwrap();
+        let keys = [
+            "image_encoder.blocks.0.attn.lora_w_a_q.0.weight",
+            "mask_decoder.transformer.layers.0.self_attn.lora_w_a_q.0.weight",
+            "mask_decoder.mask_tokens.weight",
+            "mask_decoder.iou_token.weight",
+            "prompt_encoder.no_mask_embed.weight",
+            "image_encoder.pos_embed",
+        ];
+        let array = |key: &str| Array::new(layout[key].shape.clone(), vec![0.5; layout[key].count()]);
+        let state: StateDict = keys.map(|key| (key.to_owned(), array(key))).into();
+        let parameters: u64 = keys.map(|key| layout[key].count() as u64).iter().sum();
         for precision in [Precision::F32, Precision::F16, Precision::Int8] {
-            let message = encode(&state(), precision);
-            let entries = entries(1, "A", Direction::Up, &message, precision);
+            let message = encode(&state, precision);
+            let entries = entries(1, "A", Direction::Up, &message, precision, &layout);
             let names: Vec<&str> = entries.iter().map(|entry| entry.group.as_str()).collect();
             let expected = [
                 "heads",
@@ -146,7 +156,7 @@ mod tests {
             assert_eq!(names, expected);
             let traffic = Traffic::of(&entries);
             assert_eq!(traffic.up, message.len() as u64);
-            assert_eq!(traffic.up_by_formula, 24 * precision.bytes());
+            assert_eq!(traffic.up_by_formula, parameters * precision.bytes());
             assert_eq!(traffic.down, 0);
         }
     }

@@ -1,6 +1,7 @@
 //! The federation: clients train, the server averages, and what travels is counted.
 
 pub mod aggregation;
+pub mod averaging;
 mod checkpoint;
 mod client;
 pub mod ledger;
@@ -13,4 +14,4 @@ pub use aggregation::Aggregation;
 pub use checkpoint::{CHECKPOINTS, Checkpoint, Checkpoints};
 pub use client::{Client, Epoch, LocalTraining};
 pub use rounds::{Federation, Folding, Member, Round, RoundRecord, Rounding, Rules, participants, sent};
-pub use server::{Server, ServerAdam, aggregate, is_factor, lora_error, norm};
+pub use server::{Server, ServerAdam, cut};

@@ -4,15 +4,14 @@ use std::sync::{Mutex, PoisonError};
 
 use flapsam_kernels::Worker;
 use flapsam_model::config::{AdapterConfig, SamConfig};
-use flapsam_model::merge::{is_adapted, merge};
-use flapsam_model::method::is_personal;
-use flapsam_model::parameters::{Array, StateDict, initial};
+use flapsam_model::merge::{adapted, merge};
+use flapsam_model::parameters::{Layout, Role, StateDict, initial, pairs};
 use flapsam_model::random::Random;
-use flapsam_model::sam::Sam;
 use serde::{Deserialize, Serialize};
 
+use super::aggregation::{Factors, Sequel, norm};
 use super::ledger::{Direction, Entry, Traffic, entries};
-use super::server::{is_factor, is_second_factor, norm};
+use super::server::cut;
 use super::trace::{Mark, Moment};
 use super::wire::{Link, Precision, broadcast, encode, rounding};
 use super::{Aggregation, Client, Epoch, LocalTraining, Server, ServerAdam};
@@ -118,17 +117,24 @@ pub struct Member {
     pub client: Client,
     /// Its line to the server.
     pub link: Link,
+    /// Its network.
+    pub layout: Layout,
 }
 
 impl Member {
     /// A client that nothing has been sent to.
-    pub fn new(weight: f64, client: Client, precision: Precision) -> Self {
-        let link = Link::new(precision, &sent(client.trained()));
-        Self { weight, client, link }
+    pub fn new(weight: f64, client: Client, precision: Precision, layout: Layout) -> Self {
+        let link = Link::new(precision, &sent(client.trained(), &layout, Factors::Both));
+        Self {
+            weight,
+            client,
+            link,
+            layout,
+        }
     }
 }
 
-/// What clients need to fold stacked pairs into their weights.
+/// What clients need to fold pairs into their weights.
 #[derive(Debug)]
 pub struct Folding {
     /// The network's weights as they were before the first round.
@@ -140,29 +146,33 @@ pub struct Folding {
 }
 
 impl Folding {
-    /// The attentions' weights with the folded pairs in them, and the pairs that the clients start the next round with:
-    /// A drawn anew, B zero.
-    fn after(&self, round: usize, folded: &StateDict, seed: u64) -> Result<(StateDict, StateDict)> {
+    /// The attentions' weights with the folded pairs in them.
+    fn weights(&self, folded: &StateDict, layout: &Layout) -> Result<StateDict> {
         let mut whole = self.weights.clone();
         whole.extend(folded.clone());
-        let rank = folded.values().next().map_or(0, |a| a.shape[0]);
+        let rank = pairs(layout).find_map(|pair| Some(folded.get(&pair.a)?.shape[0]));
         let adapter = AdapterConfig {
-            rank,
+            rank: rank.unwrap_or_default(),
             ..self.adapter.clone()
         };
         let mut weights = merge(whole, &self.sam, &adapter)?;
-        weights.retain(|key, _| is_adapted(key));
-        let layout = Sam::layout(&self.sam, Some(&self.adapter))?;
-        let fresh = |(key, spec): (&String, _)| -> (String, Array) {
-            let mut array = initial(&format!("{key}/round {round}"), spec, seed);
-            if is_second_factor(key) {
-                array.values.fill(0.0);
-            }
-            (key.clone(), array)
-        };
-        let pairs = layout.iter().filter(|(key, _)| is_factor(key)).map(fresh).collect();
-        Ok((weights, pairs))
+        let adapted = adapted(layout);
+        weights.retain(|key, _| adapted.contains(key));
+        Ok(weights)
     }
+}
+
+/// The pairs that clients start anew with after a round: A drawn again, B zero.
+fn fresh_pairs(round: usize, layout: &Layout, seed: u64) -> StateDict {
+    let factors = layout.iter().filter(|(_, spec)| spec.role.pair().is_some());
+    let fresh = factors.map(|(key, spec)| {
+        let mut array = initial(&format!("{key}/round {round}"), spec, seed);
+        if let Role::LoraB(_) = spec.role {
+            array.values.fill(0.0);
+        }
+        (key.clone(), array)
+    });
+    fresh.collect()
 }
 
 /// Clients and a server.
@@ -174,14 +184,25 @@ pub struct Federation {
     /// The server.
     pub server: Server,
     folding: Option<Folding>,
+    /// The server's network; a client's may be of lower rank.
+    layout: Layout,
 }
 
 impl Federation {
-    /// A federation before its first round.
-    pub fn new(rules: Rules, members: Vec<Member>, folding: Option<Folding>) -> Self {
-        let state = members.first().map(|member| sent(member.client.trained()));
+    /// A federation before its first round. `start` is what is trained, before it is, in the server's network.
+    pub fn new(
+        rules: Rules,
+        members: Vec<Member>,
+        folding: Option<Folding>,
+        start: &StateDict,
+        layout: Layout,
+    ) -> Self {
+        let held = match rules.aggregation.is_personal() {
+            true => rules.aggregation.ever_sent(),
+            false => Factors::Both,
+        };
         let server = Server {
-            state: state.unwrap_or_default(),
+            state: sent(start.clone(), &layout, held),
             ..Server::default()
         };
         Self {
@@ -189,6 +210,7 @@ impl Federation {
             members,
             server,
             folding,
+            layout,
         }
     }
 
@@ -211,17 +233,24 @@ impl Federation {
         let epochs = self.local_epochs(&chosen, round, progress)?;
         let mut marks = Vec::new();
         let (precision, aggregation) = (self.rules.precision, self.rules.aggregation);
-        // A pair that the server turns has no coordinates in common with the one before.
-        let lasting = |key: &str| aggregation == Aggregation::MeanOfFactors || !is_factor(key);
+        let layout = &self.layout;
+        let lasting = |key: &str| layout.get(key).is_none_or(|spec| aggregation.lasting(&spec.role));
         let mut ledger = self.catching_up(round, &chosen);
         let mut updates = Vec::with_capacity(chosen.len());
         let mut lost = Lost::default();
         for &place in &chosen {
             let member = &mut self.members[place];
             let site = &member.client.site;
-            let sent = sent(member.client.trained());
+            let sent = sent(member.client.trained(), layout, aggregation.sent(round));
             let delivery = member.link.up(&sent, lasting).map_err(at(round, site))?;
-            ledger.extend(entries(round, site, Direction::Up, &delivery.message, precision));
+            ledger.extend(entries(
+                round,
+                site,
+                Direction::Up,
+                &delivery.message,
+                precision,
+                layout,
+            ));
             marks.push(Mark::of_message(round, site, Moment::Sent, &delivery.message));
             lost.up.push(delivery.squares);
             updates.push(delivery.received);
@@ -229,8 +258,8 @@ impl Federation {
         let total: f64 = chosen.iter().map(|&place| self.members[place].weight).sum();
         let weights: Vec<f64> = chosen.iter().map(|&place| self.members[place].weight / total).collect();
         let adam = self.rules.server_adam.as_ref();
-        let lora_error = self.server.combine(&updates, &weights, aggregation, adam);
-        let global = self.server.state.clone();
+        let averaged = self.server.combine(&updates, &weights, aggregation, adam, layout);
+        let global = averaged.sent;
         let failed = |why| Error::Message(format!("server, round {round}: {why}"));
         let alike = broadcast(&global, precision).map_err(failed)?;
         for (place, member) in self.members.iter_mut().enumerate() {
@@ -241,24 +270,32 @@ impl Federation {
                 None => &member.link.down(&global, lasting).map_err(at(round, site))?,
             };
             if chosen.contains(&place) {
-                ledger.extend(entries(round, site, Direction::Down, &delivery.message, precision));
+                ledger.extend(entries(
+                    round,
+                    site,
+                    Direction::Down,
+                    &delivery.message,
+                    precision,
+                    layout,
+                ));
                 marks.push(Mark::of_message(round, site, Moment::Received, &delivery.message));
                 lost.down.push(delivery.squares);
             }
-            match self.folding {
-                Some(_) => member.client.receive(&without_factors(delivery.received.clone())),
-                None => member.client.receive(&delivery.received),
+            let mut received = delivery.received.clone();
+            if aggregation.sequel() == Sequel::Folded {
+                received.retain(|key, _| layout.get(key).is_none_or(|spec| spec.role.pair().is_none()));
             }
+            member.client.receive(&cut(received, &member.layout));
         }
         self.fold(round)?;
         let mut round = self.round_of(round, epochs, ledger, marks);
-        round.record.global_norm = Some(norm(&global));
-        round.record.lora_error = lora_error;
+        round.record.global_norm = Some(norm(&global, &self.layout));
+        round.record.lora_error = averaged.lora_error;
         round.record.rounding = lost.shares(precision);
         Ok(round)
     }
 
-    /// With stacked pairs: brings all clients' weights and pairs to where the round ends.
+    /// Where pairs are folded: brings all clients' weights and pairs to where the round ends.
     ///
     /// # Errors
     /// The pairs do not fit the network (a programming error).
@@ -266,11 +303,15 @@ impl Federation {
         let Some(folding) = self.folding.as_ref().filter(|_| !self.server.folded.is_empty()) else {
             return Ok(());
         };
-        let (weights, pairs) = folding.after(round, &self.server.folded, self.rules.seed)?;
+        let weights = folding.weights(&self.server.folded, &self.layout)?;
+        let anew = self.rules.aggregation.sequel() == Sequel::Folded;
         for member in &mut self.members {
             member.client.receive(&weights);
-            member.client.begin_anew_with(&pairs);
-            member.link.agree(&pairs);
+            if anew {
+                let pairs = fresh_pairs(round, &member.layout, self.rules.seed);
+                member.client.begin_anew_with(&pairs);
+                member.link.agree(&pairs);
+            }
         }
         Ok(())
     }
@@ -287,25 +328,34 @@ impl Federation {
         if late.is_empty() {
             return Vec::new();
         }
-        let message = encode(&self.server.state, precision);
+        let state = sent(
+            self.server.state.clone(),
+            &self.layout,
+            self.rules.aggregation.ever_sent(),
+        );
+        let message = encode(&state, precision);
         late.into_iter()
             .flat_map(|place| {
                 let site = &self.members[place].client.site;
-                entries(round, site, Direction::Down, &message, precision)
+                entries(round, site, Direction::Down, &message, precision, &self.layout)
             })
             .collect()
     }
 
-    /// The federation's model: what the clients received last, its stacked pairs of all rounds as one. Below 32 bits that
-    /// is not quite what the server has.
+    /// The federation's model: what the clients received last, with what they folded into their weights in its pairs. Below
+    /// 32 bits that is not quite what the server has.
     pub fn model(&self) -> StateDict {
-        let mut model = self.server.state.clone();
+        let mut model = self.server.model(&self.layout, self.rules.aggregation);
         if let Some(member) = self.members.first() {
             let (held, _) = member.link.parts();
             model.extend(held.clone());
         }
-        model.extend(self.server.folded.clone());
         model
+    }
+
+    /// The rank of a state's pairs, if it has any.
+    pub fn rank(&self, state: &StateDict) -> Option<usize> {
+        pairs(&self.layout).find_map(|pair| Some(state.get(&pair.a)?.shape[0]))
     }
 
     /// In how many bits parameters travel.
@@ -333,8 +383,12 @@ impl Federation {
         // The largest first: started last, it would keep everyone waiting.
         order.sort_by(|one, other| other.weight.total_cmp(&one.weight));
         let (local, rounds) = (self.rules.local, self.rules.rounds);
+        let factors = self.rules.aggregation.trained(round);
         let epoch = |member: &mut Member| {
-            let client = &mut member.client;
+            let (client, layout) = (&mut member.client, &member.layout);
+            if factors != Factors::Both {
+                client.train_only(|key| layout.get(key).is_none_or(|spec| factors.have(&spec.role)));
+            }
             let epoch = client.local_epoch(round, &local);
             let epoch = epoch.map_err(|why| at(round, &client.site)(why))?;
             progress.step(&format!(
@@ -394,13 +448,9 @@ pub fn participants(share: f64, clients: usize) -> usize {
     ((share * clients as f64).ceil() as usize).clamp(1, clients.max(1))
 }
 
-/// What of a client's parameters travels.
-pub fn sent(mut trained: StateDict) -> StateDict {
-    trained.retain(|key, _| !is_personal(key));
+/// What travels of the parameters that are trained.
+pub fn sent(mut trained: StateDict, layout: &Layout, factors: Factors) -> StateDict {
+    let travels = |role: &Role| *role != Role::Mixing && factors.have(role);
+    trained.retain(|key, _| layout.get(key).is_none_or(|spec| travels(&spec.role)));
     trained
-}
-
-fn without_factors(mut state: StateDict) -> StateDict {
-    state.retain(|key, _| !is_factor(key));
-    state
 }

@@ -1,9 +1,10 @@
 //! What the server makes of the clients' updates.
 
-use flapsam_model::parameters::{Array, StateDict};
+use flapsam_model::parameters::{Array, Layout, Role, Spec, StateDict, pairs};
 use serde::{Deserialize, Serialize};
 
-use super::aggregation::{Aggregation, product_norm, product_svd, stack, weighted_mean};
+use super::aggregation::{Aggregation, Sequel, aggregate, lora_error};
+use super::averaging::product_svd;
 
 /// The server's own optimizer: it takes the way from its last state to the clients' mean as a gradient (FedAdam,
 /// arXiv 2003.00295, algorithm 2; defaults of its section 5).
@@ -54,19 +55,28 @@ fn tau() -> f64 {
 /// What the server keeps between rounds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Server {
-    /// What it sent last; at first what all clients start from.
+    /// What clients have of it; at first what all of them start from. Of folded pairs, what it sent last.
     pub state: StateDict,
     /// FedAdam's mean direction; empty without it.
     pub first: StateDict,
     /// FedAdam's spread; empty without it.
     pub second: StateDict,
-    /// With stacked pairs: those of all rounds so far as one, which clients have folded into their weights.
+    /// What clients have folded into their weights in all rounds so far, as one pair of each projection.
     pub folded: StateDict,
 }
 
+/// What a round's averaging came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Averaged {
+    /// What is sent to the clients.
+    pub sent: StateDict,
+    /// How far its LoRA pairs are from the mean of the clients' products, before the server's own optimizer moves them: see
+    /// [`lora_error`].
+    pub lora_error: Option<f64>,
+}
+
 impl Server {
-    /// Takes the clients' updates in; what it sends back is then its state. Returns how far its LoRA pairs are from the
-    /// mean of the clients' products, before its own optimizer moves them: see [`lora_error`].
+    /// Takes the clients' updates in.
     ///
     /// # Panics
     /// See [`aggregate`].
@@ -76,17 +86,60 @@ impl Server {
         weights: &[f64],
         how: Aggregation,
         adam: Option<&ServerAdam>,
-    ) -> Option<f64> {
-        let mean = aggregate(updates, weights, how);
-        let error = lora_error(updates, weights, &mean);
-        self.state = match adam {
+        layout: &Layout,
+    ) -> Averaged {
+        let mean = aggregate(updates, weights, how, layout);
+        let lora_error = self.error(updates, weights, &mean, layout);
+        let sent = match adam {
             Some(adam) => self.stepped(&mean, adam),
             None => mean,
         };
-        if how == Aggregation::Stacked {
-            self.fold();
+        match how.sequel() {
+            Sequel::GoOn | Sequel::Turned => self.state.extend(sent.clone()),
+            Sequel::Folded => {
+                self.state.extend(sent.clone());
+                self.fold(&sent, layout);
+            }
+            Sequel::RestFolded => {
+                self.state.extend(cut(sent.clone(), layout));
+                self.fold(&beyond(&sent, layout), layout);
+            }
         }
-        error
+        Averaged { sent, lora_error }
+    }
+
+    /// [`lora_error`], where a pair's factor that did not travel is the one that all have.
+    fn error(&self, updates: &[StateDict], weights: &[f64], mean: &StateDict, layout: &Layout) -> Option<f64> {
+        let is_factor = |key: &str| layout.get(key).is_some_and(|spec| spec.role.pair().is_some());
+        let common = self
+            .state
+            .iter()
+            .filter(|(key, _)| is_factor(key) && !mean.contains_key(*key));
+        let common: StateDict = common.map(|(key, array)| (key.clone(), array.clone())).collect();
+        if common.is_empty() {
+            return lora_error(updates, weights, mean, layout);
+        }
+        let whole = |part: &StateDict| {
+            let sent = part.iter().filter(|(key, _)| is_factor(key));
+            let sent = sent.map(|(key, array)| (key.clone(), array.clone()));
+            common.clone().into_iter().chain(sent).collect()
+        };
+        let updates: Vec<StateDict> = updates.iter().map(whole).collect();
+        lora_error(&updates, weights, &whole(mean), layout)
+    }
+
+    /// The server's model: what clients have of it, with all that they folded into their weights in the pairs.
+    pub fn model(&self, layout: &Layout, how: Aggregation) -> StateDict {
+        let mut model = self.state.clone();
+        match how.sequel() {
+            Sequel::GoOn | Sequel::Turned => (),
+            Sequel::Folded => model.extend(self.folded.clone()),
+            Sequel::RestFolded => {
+                let together = joined(&self.folded, &cut(self.state.clone(), layout), layout);
+                model.extend(together);
+            }
+        }
+        model
     }
 
     fn stepped(&mut self, mean: &StateDict, adam: &ServerAdam) -> StateDict {
@@ -112,193 +165,102 @@ impl Server {
         next
     }
 
-    /// Adds the last round's stacked pairs to those of the rounds before, in as few ranks as hold them all.
-    fn fold(&mut self) {
-        let pairs = || self.state.keys().filter_map(|key| Some((key.clone(), partner(key)?)));
-        let before = |key: &String| self.folded.get(key).map_or(0, |array| array.shape[0]);
-        let together = |(a, _): &(String, String)| before(a) + self.state[a].shape[0];
-        let full = |(a, b): &(String, String)| self.state[a].shape[1].min(self.state[b].shape[0]);
-        // One rank for all pairs, as adapters have it; where a pair needs less, zeros fill it up.
-        let needed = pairs().map(|pair| together(&pair).min(full(&pair))).max().unwrap_or(0);
-        let mut folded = StateDict::new();
-        for (a, b) in pairs() {
-            let mut both = vec![(&self.state[&a], &self.state[&b])];
-            if let (Some(old_a), Some(old_b)) = (self.folded.get(&a), self.folded.get(&b)) {
-                both.insert(0, (old_a, old_b));
-            }
-            let (new_a, new_b) = product_svd(&both, &vec![1.0; both.len()], needed);
-            folded.insert(a, new_a);
-            folded.insert(b, new_b);
-        }
-        self.folded = folded;
+    /// Adds a round's pairs to those of the rounds before.
+    fn fold(&mut self, round: &StateDict, layout: &Layout) {
+        self.folded = joined(&self.folded, round, layout);
     }
 }
 
-/// The clients' updates as one: LoRA pairs as asked, the rest by weighted mean.
-///
-/// # Panics
-/// If there is no update, or the updates hold other parameters than the first (a programming error).
-pub fn aggregate(updates: &[StateDict], weights: &[f64], how: Aggregation) -> StateDict {
-    let mut global = StateDict::new();
-    for key in updates[0].keys() {
-        let clients: Vec<&Array> = updates.iter().map(|update| &update[key]).collect();
-        let pair = match (how, partner(key)) {
-            (Aggregation::MeanOfFactors, _) => None,
-            // It comes with its A.
-            (_, None) if key.contains(LORA_B) => continue,
-            (_, partner) => partner,
-        };
-        match pair {
-            Some(partner) => {
-                let pairs = pairs(updates, key, &partner);
-                let (a, b) = match how {
-                    Aggregation::Stacked => stack(&pairs, weights),
-                    _ => product_svd(&pairs, weights, clients[0].shape[0]),
-                };
-                global.insert(key.clone(), a);
-                global.insert(partner, b);
-            }
-            None => {
-                global.insert(key.clone(), weighted_mean(&clients, weights));
-            }
-        }
-    }
-    global
-}
-
-/// How far the server's LoRA pairs are from the weighted mean of the clients' products, as a share of its norm, over all
-/// pairs; `None` if there are none.
-///
-/// # Panics
-/// See [`aggregate`].
-pub fn lora_error(updates: &[StateDict], weights: &[f64], global: &StateDict) -> Option<f64> {
-    let (mut error, mut whole) = (0.0, 0.0);
-    for key in updates[0].keys() {
-        let Some(partner) = partner(key) else { continue };
-        let mut pairs = pairs(updates, key, &partner);
-        whole += product_norm(&pairs, weights).powi(2);
-        pairs.push((&global[key], &global[&partner]));
-        error += product_norm(&pairs, &[weights, &[-1.0]].concat()).powi(2);
-    }
-    (whole > 0.0).then(|| (error / whole).sqrt())
-}
-
-/// The norm of all parameters as one vector, LoRA pairs by their products.
-pub fn norm(state: &StateDict) -> f64 {
-    let square = |(key, array): (&String, &Array)| match partner(key).and_then(|partner| state.get(&partner)) {
-        Some(b) => product_norm(&[(array, b)], &[1.0]).powi(2),
-        None if key.contains(LORA_B) => 0.0,
-        None => array.values.iter().map(|&value| (value as f64).powi(2)).sum(),
+/// The sums of both states' pairs, in as few ranks as hold them all: of all pairs alike, as adapters have it; where a pair
+/// needs less, zeros fill it up.
+fn joined(one: &StateDict, other: &StateDict, layout: &Layout) -> StateDict {
+    let both = |a: &str, b: &str| -> Vec<(&Array, &Array)> {
+        let states = [one, other].into_iter();
+        states
+            .filter_map(|state| Some((state.get(a)?, state.get(b)?)))
+            .collect()
     };
-    state.iter().map(square).sum::<f64>().sqrt()
+    let needed = pairs(layout).map(|pair| {
+        let both = both(&pair.a, &pair.b);
+        let together: usize = both.iter().map(|(a, _)| a.shape[0]).sum();
+        let full = both.first().map_or(0, |(a, b)| a.shape[1].min(b.shape[0]));
+        together.min(full)
+    });
+    let rank = needed.max().unwrap_or(0);
+    let mut sums = StateDict::new();
+    for pair in pairs(layout) {
+        let both = both(&pair.a, &pair.b);
+        if !both.is_empty() {
+            let (a, b) = product_svd(&both, &vec![1.0; both.len()], rank);
+            sums.insert(pair.a.clone(), a);
+            sums.insert(pair.b.clone(), b);
+        }
+    }
+    sums
 }
 
-/// Whether a parameter is one factor of a LoRA pair.
-pub fn is_factor(key: &str) -> bool {
-    key.contains(LORA_A) || key.contains(LORA_B)
+/// Which ranks of a pair.
+#[derive(Debug, Clone, Copy)]
+enum Ranks {
+    /// So many, from the first on.
+    First(usize),
+    /// All but so many.
+    After(usize),
 }
 
-/// Whether a parameter is the B of a LoRA pair.
-pub fn is_second_factor(key: &str) -> bool {
-    key.contains(LORA_B)
+impl Ranks {
+    fn of(self, spec: &Spec, array: &Array) -> Array {
+        let (rows, columns) = (array.shape[0], array.shape[1]);
+        let range = |ranks: usize| match self {
+            Ranks::First(count) => 0..count.min(ranks),
+            Ranks::After(count) => count.min(ranks)..ranks,
+        };
+        if let Role::LoraA(_) = spec.role {
+            let range = range(rows);
+            let values = array.values[range.start * columns..range.end * columns].to_vec();
+            return Array::new([range.len(), columns], values);
+        }
+        let range = range(columns);
+        let lines = array.values.chunks_exact(columns.max(1));
+        let values = lines.flat_map(|line| line[range.clone()].to_vec()).collect();
+        Array::new([rows, range.len()], values)
+    }
 }
 
-const LORA_A: &str = ".lora_w_a_";
-const LORA_B: &str = ".lora_w_b_";
-
-/// The name of the B that belongs to an A; `None` for every other parameter.
-fn partner(key: &str) -> Option<String> {
-    key.contains(LORA_A).then(|| key.replace(LORA_A, LORA_B))
+/// The rank that a network has of its pairs' factors.
+fn rank(spec: &Spec) -> usize {
+    match spec.role {
+        Role::LoraA(_) => spec.shape[0],
+        _ => spec.shape[1],
+    }
 }
 
-/// The clients' pairs `(A, B)` of these names.
-fn pairs<'a>(updates: &'a [StateDict], a: &str, b: &str) -> Vec<(&'a Array, &'a Array)> {
-    updates.iter().map(|update| (&update[a], &update[b])).collect()
+/// A state as a network of perhaps lower rank takes it: the first ranks of its pairs.
+pub fn cut(mut state: StateDict, layout: &Layout) -> StateDict {
+    for (key, array) in &mut state {
+        if let Some(spec) = layout
+            .get(key)
+            .filter(|spec| spec.role.pair().is_some() && spec.shape != array.shape)
+        {
+            *array = Ranks::First(rank(spec)).of(spec, array);
+        }
+    }
+    state
+}
+
+/// What of a state's pairs [`cut`] leaves behind.
+fn beyond(state: &StateDict, layout: &Layout) -> StateDict {
+    let rest = state.iter().filter_map(|(key, array)| {
+        let spec = layout.get(key).filter(|spec| spec.role.pair().is_some())?;
+        Some((key.clone(), Ranks::After(rank(spec)).of(spec, array)))
+    });
+    rest.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn update(seed: f32) -> StateDict {
-        let ramp = |count: usize, step: f32| {
-            (0..count)
-                .map(|i| libm::sinf(seed + step * i as f32))
-                .collect::<Vec<_>>()
-        };
-        StateDict::from([
-            ("attn.lora_w_a_q.0.weight".to_owned(), Array::new([2, 5], ramp(10, 0.7))),
-            ("attn.lora_w_b_q.0.weight".to_owned(), Array::new([4, 2], ramp(8, 1.3))),
-            ("mask_tokens.weight".to_owned(), Array::new([3], ramp(3, 0.4))),
-        ])
-    }
-
-    /// `B A` of an update, row by row, without the code under test.
-    fn product(update: &StateDict) -> Vec<f64> {
-        let (a, b) = (
-            &update["attn.lora_w_a_q.0.weight"].values,
-            &update["attn.lora_w_b_q.0.weight"].values,
-        );
-        let entry = |row: usize, column: usize| (0..2).map(|k| b[row * 2 + k] as f64 * a[k * 5 + column] as f64).sum();
-        (0..20).map(|place| entry(place / 5, place % 5)).collect()
-    }
-
-    #[test]
-    fn plain_tensors_are_averaged_by_weight() {
-        let updates = [update(0.0), update(1.0)];
-        let global = aggregate(&updates, &[0.25, 0.75], Aggregation::ProductSvd);
-        for index in 0..3 {
-            let of = |client: usize| updates[client]["mask_tokens.weight"].values[index];
-            let want = 0.25 * of(0) + 0.75 * of(1);
-            assert!((global["mask_tokens.weight"].values[index] - want).abs() < 1e-6);
-        }
-    }
-
-    #[test]
-    fn pairs_of_one_direction_are_averaged_exactly_by_their_product() {
-        // Both clients hold multiples of one pair, so that the weighted product still has their rank.
-        let mut double = update(0.5);
-        double
-            .get_mut("attn.lora_w_b_q.0.weight")
-            .unwrap()
-            .values
-            .iter_mut()
-            .for_each(|value| *value *= 2.0);
-        let updates = [update(0.5), double];
-        let global = aggregate(&updates, &[0.4, 0.6], Aggregation::ProductSvd);
-        for (got, want) in product(&global).iter().zip(product(&updates[0])) {
-            assert!((got - 1.6 * want).abs() < 1e-5, "{got} {want}");
-        }
-    }
-
-    #[test]
-    fn the_mean_of_factors_is_not_what_is_sent() {
-        let updates = [update(0.0), update(2.0)];
-        let share = |how| {
-            let global = aggregate(&updates, &[0.5, 0.5], how);
-            // The mean of the products, and how far the pair's own is from it, without the code under test.
-            let mean: Vec<f64> = product(&updates[0])
-                .iter()
-                .zip(product(&updates[1]))
-                .map(|(x, y)| 0.5 * (x + y))
-                .collect();
-            let norm = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>().sqrt();
-            let difference: Vec<f64> = product(&global).iter().zip(&mean).map(|(x, y)| x - y).collect();
-            let expected = norm(&difference) / norm(&mean);
-            let got = lora_error(&updates, &[0.5, 0.5], &global).unwrap();
-            assert!((got - expected).abs() < 1e-6, "{how:?}: {got} {expected}");
-            got
-        };
-        let (svd, mean) = (share(Aggregation::ProductSvd), share(Aggregation::MeanOfFactors));
-        assert!(svd < 0.7 * mean, "{svd} {mean}");
-    }
-
-    #[test]
-    fn without_pairs_there_is_no_error_of_pairs() {
-        let plain = StateDict::from([("mask_tokens.weight".to_owned(), Array::new([1], vec![2.0]))]);
-        assert_eq!(lora_error(std::slice::from_ref(&plain), &[1.0], &plain), None);
-        assert_eq!(norm(&plain), 2.0);
-    }
+    use crate::federation::aggregation::tests::{A, B, layout, lora_layout, product, update};
 
     const ADAM: ServerAdam = ServerAdam {
         rate: 0.1,
@@ -316,7 +278,13 @@ mod tests {
             ..Server::default()
         };
         let mut combine = |value: f32| {
-            server.combine(&[one(value)], &[1.0], Aggregation::MeanOfFactors, Some(&ADAM));
+            server.combine(
+                &[one(value)],
+                &[1.0],
+                Aggregation::MeanOfFactors,
+                Some(&ADAM),
+                &layout(),
+            );
             server.state["mask_tokens.weight"].values[0] as f64
         };
         let (got_1, got_2) = (combine(1.5), combine(0.8));
@@ -336,13 +304,14 @@ mod tests {
     fn the_error_is_of_the_averaging_alone() {
         let updates = [update(0.0), update(1.0)];
         let weights = [0.25, 0.75];
-        let mean = aggregate(&updates, &weights, Aggregation::MeanOfFactors);
+        let layout = layout();
+        let mean = aggregate(&updates, &weights, Aggregation::MeanOfFactors, &layout);
         let mut server = Server {
             state: update(0.5),
             ..Server::default()
         };
-        let error = server.combine(&updates, &weights, Aggregation::MeanOfFactors, Some(&ADAM));
-        assert_eq!(error, lora_error(&updates, &weights, &mean));
+        let averaged = server.combine(&updates, &weights, Aggregation::MeanOfFactors, Some(&ADAM), &layout);
+        assert_eq!(averaged.lora_error, lora_error(&updates, &weights, &mean, &layout));
         assert_ne!(server.state, mean);
     }
 
@@ -357,20 +326,56 @@ mod tests {
             for (place, sum) in expected.iter_mut().enumerate() {
                 *sum += 0.25 * product(&updates[0])[place] + 0.75 * product(&updates[1])[place];
             }
-            server.combine(&updates, &[0.25, 0.75], Aggregation::Stacked, None);
-            assert_eq!(server.state["attn.lora_w_a_q.0.weight"].shape, [4, 5]);
+            server.combine(&updates, &[0.25, 0.75], Aggregation::Stacked, None, &layout());
+            assert_eq!(server.state[A].shape, [4, 5]);
         }
-        let (a, b) = (
-            &server.folded["attn.lora_w_a_q.0.weight"],
-            &server.folded["attn.lora_w_b_q.0.weight"],
-        );
+        let (a, b) = (&server.folded[A], &server.folded[B]);
         assert_eq!((&a.shape[..], &b.shape[..]), (&[4, 5][..], &[4, 4][..]));
-        for (place, want) in expected.iter().enumerate() {
-            let (row, column) = (place / 5, place % 5);
-            let got: f64 = (0..4)
-                .map(|k| b.values[row * 4 + k] as f64 * a.values[k * 5 + column] as f64)
-                .sum();
+        for (got, want) in product(&server.folded).iter().zip(expected) {
             assert!((got - want).abs() < 1e-5, "{got} {want}");
+        }
+    }
+
+    /// What FedEx-LoRA's clients have after each round, folded weights and pair together, is the mean of what they had.
+    #[test]
+    fn what_the_mean_pair_lacks_is_folded() {
+        let layout = layout();
+        let mut server = Server {
+            state: update(3.0),
+            ..Server::default()
+        };
+        let mut folded = [0.0; 20];
+        for round in 0..3 {
+            let updates = [update(round as f32), update(round as f32 + 0.5)];
+            let averaged = server.combine(&updates, &[0.25, 0.75], Aggregation::FedexLora, None, &layout);
+            assert!(averaged.lora_error.unwrap() < 1e-6);
+            // Two clients' pairs, and the mean twice.
+            assert_eq!((averaged.sent[A].shape[0], server.state[A].shape[0]), (8, 2));
+            let mean = aggregate(&updates, &[0.25, 0.75], Aggregation::MeanOfFactors, &layout);
+            for (got, want) in product(&server.state).iter().zip(product(&mean)) {
+                assert!((got - want).abs() < 1e-5, "{got} {want}");
+            }
+            let model = product(&server.model(&layout, Aggregation::FedexLora));
+            for place in 0..20 {
+                let exact = 0.25 * product(&updates[0])[place] + 0.75 * product(&updates[1])[place];
+                assert!((model[place] - folded[place] - exact).abs() < 1e-5, "{round}");
+                folded[place] = model[place] - product(&server.state)[place];
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_of_lower_rank_takes_the_first_ranks() {
+        let whole = update(0.5);
+        let small = lora_layout(1);
+        let taken = cut(whole.clone(), &small);
+        assert_eq!((&taken[A].shape[..], &taken[B].shape[..]), (&[1, 5][..], &[4, 1][..]));
+        assert_eq!(taken[A].values, whole[A].values[..5]);
+        assert_eq!(taken[B].values, [0, 2, 4, 6].map(|place| whole[B].values[place]));
+        let rest = beyond(&whole, &small);
+        for (place, whole) in product(&whole).into_iter().enumerate() {
+            let parts = product(&taken)[place] + product(&rest)[place];
+            assert!((parts - whole).abs() < 1e-6);
         }
     }
 }

@@ -33,9 +33,9 @@ impl Precision {
 
 const SCALE: &str = "#scale";
 
-/// Whether a tensor of a message holds another one's scales.
-pub fn is_scale(key: &str) -> bool {
-    key.ends_with(SCALE)
+/// The tensor whose scales this tensor of a message holds, if it holds any.
+pub fn scaled(key: &str) -> Option<&str> {
+    key.strip_suffix(SCALE)
 }
 
 /// A message: a safetensors file. With `Int8`, each tensor has its scales beside it, one for each index of the first
@@ -88,7 +88,7 @@ pub fn decode(message: &[u8]) -> StateDict {
             _ => bytes.iter().map(|&byte| byte as i8 as f32).collect(),
         }
     };
-    let plain = tensors.iter().filter(|(key, _)| !is_scale(key));
+    let plain = tensors.iter().filter(|(key, _)| scaled(key).is_none());
     plain
         .map(|(key, view)| {
             let mut values = values(&view);

@@ -18,10 +18,10 @@ pub enum Departure {
     DoraWithMagnitudes,
     /// So many pairs of each projection.
     Loras(usize),
-    /// A and B are averaged one by one.
-    MeanOfFactors,
-    /// Pairs are stacked.
-    Stacked,
+    /// Pairs are averaged by another rule.
+    Aggregation(Aggregation),
+    /// Sites have ranks of their own.
+    Ranks,
     /// The server has an optimizer.
     FedAdam,
     /// Clients are held near the server's state.
@@ -42,10 +42,11 @@ impl Departure {
         let federation = [
             // FedAdam cannot do without the mean of the factors, so that its own name says both.
             match settings.aggregation {
-                Aggregation::MeanOfFactors if lora && settings.server_adam.is_none() => Some(Self::MeanOfFactors),
-                Aggregation::Stacked if lora => Some(Self::Stacked),
-                _ => None,
+                Aggregation::ProductSvd => None,
+                Aggregation::MeanOfFactors if settings.server_adam.is_some() => None,
+                rule => lora.then_some(Self::Aggregation(rule)),
             },
+            (!settings.ranks.is_empty()).then_some(Self::Ranks),
             settings.server_adam.map(|_| Self::FedAdam),
             (settings.local.proximal != 0.0).then_some(Self::FedProx),
             (settings.participation != 1.0)
@@ -77,8 +78,8 @@ impl Departure {
             Self::DoraWithMagnitudes => "DoRA".into(),
             Self::Loras(2) => "two LoRAs".into(),
             Self::Loras(count) => format!("{count} LoRAs"),
-            Self::MeanOfFactors => "mean of factors".into(),
-            Self::Stacked => "stacked".into(),
+            Self::Aggregation(rule) => rule.title().into(),
+            Self::Ranks => "a rank for each site".into(),
             Self::FedAdam => "FedAdam".into(),
             Self::FedProx => "FedProx".into(),
             Self::Participation(50) => "half the clients".into(),

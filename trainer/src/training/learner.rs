@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use burn::tensor::{Device, Gradients, Tensor};
 use flapsam_kernels::in_turn;
 use flapsam_model::config::{AdapterConfig, SamConfig};
-use flapsam_model::parameters::{Parameters, StateDict, to_vec};
+use flapsam_model::parameters::{Parameters, Part, StateDict, to_vec};
 use flapsam_model::sam::Sam;
 use flapsam_model::segment::{finite, to_input};
 
@@ -19,6 +19,8 @@ pub struct Learner {
     adapter: AdapterConfig,
     parameters: Parameters,
     trained: BTreeSet<String>,
+    /// Those of them that are trained at this time.
+    moving: BTreeSet<String>,
     optimizer: AdamW,
     schedule: Schedule,
     step: usize,
@@ -26,9 +28,6 @@ pub struct Learner {
     /// What the image encoder made of the slices so far, where that is kept.
     embeddings: Option<Embeddings>,
 }
-
-/// Where the state dict has the image encoder.
-const ENCODER: &str = "image_encoder.";
 
 impl Learner {
     /// A learner from a whole network's weights on their device, and the names of those it trains. Learners that
@@ -47,6 +46,7 @@ impl Learner {
             sam: sam.clone(),
             adapter: adapter.clone(),
             parameters,
+            moving: trained.clone(),
             trained,
             optimizer,
             schedule,
@@ -59,7 +59,7 @@ impl Learner {
     /// From now on, keeps what the image encoder makes of each slice, if the encoder stays as it is: worth its memory
     /// where slices come again as they were.
     pub fn keep_embeddings(&mut self) {
-        if self.embeddings.is_none() && !self.trained.iter().any(|key| key.starts_with(ENCODER)) {
+        if self.embeddings.is_none() && !self.trained.iter().any(|key| Part::ImageEncoder.holds(key)) {
             self.embeddings = Some(Embeddings::default());
         }
     }
@@ -158,12 +158,18 @@ impl Learner {
         if let Some(embeddings) = self
             .embeddings
             .as_mut()
-            .filter(|_| state.keys().any(|key| key.starts_with(ENCODER)))
+            .filter(|_| state.keys().any(|key| Part::ImageEncoder.holds(key)))
         {
             *embeddings = Embeddings::default();
         }
         self.parameters.load(state, &self.device);
-        self.parameters.require_grad(&self.trained);
+        self.parameters.require_grad(&self.moving);
+    }
+
+    /// From now on, trains only these of the parameters that it trains at all; the others keep their optimizer's state.
+    pub fn train_only(&mut self, trained: impl Fn(&str) -> bool) {
+        self.moving = self.trained.iter().filter(|key| trained(key)).cloned().collect();
+        self.parameters.require_grad(&self.moving);
     }
 
     /// A view of the network for inference, without autodiff.

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor, TensorData};
 use flapsam_model::config::SamConfig;
-use flapsam_model::parameters::{Parameters, StateDict, Training, initialise, to_vec};
+use flapsam_model::parameters::{Parameters, Role, StateDict, initialise, to_vec};
 use flapsam_model::prompt_encoder::{Point, PointKind};
 use flapsam_model::random::Random;
 use flapsam_model::sam::Sam;
@@ -48,7 +48,7 @@ impl Pretraining {
         let layout = Sam::layout(&sam, None)?;
         let trained: BTreeSet<String> = layout
             .iter()
-            .filter(|(_, spec)| spec.training != Training::Never)
+            .filter(|(_, spec)| spec.role != Role::Constant)
             .map(|(key, _)| key.clone())
             .collect();
         let mut parameters = Parameters::new(&initialise(&layout, seed), device);

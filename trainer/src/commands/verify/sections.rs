@@ -78,7 +78,7 @@ pub(super) fn data_section(planned: &[Planned], data: &Path) -> Result<Section> 
 
 /// The reference's outputs.
 pub(super) fn parity_section(folder: &Path, device: &OpenDevice) -> Result<Section> {
-    let comparisons = parity::compare(folder, &device.device)?;
+    let comparisons = parity::compare(folder, None, &device.device)?;
     let failed = comparisons
         .iter()
         .filter(|comparison| comparison.verdict == parity::Verdict::Failed)

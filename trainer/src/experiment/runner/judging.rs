@@ -32,13 +32,14 @@ pub(super) struct Training {
 impl Run {
     /// Whether clients keep a part of the network to themselves, so that each has its own.
     pub(super) fn personal(&self) -> bool {
-        self.experiment.setting == Setting::Federated && self.adapter.num_lora > 1
+        let of_pairs = self.experiment.aggregation.is_personal() && self.adapter.rank > 0;
+        self.experiment.setting == Setting::Federated && (self.adapter.num_lora > 1 || of_pairs)
     }
 
     /// The networks to be judged: the federation's one; each client's where they differ.
     pub(super) fn models(&self, federation: &Federation) -> Vec<Model> {
         let model = |site: Option<&str>, state: StateDict| {
-            let rank = federation.server.folded.values().next().map(|a| a.shape[0]);
+            let rank = federation.rank(&state);
             Model {
                 site: site.map(str::to_owned),
                 adapter: Adapter {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use flapsam_model::checkpoint::adapt;
 use flapsam_model::config::{AdapterConfig, SamConfig};
-use flapsam_model::parameters::Parameters;
+use flapsam_model::parameters::{Layout, Parameters, pairs};
 use flapsam_model::sam::Sam;
 pub use folder::{ADAPTER, adapter_of, adapters};
 use folder::{CONFIG, MASKS, PROVENANCE, RECORD, is_taken, table};
@@ -21,7 +21,7 @@ use crate::data::cases::lock::ready;
 use crate::data::manifest::{Case, Manifest};
 use crate::device::OpenDevice;
 use crate::error::{Error, Result};
-use crate::federation::{Aggregation, Checkpoint, Checkpoints, Client, Federation, Folding, Member, Rules};
+use crate::federation::{Checkpoint, Checkpoints, Client, Federation, Folding, Member, Rules, cut};
 use crate::files::{move_aside, read_json, remove_half_written, write, write_json};
 use crate::folder_lock::FolderLock;
 use crate::progress::Progress;
@@ -187,6 +187,15 @@ impl Run {
                 }),
             }
         }
+        if let Some(name) = experiment
+            .ranks
+            .keys()
+            .find(|name| !sites.iter().any(|site| site.name == **name))
+        {
+            let names: Vec<&str> = sites.iter().map(|site| site.name.as_str()).collect();
+            let why = format!("[ranks] has a site '{name}', and the data have {}", names.join(", "));
+            return Err(Error::invalid(&experiment.path, why));
+        }
         if sites.is_empty() {
             return Err(Error::invalid(
                 &experiment.manifest(data_root),
@@ -223,11 +232,11 @@ impl Run {
         let members = match experiment.setting {
             Setting::Pooled => {
                 let cases = self.sites.iter().flat_map(|site| site.cases.clone()).collect();
-                vec![self.member("pooled", 1.0, cases)]
+                vec![self.member("pooled", 1.0, cases)?]
             }
             _ => {
                 let member = |site: &Site| self.member(&site.name, site.weight, site.cases.clone());
-                self.sites.iter().map(member).collect()
+                self.sites.iter().map(member).collect::<Result<_>>()?
             }
         };
         let rules = Rules {
@@ -240,26 +249,44 @@ impl Run {
             server_adam: experiment.server_adam,
             side_by_side: self.device.is_cpu(),
         };
-        let stacked = experiment.aggregation == Aggregation::Stacked && experiment.method.uses_lora();
-        let folding = (stacked && experiment.setting == Setting::Federated).then(|| Folding {
+        let folds = experiment.aggregation.folds() && experiment.method.uses_lora();
+        let folding = (folds && experiment.setting == Setting::Federated).then(|| Folding {
             weights: self.weights.state(&self.weights.keys()),
             sam: self.sam.clone(),
             adapter: self.adapter.clone(),
         });
-        Ok(Federation::new(rules, members, folding))
+        let layout = self.layout(self.adapter.rank)?;
+        let start = self.weights.state(&experiment.method.trained(&layout));
+        Ok(Federation::new(rules, members, folding, &start, layout))
     }
 
-    fn member(&self, name: &str, weight: f64, cases: Vec<PreparedCase>) -> Member {
+    /// The network with pairs of this rank.
+    fn layout(&self, rank: usize) -> Result<Layout> {
+        let adapter = AdapterConfig {
+            rank,
+            ..self.adapter.clone()
+        };
+        Ok(Sam::layout(&self.sam, Some(&adapter))?)
+    }
+
+    fn member(&self, name: &str, weight: f64, cases: Vec<PreparedCase>) -> Result<Member> {
         let experiment = &self.experiment;
-        let layout = Sam::layout(&self.sam, Some(&self.adapter)).expect("it was built before");
-        let stacks: usize = cases
-            .iter()
-            .map(|case| case.len().div_ceil(experiment.local.stack_stride))
-            .sum();
+        let rank = experiment.ranks.get(name).copied().unwrap_or(self.adapter.rank);
+        let adapter = AdapterConfig {
+            rank,
+            ..self.adapter.clone()
+        };
+        let layout = self.layout(rank)?;
+        let mut weights = self.weights.clone();
+        if rank != self.adapter.rank {
+            let pairs = pairs(&layout).flat_map(|pair| [pair.a.clone(), pair.b.clone()]);
+            weights.load(&cut(weights.state(&pairs.collect()), &layout), &self.device.device);
+        }
+        let stacks: usize = cases.iter().map(|case| experiment.local.stacks(case.len())).sum();
         let learner = Learner::new(
             &self.sam,
-            &self.adapter,
-            self.weights.clone(),
+            &adapter,
+            weights,
             experiment.method.trained(&layout),
             AdamW::new(experiment.weight_decay),
             experiment
@@ -267,11 +294,12 @@ impl Run {
                 .of_client(stacks.div_ceil(experiment.local.batch_stacks)),
             &self.device.device,
         );
-        Member::new(
+        Ok(Member::new(
             weight,
             Client::new(name, cases, learner, self.seed),
             experiment.precision,
-        )
+            layout,
+        ))
     }
 
     /// All rounds, from the newest checkpoint on; each one ends in another.

@@ -1,30 +1,34 @@
-//! SAM's image encoder: a vision transformer with windowed attention and decomposed relative positions.
+//! SAM's own image encoder: a vision transformer with windowed attention and decomposed relative positions.
 
 use burn::tensor::Tensor;
 use flapsam_kernels::{Positions, add_row, attention, gelu, linear};
 
+use super::EPSILON;
+use super::windows::{from_windows, to_windows};
 use crate::Error;
-use crate::config::{AdapterConfig, SamConfig};
-use crate::layers::{Conv3x3, LayerNorm, Linear};
+use crate::config::{AdapterConfig, VitConfig};
+use crate::layers::{LayerNorm, Linear};
 use crate::lora::QueryValueLora;
-use crate::parameters::{Init, Scope};
+use crate::parameters::{Init, Projection, Role, Scope, Start};
 
-const EPSILON: f64 = 1e-6;
-
-/// Images to embeddings.
+/// Patches and blocks.
 #[derive(Debug, Clone)]
-pub struct ImageEncoder {
+pub struct Vit {
     patch_embed: Linear,
     patch_size: usize,
     pos_embed: Tensor<4>,
     blocks: Vec<Block>,
-    neck: Neck,
 }
 
-impl ImageEncoder {
-    /// Builds the encoder; with an adapter, its attentions are adapted.
-    pub fn new(scope: &mut Scope, config: &SamConfig, adapter: Option<&AdapterConfig>) -> Result<Self, Error> {
-        let (dim, patch, grid) = (config.embed_dim, config.patch_size, config.grid());
+impl Vit {
+    /// Builds the transformer for a square of `grid` tokens a side; with an adapter, its attentions are adapted.
+    pub fn new(
+        scope: &mut Scope,
+        config: &VitConfig,
+        grid: usize,
+        adapter: Option<&AdapterConfig>,
+    ) -> Result<Self, Error> {
+        let (dim, patch) = (config.embed_dim, config.patch_size);
         let init = Init::fan_in(3 * patch * patch);
         let mut proj = scope.at("patch_embed");
         let mut proj = proj.at("proj");
@@ -34,26 +38,25 @@ impl ImageEncoder {
             weight: weight.reshape([dim, 3 * patch * patch]),
             bias: Some(proj.parameter("bias", [dim], init)?),
         };
-        let pos_embed = scope.parameter("pos_embed", [1, grid, grid, dim], Init::Constant(0.0))?;
+        let mut positions = scope.here().start(Start::Resized);
+        let pos_embed = positions.parameter("pos_embed", [1, grid, grid, dim], Init::Constant(0.0))?;
         let blocks = (0..config.depth).map(|index| {
             let window = match config.global_attn_indexes.contains(&index) {
                 true => None,
                 false => Some(config.window_size),
             };
             let mut scope = scope.at("blocks");
-            Block::new(&mut scope.at(index), config, window, adapter)
+            Block::new(&mut scope.at(index), config, grid, window, adapter)
         });
-        let blocks = blocks.collect::<Result<_, _>>()?;
         Ok(Self {
             patch_embed,
             patch_size: patch,
             pos_embed,
-            blocks,
-            neck: Neck::new(&mut scope.at("neck"), dim, config.prompt_dim)?,
+            blocks: blocks.collect::<Result<_, _>>()?,
         })
     }
 
-    /// `[batch, 3, row, column]` in `[0, 1]` to `[batch, prompt_dim, row / patch, column / patch]`.
+    /// `[batch, 3, row, column]` to tokens `[batch, row / patch, column / patch, channel]`.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<4> {
         let [batch, channels, rows, columns] = images.dims();
         let patch = self.patch_size;
@@ -63,8 +66,7 @@ impl ImageEncoder {
             .permute([0, 2, 4, 1, 3, 5])
             .reshape([batch, high, wide, channels * patch * patch]);
         let x = add_row(self.patch_embed.forward(patches), self.pos_embed.clone());
-        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
-        self.neck.forward(x)
+        self.blocks.iter().fold(x, |x, block| block.forward(x))
     }
 }
 
@@ -82,13 +84,20 @@ struct Block {
 impl Block {
     fn new(
         scope: &mut Scope,
-        config: &SamConfig,
+        config: &VitConfig,
+        grid: usize,
         window: Option<usize>,
         adapter: Option<&AdapterConfig>,
     ) -> Result<Self, Error> {
         let dim = config.embed_dim;
-        let side = window.unwrap_or(config.grid());
-        let attn = Attention::new(&mut scope.at("attn"), dim, config.num_heads, side, adapter)?;
+        let side = window.unwrap_or(grid);
+        let attn = Attention::new(
+            &mut scope.at("attn").role(Role::Attention),
+            dim,
+            config.num_heads,
+            side,
+            adapter,
+        )?;
         Ok(Self {
             norm1: LayerNorm::new(&mut scope.at("norm1"), dim, EPSILON)?,
             attn,
@@ -115,33 +124,6 @@ impl Block {
     }
 }
 
-/// Splits `[batch, row, column, channel]` into square windows, padded with zeros: `[batch * windows, side, side, channel]`.
-fn to_windows(x: Tensor<4>, side: usize) -> Tensor<4> {
-    let [batch, high, wide, channels] = x.dims();
-    let (down, across) = (high.div_ceil(side), wide.div_ceil(side));
-    let (below, right) = (down * side - high, across * side - wide);
-    let x = match (below, right) {
-        (0, 0) => x,
-        _ => x.pad([(0, 0), (0, below), (0, right), (0, 0)], 0.0),
-    };
-    x.reshape([batch, down, side, across, side, channels])
-        .permute([0, 1, 3, 2, 4, 5])
-        .reshape([batch * down * across, side, side, channels])
-}
-
-/// Undoes [`to_windows`] and cuts the padding off.
-fn from_windows(windows: Tensor<4>, side: usize, high: usize, wide: usize) -> Tensor<4> {
-    let (down, across) = (high.div_ceil(side), wide.div_ceil(side));
-    let [count, _, _, channels] = windows.dims();
-    let batch = count / (down * across);
-    windows
-        .reshape([batch, down, across, side, side, channels])
-        .permute([0, 1, 3, 2, 4, 5])
-        .reshape([batch, down * side, across * side, channels])
-        .narrow(1, 0, high)
-        .narrow(2, 0, wide)
-}
-
 /// Multi-head self-attention over a square of tokens, with relative positions by row and by column.
 #[derive(Debug, Clone)]
 struct Attention {
@@ -162,13 +144,18 @@ impl Attention {
         adapter: Option<&AdapterConfig>,
     ) -> Result<Self, Error> {
         let table = [2 * side - 1, dim / heads];
+        let third = |part: usize| Projection::new(scope.key("qkv.weight"), part * dim, (part + 1) * dim);
+        let (query, value) = (third(0), third(2));
+        let mut positions = scope.here().start(Start::Resized);
+        let mut table = |name| positions.parameter(name, table, Init::Constant(0.0));
+        let (rel_pos_h, rel_pos_w) = (table("rel_pos_h")?, table("rel_pos_w")?);
         Ok(Self {
             qkv: Linear::new(&mut scope.at("qkv"), dim, 3 * dim)?,
             proj: Linear::new(&mut scope.at("proj"), dim, dim)?,
-            rel_pos_h: scope.parameter("rel_pos_h", table, Init::Constant(0.0))?,
-            rel_pos_w: scope.parameter("rel_pos_w", table, Init::Constant(0.0))?,
+            rel_pos_h,
+            rel_pos_w,
             lora: match adapter {
-                Some(adapter) => QueryValueLora::new(scope, adapter, dim, dim)?,
+                Some(adapter) => QueryValueLora::new(scope, adapter, dim, query, value)?,
                 None => None,
             },
             heads,
@@ -179,7 +166,7 @@ impl Attention {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, high, wide, channels] = x.dims();
         let scale = 1.0 / ((channels / self.heads) as f64).sqrt();
-        let positions = Positions {
+        let positions = Positions::Relative {
             rows: self.rel_pos_h.clone(),
             columns: self.rel_pos_w.clone(),
             grid: [high, wide],
@@ -210,34 +197,5 @@ impl Attention {
             linear(x.clone(), key.0, key.1),
             lora.value.project(x, value.0, value.1),
         ]
-    }
-}
-
-/// Token channels to prompt channels: 1x1 and 3x3 convolutions with channel norms.
-#[derive(Debug, Clone)]
-struct Neck {
-    reduce: Tensor<2>,
-    norm1: LayerNorm,
-    conv: Conv3x3,
-    norm2: LayerNorm,
-}
-
-impl Neck {
-    fn new(scope: &mut Scope, inputs: usize, outputs: usize) -> Result<Self, Error> {
-        let init = Init::fan_in(inputs);
-        let reduce: Tensor<4> = scope.at(0).parameter("weight", [outputs, inputs, 1, 1], init)?;
-        Ok(Self {
-            reduce: reduce.reshape([outputs, inputs]),
-            norm1: LayerNorm::new(&mut scope.at(1), outputs, EPSILON)?,
-            conv: Conv3x3::new(&mut scope.at(2), outputs, outputs)?,
-            norm2: LayerNorm::new(&mut scope.at(3), outputs, EPSILON)?,
-        })
-    }
-
-    /// `[batch, row, column, token channel]` to `[batch, prompt channel, row, column]`.
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = linear(x, self.reduce.clone(), None);
-        let x = self.conv.forward(self.norm1.forward(x));
-        self.norm2.forward(x).permute([0, 3, 1, 2])
     }
 }

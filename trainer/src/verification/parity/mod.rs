@@ -2,7 +2,9 @@
 //!
 //! A case is a folder with `meta.json`, `sam.pth`, `sam.safetensors`, `sam_forward.safetensors`, `flap.safetensors`,
 //! `flap_forward_backward.safetensors` and `flap_after_4_steps.safetensors`; `aggregate.safetensors` may lie beside
-//! the cases or in one.
+//! the cases or in one. Those of MobileSAM are of other files: see [`mobile_sam`].
+
+mod mobile_sam;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use flapsam_model::checkpoint::read_safetensors;
 use flapsam_model::config::{AdapterConfig, LoraInit, SamConfig};
 use flapsam_model::method::Method;
-use flapsam_model::parameters::{Array, Layout, Parameters, StateDict, Training, to_vec};
+use flapsam_model::parameters::{Array, Layout, Parameters, Role, StateDict, to_vec};
 use flapsam_model::prompt_encoder::{Point, PointKind};
 use flapsam_model::random::Random;
 use flapsam_model::sam::{Sam, box_points};
@@ -20,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::batches::stacks::Batch;
 use crate::error::{Error, Result};
-use crate::federation::aggregation;
+use crate::federation::averaging;
 use crate::files::{read, read_json};
 use crate::state_dict::read_state_dict;
 use crate::training::{AdamW, Learner, Schedule};
@@ -140,6 +142,8 @@ impl Comparison {
     }
 }
 
+const META: &str = "meta.json";
+
 #[derive(Debug, Deserialize)]
 struct Meta {
     config: SamConfig,
@@ -177,11 +181,12 @@ impl Meta {
     }
 }
 
-/// Compares every case of a folder: the folder itself, or the folders in it.
+/// Compares every case of a folder: the folder itself, or the folders in it. `base` is for the cases of published weights,
+/// which do not bring them.
 ///
 /// # Errors
 /// There is no case, or a file of a case is missing or damaged.
-pub fn compare(folder: &Path, device: &Device) -> Result<Vec<Comparison>> {
+pub fn compare(folder: &Path, base: Option<&Path>, device: &Device) -> Result<Vec<Comparison>> {
     let mut folders = vec![folder.to_owned()];
     let entries = std::fs::read_dir(folder).map_err(Error::file("read the folder", folder))?;
     let mut below: Vec<PathBuf> = entries
@@ -192,8 +197,20 @@ pub fn compare(folder: &Path, device: &Device) -> Result<Vec<Comparison>> {
     folders.extend(below);
     let mut all = Vec::new();
     for folder in folders {
-        if folder.join("meta.json").is_file() {
-            all.extend(compare_case(&folder, device)?);
+        if folder.join(META).is_file() {
+            all.extend(match mobile_sam::is_encoder(&folder)? {
+                true => mobile_sam::compare_encoder(&folder, device)?,
+                false => compare_case(&folder, device)?,
+            });
+        }
+        if folder.join(mobile_sam::PROMPTED).is_file() {
+            match base {
+                Some(base) => all.extend(mobile_sam::compare_prompted(&folder, base, device)?),
+                None => eprintln!(
+                    "flapsam: {} is left out: it is of published weights; pass them with --base",
+                    folder.display()
+                ),
+            }
         }
         let aggregate = folder.join("aggregate.safetensors");
         if aggregate.is_file() {
@@ -249,7 +266,7 @@ impl Tensors {
 type Quantities = Vec<(String, Vec<f32>, Tolerance)>;
 
 fn compare_case(folder: &Path, device: &Device) -> Result<Vec<Comparison>> {
-    let meta: Meta = read_json(&folder.join("meta.json"))?;
+    let meta: Meta = read_json(&folder.join(META))?;
     let name = name(folder);
     let adapted = Adapted::read(folder, &meta, device)?;
     let mut all = Vec::new();
@@ -524,7 +541,7 @@ impl<'a> Adapted<'a> {
 
     fn compute(&self, weights: &StateDict) -> Result<BTreeMap<String, Vec<f32>>> {
         let batch = self.batch()?;
-        let trainable = self.layout.iter().filter(|(_, spec)| spec.training != Training::Never);
+        let trainable = self.layout.iter().filter(|(_, spec)| spec.role != Role::Constant);
         let everything = self.learner(weights, trainable.map(|(key, _)| key.clone()).collect());
         let network = everything.network()?;
         let logits = network.logits(to_input(batch.slices.clone(), self.config.image_size, self.device));
@@ -613,22 +630,22 @@ fn compare_aggregate(path: &Path) -> Result<Vec<Comparison>> {
     let (a, b, plain) = (parts("lora_a")?, parts("lora_b")?, parts("plain")?);
 
     let pairs: Vec<(&Array, &Array)> = a.iter().zip(&b).collect();
-    let (new_a, new_b) = aggregation::product_svd(&pairs, &weights, pairs[0].0.shape[0]);
+    let (new_a, new_b) = averaging::product_svd(&pairs, &weights, pairs[0].0.shape[0]);
     let results = [
         (
             "mean of plain tensors",
             "plain_average",
-            aggregation::weighted_mean(&plain.iter().collect::<Vec<_>>(), &weights),
+            averaging::weighted_mean(&plain.iter().collect::<Vec<_>>(), &weights),
         ),
         (
             "product of the pairs",
             "product",
-            aggregation::weighted_product(&pairs, &weights),
+            averaging::weighted_product(&pairs, &weights),
         ),
         (
             "product at the pairs' rank",
             "product_rank_r",
-            aggregation::weighted_product(&[(&new_a, &new_b)], &[1.0]),
+            averaging::weighted_product(&[(&new_a, &new_b)], &[1.0]),
         ),
     ];
     let name = name(path);
