@@ -118,6 +118,13 @@ fn list_and_status_know_every_data_set() {
         |name: &str| ["sites", "train", "test", "files", "with_checksum"].map(|key| row(name)[key].as_u64().unwrap());
     assert_eq!(numbers("fed-kits19"), [6, 74, 22, 192, 96]);
     assert_eq!(numbers("fed-ixi"), [3, 453, 113, 1132, 0]);
+    // Both sides of a brain share its files.
+    assert_eq!(numbers("hippocampus"), [3, 326, 102, 688, 688]);
+    assert_eq!(
+        row("hippocampus")["licence"],
+        "CC-BY-SA-4.0 AND LicenseRef-CC-BY-NC AND CC-BY-SA-3.0"
+    );
+    assert_eq!(numbers("sam-checkpoints"), [0, 0, 0, 3, 3]);
     assert_eq!(row("fed-ixi")["licence"], "CC-BY-SA-3.0");
 
     let (code, status, _) = data("status", &["fed-kits19"], folder.path());
