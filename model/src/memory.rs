@@ -93,28 +93,21 @@ fn decoder(sam: &SamConfig, batch: usize, stages: usize) -> usize {
 }
 
 /// Bytes on the host to segment a scan of so many voxels: what is read, its raw voxels (eight bytes at most) or, later, a
-/// copy in axial order with another for a percentile, its values, and the labels twice; and what it takes to resample it.
-pub fn host(dims: [usize; 3], file: usize, resample: Option<[usize; 3]>) -> usize {
+/// copy in axial order with another for a percentile, its values, and the labels twice.
+pub fn host(dims: [usize; 3], file: usize) -> usize {
     let per_voxel = 3 * FLOAT + 2;
-    let voxels = dims.into_iter().fold(1, usize::saturating_mul);
-    let resampled = resample.map_or(0, |grid| resampling(dims, grid));
-    voxels
-        .saturating_mul(per_voxel)
-        .saturating_add(file)
-        .saturating_add(resampled)
+    product(dims).saturating_mul(per_voxel).saturating_add(file)
 }
 
-/// The values in axial order, and in double precision before and after each axis. Which side becomes which is not known
-/// before the file is read: the worst is taken.
-fn resampling(mut dims: [usize; 3], mut grid: [usize; 3]) -> usize {
+/// Bytes on the host to bring a scan to a grid: its values in axial order, and in double precision before and after each
+/// axis. Which side becomes which is left open: the worst is taken.
+pub fn resampling(mut dims: [usize; 3], mut grid: [usize; 3]) -> usize {
     dims.sort_unstable();
     grid.sort_unstable_by(|one, other| other.cmp(one));
-    let product = |sides: &mut dyn Iterator<Item = usize>| sides.fold(1, usize::saturating_mul);
-    let values = product(&mut dims.into_iter());
-    let between = product(&mut dims.into_iter().zip(grid).map(|(from, to)| from.max(to)));
-    values
+    let between: [usize; 3] = std::array::from_fn(|axis| dims[axis].max(grid[axis]));
+    product(dims)
         .saturating_mul(FLOAT)
-        .saturating_add(between.saturating_mul(2 * size_of::<f64>()))
+        .saturating_add(product(between).saturating_mul(2 * size_of::<f64>()))
 }
 
 #[cfg(test)]
@@ -147,7 +140,7 @@ mod tests {
 
     #[test]
     fn memory_of_an_absurd_scan_saturates() {
-        assert_eq!(host([usize::MAX, 2, 1], 1, None), usize::MAX);
+        assert_eq!(host([usize::MAX, 2, 1], 1), usize::MAX);
         assert_eq!(resampling([usize::MAX, 2, 1], [1, 1, 1]), usize::MAX);
         // 24 values, and from 4 x 3 x 2 to 1 x 1 x 5 perhaps 4 x 3 x 5 between.
         assert_eq!(resampling([4, 3, 2], [1, 1, 5]), 4 * 24 + 2 * 8 * 60);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::memory;
 use crate::segment::Scaling;
 use crate::volume::{Axial, Slices, Volume};
 
@@ -17,6 +18,10 @@ pub struct Preprocessing {
     /// its file's axes; none leaves the grid as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resample: Option<[usize; 3]>,
+    /// The same by the distance of voxels, mm: every volume is resampled to the grid over its own space whose voxels are
+    /// nearest to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spacing_mm: Option<[f64; 3]>,
     /// Values outside this range are set to its ends (HU for CT).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<[f32; 2]>,
@@ -47,12 +52,15 @@ pub struct Window {
 const MOST_VOXELS: usize = 1 << 30;
 /// Nor a longer side: its masks are kept as NIfTI-1.
 const LONGEST_SIDE: usize = i16::MAX as usize;
+/// Voxels of a scan are not nearer to each other, nor farther, mm.
+const SPACING: [f64; 2] = [0.001, 1000.0];
 
 impl Preprocessing {
     /// Refuses settings that make no sense.
     ///
     /// # Errors
-    /// A range is empty, a percentile is none, a grid has no voxel, or a standard deviation is not positive.
+    /// A range is empty, a percentile is none, a grid has no voxel or is named twice, or a standard deviation is not
+    /// positive.
     pub fn check(&self) -> Result<(), Error> {
         let refuse = |why: String| Err(Error::Config(why));
         let ranges = self.clip.iter().chain(self.sites.values().map(|window| &window.clip));
@@ -77,15 +85,20 @@ impl Preprocessing {
                 "'clip', 'mean' and 'std' are finite numbers, and one is {value}"
             ));
         }
-        let absurd = |grid: &[usize; 3]| {
-            let voxels = grid.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
-            let longest = grid.iter().copied().max();
-            !voxels.is_some_and(|voxels| (1..=MOST_VOXELS).contains(&voxels)) || longest > Some(LONGEST_SIDE)
-        };
-        if let Some(grid) = self.resample.filter(absurd) {
+        if let Some(grid) = self.resample.filter(is_absurd) {
             return refuse(format!(
                 "'resample' is {grid:?}; it must have from 1 to {MOST_VOXELS} voxels, and at most {LONGEST_SIDE} a side"
             ));
+        }
+        let [nearest, farthest] = SPACING;
+        let outside = |spacing: &[f64; 3]| !spacing.iter().all(|distance| (nearest..=farthest).contains(distance));
+        if let Some(spacing) = self.spacing_mm.filter(outside) {
+            return refuse(format!(
+                "'spacing_mm' is {spacing:?}; each distance must be from {nearest} to {farthest} mm"
+            ));
+        }
+        if self.resample.is_some() && self.spacing_mm.is_some() {
+            return refuse("'resample' (voxels) and 'spacing_mm' (mm) each name a grid; keep one of them".into());
         }
         match self
             .sites
@@ -97,30 +110,60 @@ impl Preprocessing {
         }
     }
 
-    /// The grid that a volume is resampled to, if it lies on another one: columns, rows, slices.
-    pub fn grid_for(&self, volume: &Volume) -> Option<[usize; 3]> {
-        let [slices, rows, columns] = volume.axial().dims;
-        self.resample.filter(|grid| *grid != [columns, rows, slices])
+    /// The grid that a volume is resampled to, if it lies on another one: columns, rows, slices. Only where the volume lies
+    /// counts, so that it may be asked before its voxels are read.
+    ///
+    /// # Errors
+    /// At the wanted spacing it has too many voxels.
+    pub fn grid_for(&self, volume: &Volume) -> Result<Option<[usize; 3]>, Error> {
+        let axial = volume.axial();
+        let in_order = |[slices, rows, columns]: [usize; 3]| [columns, rows, slices];
+        let own = in_order(axial.dims);
+        let Some(wanted) = self.spacing_mm else {
+            return Ok(self.resample.filter(|grid| *grid != own));
+        };
+        let spacing = in_order(axial.axes()).map(|axis| volume.spacing()[axis]);
+        let grid = [0, 1, 2].map(|axis| nearest(own[axis] as f64 * spacing[axis] / wanted[axis]));
+        if is_absurd(&grid) {
+            let [columns, rows, slices] = grid;
+            return Err(Error::Volume(format!(
+                "at 'spacing_mm' = {wanted:?} it would have {columns} x {rows} x {slices} voxels, and at most {MOST_VOXELS} \
+                 are possible and {LONGEST_SIDE} a side; choose a wider spacing, or check the scan's voxel size"
+            )));
+        }
+        Ok(Some(grid).filter(|grid| *grid != own))
+    }
+
+    /// Bytes on the host to bring a volume to the grid.
+    ///
+    /// # Errors
+    /// As of [`Preprocessing::grid_for`].
+    pub fn resampling_bytes(&self, volume: &Volume) -> Result<usize, Error> {
+        let grid = self.grid_for(volume)?;
+        Ok(grid.map_or(0, |grid| memory::resampling(volume.dims, grid)))
     }
 
     /// The scan on the grid that the network works on: averages of the voxels that a new one covers (what the
     /// reference's loader of Fed-IXI calls area interpolation). Its axes are brought into axial order first, so that the
     /// order of the file's does not matter.
-    pub fn on_grid(&self, scan: Volume) -> Volume {
-        match self.grid_for(&scan) {
+    ///
+    /// # Errors
+    /// As of [`Preprocessing::grid_for`].
+    pub fn on_grid(&self, scan: Volume) -> Result<Volume, Error> {
+        Ok(match self.grid_for(&scan)? {
             Some(dims) => averaged(&scan.oriented(), dims),
             None => scan,
-        }
+        })
     }
 
     /// A scan as the network sees it: on the grid, in axial order, clipped and normalised.
     ///
     /// # Errors
-    /// As of [`Preprocessing::window`].
+    /// As of [`Preprocessing::grid_for`] and [`Preprocessing::window`].
     pub fn prepare(&self, scan: &Volume, site: Option<&str>) -> Result<PreparedScan, Error> {
-        let resampled = self.grid_for(scan);
+        let resampled = self.grid_for(scan)?;
         let mut slices = match resampled {
-            Some(_) => self.on_grid(scan.clone()).to_slices(),
+            Some(_) => self.on_grid(scan.clone())?.to_slices(),
             None => scan.to_slices(),
         };
         self.window(&mut slices, site)?;
@@ -137,20 +180,23 @@ impl Preprocessing {
     /// Of one structure, a voxel is part only where all that it covers are (the reference takes the whole part of the
     /// average). Of several, the one that covers most of a voxel has it, the lowest of equals: an average of their
     /// numbers would be a third one's.
-    pub fn labels_on_grid(&self, mut labels: Volume, classes: usize) -> Volume {
+    ///
+    /// # Errors
+    /// As of [`Preprocessing::grid_for`].
+    pub fn labels_on_grid(&self, mut labels: Volume, classes: usize) -> Result<Volume, Error> {
         let last = classes.saturating_sub(1) as f32;
         labels
             .voxels
             .iter_mut()
             .for_each(|value| *value = value.clamp(0.0, last));
-        let Some(dims) = self.grid_for(&labels) else {
-            return labels;
+        let Some(dims) = self.grid_for(&labels)? else {
+            return Ok(labels);
         };
         let labels = labels.oriented();
         if classes <= 2 {
             let mut labels = averaged(&labels, dims);
             labels.voxels.iter_mut().for_each(|value| *value = value.trunc());
-            return labels;
+            return Ok(labels);
         }
         let mut share = Volume::new(labels.dims, labels.voxels.clone(), labels.affine);
         let of_class = |class: f32| {
@@ -160,7 +206,7 @@ impl Preprocessing {
         };
         let mut shares = (0..classes).map(|class| class as f32).map(of_class);
         let Some(mut largest) = shares.next() else {
-            return labels;
+            return Ok(labels);
         };
         let mut found = vec![0.0; largest.voxels.len()];
         for (class, shares) in (1..classes).zip(shares) {
@@ -170,7 +216,7 @@ impl Preprocessing {
             }
         }
         largest.voxels = found;
-        largest
+        Ok(largest)
     }
 
     /// Clips and normalises values in place, as the site's scans were.
@@ -239,6 +285,18 @@ fn off_grid(labels: &[u8], [wide, high, deep]: [usize; 3], [slices, rows, column
         }
     }
     whole
+}
+
+/// Whether a grid has no voxel, or too many.
+fn is_absurd(grid: &[usize; 3]) -> bool {
+    let voxels = grid.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
+    !voxels.is_some_and(|voxels| (1..=MOST_VOXELS).contains(&voxels)) || grid.iter().any(|&side| side > LONGEST_SIDE)
+}
+
+/// How many whole voxels come nearest to a number of them, at least one. Halves, which are frequent, are well away from
+/// where it turns, so that a mask's grid is found again from its own header, rounded as that may be.
+fn nearest(voxels: f64) -> usize {
+    ((voxels + 0.499).floor() as usize).max(1)
 }
 
 fn clip(values: &mut [f32], [low, high]: [f32; 2]) {
@@ -342,7 +400,7 @@ mod tests {
             resample: Some([2, 1, 2]),
             ..Preprocessing::default()
         };
-        let made = preprocessing.on_grid(scan.clone());
+        let made = preprocessing.on_grid(scan.clone()).unwrap();
         // Of four columns pairs, from right to left; of three slices, from the head, the first two and the last two.
         assert_eq!(made.voxels, [6.5, 8.5, 2.5, 4.5]);
         // The corner of the first voxel: half a voxel before its centre.
@@ -361,7 +419,7 @@ mod tests {
             resample: Some([2, 1, 1]),
             ..Preprocessing::default()
         };
-        assert_eq!(preprocessing.labels_on_grid(labels, 2).voxels, [0.0, 1.0]);
+        assert_eq!(preprocessing.labels_on_grid(labels, 2).unwrap().voxels, [0.0, 1.0]);
         assert_eq!(off_grid(&[0, 1], [2, 1, 1], [1, 1, 4]), [0, 0, 1, 1]);
         assert_eq!(off_grid(&[0, 1], [2, 1, 1], [1, 1, 3]), [0, 1, 1]);
         assert_eq!(off_grid(&[0, 1], [1, 1, 2], [4, 1, 1]), [0, 0, 1, 1]);
@@ -375,12 +433,105 @@ mod tests {
             resample: Some([2, 1, 1]),
             ..Preprocessing::default()
         };
-        assert_eq!(preprocessing.labels_on_grid(labels.clone(), 3).voxels, [2.0, 2.0]);
+        assert_eq!(
+            preprocessing.labels_on_grid(labels.clone(), 3).unwrap().voxels,
+            [2.0, 2.0]
+        );
         let halves = Preprocessing {
             resample: Some([3, 1, 1]),
             ..Preprocessing::default()
         };
-        assert_eq!(halves.labels_on_grid(labels, 3).voxels, [0.0, 2.0, 1.0]);
+        assert_eq!(halves.labels_on_grid(labels, 3).unwrap().voxels, [0.0, 2.0, 1.0]);
+    }
+
+    #[test]
+    fn a_spacing_means_the_same_grid_in_any_order_of_axes() {
+        // 5 columns of 2 mm, 4 rows of 1 mm, 3 slices of 3 mm; then the same scan with its axes towards slices, columns
+        // (backwards) and rows.
+        let scan = Volume::new([5, 4, 3], (0..60).map(|value| value as f32).collect(), AFFINE);
+        let turned = [[0.0, 2.0, 0.0, 2.0], [0.0, 0.0, 1.0, -5.0], [3.0, 0.0, 0.0, 0.0]];
+        let at = |place: usize| {
+            let [slice, column, row] = [place % 3, place / 3 % 5, place / 15];
+            (4 - column + 5 * (row + 4 * slice)) as f32
+        };
+        let other = Volume::new([3, 5, 4], (0..60).map(at).collect(), turned);
+        let by = |spacing| Preprocessing {
+            spacing_mm: Some(spacing),
+            ..Preprocessing::default()
+        };
+        for (spacing, grid) in [
+            ([1.0, 1.0, 1.0], Some([10, 4, 9])),
+            ([2.0, 1.0, 3.0], None),
+            ([4.0, 2.0, 4.5], Some([2, 2, 2])),
+            ([1000.0, 1000.0, 1000.0], Some([1, 1, 1])),
+        ] {
+            let preprocessing = by(spacing);
+            assert_eq!(preprocessing.grid_for(&scan).unwrap(), grid, "{spacing:?}");
+            assert_eq!(preprocessing.grid_for(&other).unwrap(), grid, "{spacing:?}");
+            let [one, two] = [&scan, &other].map(|scan| preprocessing.on_grid(scan.clone()).unwrap());
+            assert_eq!(one.to_slices(), two.to_slices(), "{spacing:?}");
+            // As by its number of voxels; and what is on the grid stays there.
+            let by_number = Preprocessing {
+                resample: grid,
+                ..Preprocessing::default()
+            };
+            assert_eq!(by_number.on_grid(scan.clone()).unwrap().voxels, one.voxels);
+            assert_eq!(preprocessing.grid_for(&one).unwrap(), None, "{spacing:?}");
+        }
+        assert!(by([1.0, 1.0, 1.0]).resampling_bytes(&scan).unwrap() > 0);
+        assert_eq!(by([2.0, 1.0, 3.0]).resampling_bytes(&scan).unwrap(), 0);
+        // What a whole number of voxels cannot fill is nearly so.
+        let odd = by([3.0, 1.0, 3.0]).on_grid(scan.clone()).unwrap();
+        assert_eq!(odd.dims, [3, 4, 3]);
+        assert!((odd.spacing()[0] - 10.0 / 3.0).abs() < 1e-9);
+        let refused = by([0.001, 1.0, 1.0]);
+        assert!(refused.check().is_ok());
+        let mut wide = scan;
+        wide.affine = AFFINE.map(|row| row.map(|value| 10.0 * value));
+        let said = refused.grid_for(&wide).unwrap_err().to_string();
+        assert!(
+            said.contains("100000 x 40 x 90") && said.contains("wider spacing"),
+            "{said}"
+        );
+        assert!(refused.on_grid(wide.clone()).is_err() && refused.labels_on_grid(wide, 2).is_err());
+    }
+
+    /// A mask on the grid is asked for its grid again when it is compared, and its header is rounded.
+    #[test]
+    fn a_grid_is_found_again_from_a_rounded_header() {
+        for (count, spacing) in [(79, 0.5), (33, 1.2), (19, 2.0), (37, 0.9375), (101, 0.7), (1, 0.3)] {
+            let affine = [
+                [-spacing, 0.0, 0.0, 0.1],
+                [0.0, spacing, 0.0, 0.2],
+                [0.0, 0.0, spacing, 0.3],
+            ];
+            let scan = Volume::new([count; 3], vec![0.0; count.pow(3)], affine);
+            let preprocessing = Preprocessing {
+                spacing_mm: Some([1.0; 3]),
+                ..Preprocessing::default()
+            };
+            let on_grid = preprocessing.on_grid(scan).unwrap();
+            for grain in [-1e-6, 0.0, 1e-6] {
+                let mut rounded = on_grid.clone();
+                rounded.affine = rounded.affine.map(|row| row.map(|value| value * (1.0 + grain)));
+                assert_eq!(
+                    preprocessing.grid_for(&rounded).unwrap(),
+                    None,
+                    "{count} of {spacing} mm"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn earlier_adapters_are_read_and_unused_settings_not_written() {
+        let earlier = r#"{"resample":[48,60,48],"scaling":"volume"}"#;
+        let read: Preprocessing = serde_json::from_str(earlier).unwrap();
+        assert_eq!((read.resample, read.spacing_mm), (Some([48, 60, 48]), None));
+        assert_eq!(serde_json::to_string(&read).unwrap(), earlier);
+        let by_spacing = r#"{"spacing_mm":[1.0,0.7,1.25],"scaling":"volume"}"#;
+        let read: Preprocessing = serde_json::from_str(by_spacing).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), by_spacing);
     }
 
     #[test]
@@ -415,6 +566,19 @@ mod tests {
             })
             .contains("resample")
         );
+        for distance in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-300, 1e300] {
+            let spacing_mm = Some([1.0, distance, 1.0]);
+            assert!(
+                refused(Preprocessing { spacing_mm, ..with() }).contains("'spacing_mm' is"),
+                "{distance}"
+            );
+        }
+        let both = refused(Preprocessing {
+            resample: Some([1, 1, 1]),
+            spacing_mm: Some([1.0, 1.0, 1.0]),
+            ..with()
+        });
+        assert!(both.contains("keep one"), "{both}");
         let window = Window {
             clip: [0.0, 1.0],
             mean: 0.0,

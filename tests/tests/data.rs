@@ -10,41 +10,26 @@ use std::path::Path;
 
 use assert_cmd::Command;
 use common::{flapsam, root, shared};
+use flapsam::data::cases::dataset::read_pair;
 use flapsam::data::manifest::croissant::FileSet;
 use flapsam::data::manifest::{Case, DataFile, Manifest, Part, Source};
-use mini::{SLICES_FIRST, SLICES_LAST, manifest, pair, prostate, put, write_manifest};
+use flapsam_model::checkpoint::sha256;
+use flapsam_model::preprocessing::Preprocessing;
+use flapsam_model::volume::Volume;
+use mini::{
+    SLICES_FIRST, SLICES_LAST, count, data, experiment, manifest, pair, prostate, put, read_json, run, run_seed, train,
+    write_manifest,
+};
 use serde_json::Value;
 use server::{Ending, Reply, Server};
 use tempfile::TempDir;
-
-/// `flapsam data ACTION ARGUMENTS --data DATA --json`: exit code, what it printed, what it said.
-fn data(action: &str, arguments: &[&str], data: &Path) -> (i32, Value, String) {
-    let mut command = flapsam();
-    command.current_dir(root());
-    command
-        .arg("data")
-        .arg(action)
-        .args(arguments)
-        .arg("--data")
-        .arg(data)
-        .arg("--json");
-    let output = command.output().unwrap();
-    let printed = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output.status.code().unwrap(), printed, said)
-}
-
-/// How many files `verify` found in a state.
-fn count(report: &Value, state: &str) -> usize {
-    let files = report["files"].as_array().unwrap();
-    files.iter().filter(|file| file["state"] == state).count()
-}
 
 fn unknown(path: &str) -> DataFile {
     DataFile {
         path: path.into(),
         sha256: None,
         bytes: None,
+        url: None,
     }
 }
 
@@ -70,6 +55,9 @@ fn mini_kits(sources: Vec<Source>) -> (Manifest, Files) {
             slices: 6,
             image: unknown(&format!("{id}/imaging.nii.gz")),
             label: DataFile::write(scratch.path(), format!("{id}/segmentation.nii.gz"), &labels).unwrap(),
+            patient: None,
+            crop: None,
+            label_ids: None,
         });
         files.push((id, image, labels));
     }
@@ -90,53 +78,16 @@ fn put_kits(files: &[(String, Vec<u8>, Vec<u8>)], folder: &Path) {
     }
 }
 
-/// A run of one round at 32 x 32 pixels on one case of each site and split.
-fn train(manifest: &Path, data: &Path, preprocessing: &str) -> Value {
-    let limits = "cases_per_site = [1, 1]\nsave_predictions = true";
-    let folder = run(
-        manifest,
-        data,
-        &format!("{limits}\n[preprocessing]\n{preprocessing}\n[local]\nbatch_stacks = 2"),
-    );
-    read_json(&folder.path().join("mini-1/metrics.json"))
-}
-
-fn read_json(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
-
-/// A run of one round at 32 x 32 pixels with these settings, into a folder that lives as long as its handle.
-fn run(manifest: &Path, data: &Path, settings: &str) -> TempDir {
-    run_seed(manifest, data, settings, 1)
-}
-
-fn run_seed(manifest: &Path, data: &Path, settings: &str, seed: u64) -> TempDir {
-    let folder = TempDir::new().unwrap();
-    let base = root().join("golden/nano.safetensors");
-    let config = folder.path().join("mini.toml");
-    let text = format!(
-        "title = \"mini\"\ndata = \"{}\"\nbase = \"{}\"\nmodel = \"nano\"\nimage_size = 32\nmethod = \"flap_sam\"\n\
-         rank = 2\nrounds = 1\nseeds = [{seed}]\nweight_decay = 0.1\n{settings}\n[schedule]\nbase_lr = 1e-3\n\
-         warmup_period = 5\nmax_iterations = 50\nlr_exp = 1\n",
-        manifest.display(),
-        base.display()
-    );
-    fs::write(&config, text).unwrap();
-    let mut command = flapsam();
-    command
-        .arg("run")
-        .arg(&config)
-        .arg("--data")
-        .arg(data)
-        .arg("--out")
-        .arg(folder.path());
-    command.args(["--device", "cpu"]).assert().success();
-    folder
-}
-
 #[test]
 fn every_manifest_is_what_our_writer_would_write() {
-    for name in ["fed-ixi", "fed-kits19", "phantom", "prostate-mri", "sam-checkpoints"] {
+    for name in [
+        "fed-ixi",
+        "fed-kits19",
+        "hippocampus",
+        "phantom",
+        "prostate-mri",
+        "sam-checkpoints",
+    ] {
         let (document, table) = manifest(name).to_files();
         let folder = root().join("data-manifests");
         assert_eq!(
@@ -167,6 +118,12 @@ fn list_and_status_know_every_data_set() {
         |name: &str| ["sites", "train", "test", "files", "with_checksum"].map(|key| row(name)[key].as_u64().unwrap());
     assert_eq!(numbers("fed-kits19"), [6, 74, 22, 192, 96]);
     assert_eq!(numbers("fed-ixi"), [3, 453, 113, 1132, 0]);
+    // Both sides of a brain share its files.
+    assert_eq!(numbers("hippocampus"), [3, 326, 102, 688, 688]);
+    assert_eq!(
+        row("hippocampus")["licence"],
+        "CC-BY-SA-4.0 AND LicenseRef-CC-BY-NC AND CC-BY-SA-3.0"
+    );
     assert_eq!(numbers("sam-checkpoints"), [0, 0, 0, 3, 3]);
     assert_eq!(row("fed-ixi")["licence"], "CC-BY-SA-3.0");
 
@@ -677,6 +634,122 @@ fn an_import_that_would_mislead_is_refused() {
     );
 }
 
+/// Masks of many numbers: which make which class is said by name, and all else is background.
+#[test]
+fn an_import_says_which_labels_make_which_class() {
+    let folder = TempDir::new().unwrap();
+    let own = folder.path().join("own");
+    for number in 0..4_u64 {
+        let (image, labels) = pair(number, [14, 12, 4], SLICES_LAST, 1);
+        let mut labels = Volume::from_nifti(&labels, None).unwrap();
+        // A part of the organ has a number of its own, beyond a byte, and so has something else.
+        let inside: Vec<usize> = (0..labels.voxels.len())
+            .filter(|&place| labels.voxels[place] > 0.0)
+            .collect();
+        labels.voxels[inside[0]] = 1004.0;
+        labels.voxels[inside[1]] = 3.0;
+        labels.voxels[0] = 77.0;
+        put(&own.join(format!("A/p{number}.nii.gz")), &image);
+        put(&own.join(format!("A/p{number}_mask.nii.gz")), &labels.to_nifti_f32());
+    }
+    let manifests = folder.path().join("manifests");
+    let import = |arguments: &[&str]| {
+        let mut command = flapsam();
+        command
+            .args(["data", "import", "--force", "--manifests"])
+            .arg(&manifests);
+        let output = command.args(arguments).arg(&own).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (arguments, why) in [
+        (
+            &["--label-ids", "organ=1+9"][..],
+            "no mask in it holds the label 9, which --label-ids names",
+        ),
+        (&["--label-ids", "organ=1+1"], "the label id 1 is named twice"),
+        (&["--label-ids", "organ=1,tumour=3+1"], "the label id 1 is named twice"),
+        (&["--label-ids", "organ=-1"], "'-1' is no label id"),
+        (&["--label-ids", "organ=0"], "'0' is the background"),
+        (&["--label-ids", "organ=x"], "'x' is no label id"),
+        (&["--label-ids", "organ="], "'' is no label id"),
+        (&["--label-ids", "organ"], "'organ' is no CLASS=ID+ID"),
+        (&["--label-ids", "organ=1,organ=3"], "'organ' is named twice"),
+        (&["--label-ids", "=1"], "has no name"),
+        (
+            &["--classes", "organ", "--label-ids", "tumour=3"],
+            "'tumour' is none of --classes organ",
+        ),
+        (
+            &["--classes", "organ,tumour", "--label-ids", "tumour=3"],
+            "it has no ids of 'organ'",
+        ),
+        (&["--classes", "organ"], "labels are whole numbers from 0 to 255"),
+        (&[], "--classes"),
+    ] {
+        let (code, said) = import(arguments);
+        assert!(code == Some(2) && said.contains(why), "{arguments:?}: {said}");
+    }
+    // The order of --classes counts, or else the one of the ids.
+    for arguments in [
+        &["--classes", "organ,tumour", "--label-ids", "tumour=3,organ=1+1004"][..],
+        &["--label-ids", "organ=1+1004,tumour=3"],
+    ] {
+        let (code, said) = import(arguments);
+        assert_eq!(code, Some(0), "{said}");
+        let made = Manifest::read(&manifests.join("own.json")).unwrap();
+        assert_eq!(made.classes, ["background", "organ", "tumour"]);
+        for case in &made.cases {
+            let (_, labels) = read_pair(&own, case, &Preprocessing::default()).unwrap();
+            let voxels = |class: f32| labels.voxels.iter().filter(|&&label| label == class).count();
+            // The block of 5 x 4 x 1 voxels, of which one is the other class.
+            assert_eq!([voxels(1.0), voxels(2.0)], [19, 1]);
+        }
+    }
+    let name = manifests.join("own.json").display().to_string();
+    let (code, report, _) = data("verify", &[&name], folder.path());
+    assert_eq!((code, count(&report, "right")), (0, 8));
+    train(&manifests.join("own.json"), folder.path(), "clip = [-100.0, 200.0]");
+
+    // A table written by hand is held against the files as well, and against the classes.
+    let (table, file) = (
+        fs::read_to_string(manifests.join("own.csv")).unwrap(),
+        manifests.join("own.csv"),
+    );
+    for (ids, code, why) in [
+        ("1+1004 9", 1, "no case holds the label 9"),
+        ("1+1004", 2, "are of 1 classes, and there are 2 (organ, tumour)"),
+    ] {
+        let document = fs::read_to_string(manifests.join("own.json")).unwrap();
+        let other = table.replace("1+1004 3", ids);
+        fs::write(&file, &other).unwrap();
+        let old = made_of(&document);
+        fs::write(
+            manifests.join("own.json"),
+            document.replace(&old, &sha256(other.as_bytes())),
+        )
+        .unwrap();
+        let (found, report, said) = data("verify", &[&name], folder.path());
+        assert!(
+            found == code && format!("{report} {said}").contains(why),
+            "{ids}: {report} {said}"
+        );
+        // Nor does a run take it.
+        let config = folder.path().join("wrong.toml");
+        fs::write(&config, experiment(&manifests.join("own.json"), "", 1)).unwrap();
+        let mut command = flapsam();
+        command.arg("run").arg(&config).arg("--data").arg(folder.path());
+        let output = command.arg("--out").arg(folder.path().join("wrong")).assert().code(2);
+        let said = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+        assert!(said.contains("tumour"), "{said}");
+    }
+}
+
+/// The checksum of the table that a manifest names.
+fn made_of(document: &str) -> String {
+    let document: Value = serde_json::from_str(document).unwrap();
+    document["distribution"][0]["sha256"].as_str().unwrap().to_owned()
+}
+
 /// Imports a folder whose one class is an organ.
 fn import_organ(own: &Path, manifests: &Path) -> assert_cmd::assert::Assert {
     let mut command = flapsam();
@@ -768,6 +841,9 @@ fn memory_does_not_grow_with_the_data() {
             slices: 40,
             image: unknown(if number > 1 { "imaging.nii.gz" } else { "tested.nii.gz" }),
             label: unknown("segmentation.nii.gz"),
+            patient: None,
+            crop: None,
+            label_ids: None,
         };
         kits.cases = (0..count).map(case).collect();
         let manifest = write_manifest(&kits, &folder.path().join(format!("manifests-{count}")));

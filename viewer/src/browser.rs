@@ -45,6 +45,7 @@ export interface NetworkReport {
     sites: string[];
     baseSha256: string;
     resample: [number, number, number] | null;
+    spacingMm: [number, number, number] | null;
 }
 
 /** How much of a scan is of a class. */
@@ -148,14 +149,24 @@ pub fn last_panic() -> String {
     PANIC.with(|panic| panic.borrow().clone())
 }
 
-/// Compares two NIfTI label maps. `resample` is the grid that a run's masks are on, if it is not the scans' own.
+/// Compares two NIfTI label maps. `resample` or `spacing_mm` is the grid that a run's masks are on, if it is not the scans'
+/// own.
 #[wasm_bindgen]
-pub fn compare(one: &[u8], other: &[u8], classes: usize, resample: Option<Vec<u32>>) -> Result<Comparison, JsValue> {
+pub fn compare(
+    one: &[u8],
+    other: &[u8],
+    classes: usize,
+    resample: Option<Vec<u32>>,
+    spacing_mm: Option<Vec<f64>>,
+) -> Result<Comparison, JsValue> {
     let grid = resample.and_then(|grid| <[u32; 3]>::try_from(grid).ok());
     let preprocessing = Preprocessing {
         resample: grid.map(|grid| grid.map(|side| side as usize)),
+        spacing_mm: spacing_mm.and_then(|spacing| spacing.try_into().ok()),
         ..Preprocessing::default()
     };
+    let failed = |why| to_js(Error::content("the run's preprocessing")(why));
+    preprocessing.check().map_err(failed)?;
     let found = comparison::compare(one, other, classes, &preprocessing).map_err(to_js)?;
     let object = plain(&found)?;
     set(&object, "difference", &Uint8Array::from(&found.difference[..]))?;
@@ -304,6 +315,7 @@ struct Summary<'a> {
     sites: Vec<&'a str>,
     base_sha256: &'a str,
     resample: Option<[usize; 3]>,
+    spacing_mm: Option<[f64; 3]>,
 }
 
 impl<'a> Summary<'a> {
@@ -316,6 +328,7 @@ impl<'a> Summary<'a> {
             sites: preprocessing.sites.keys().map(String::as_str).collect(),
             base_sha256: &metadata.base_sha256,
             resample: preprocessing.resample,
+            spacing_mm: preprocessing.spacing_mm,
         }
     }
 }

@@ -29,10 +29,10 @@ pub struct Comparison {
 pub fn compare(one: &[u8], other: &[u8], classes: usize, preprocessing: &Preprocessing) -> Result<Comparison, Error> {
     let read = |bytes: &[u8], file| {
         let map = Volume::from_nifti(bytes, None).map_err(Error::content(file))?;
-        Ok::<_, Error>(match preprocessing.grid_for(&map) {
-            Some(_) => preprocessing.labels_on_grid(map, classes),
-            None => map,
-        })
+        match preprocessing.grid_for(&map).map_err(Error::content(file))? {
+            Some(_) => preprocessing.labels_on_grid(map, classes).map_err(Error::content(file)),
+            None => Ok(map),
+        }
     };
     let (one, other) = (read(one, "the first label map")?, read(other, "the second label map")?);
     check_pair(&one, "it is compared with", &other).map_err(Error::content("the second label map"))?;
@@ -82,9 +82,16 @@ mod tests {
         };
         let truth = map([4, 1, 1], &[0, 1, 1, 1]);
         let on_grid = preprocessing.labels_on_grid(Volume::from_nifti(&truth, None).unwrap(), 2);
-        let prediction = on_grid.mask_to_nifti(&[0, 1], Packing::Gzip);
-        let found = compare(&prediction, &truth, 2, &preprocessing).unwrap();
-        assert_eq!((found.dice, found.equal, found.voxels), (vec![1.0], 2, 2));
+        let prediction = on_grid.unwrap().mask_to_nifti(&[0, 1], Packing::Gzip);
+        // By the distance of voxels it is the same grid.
+        let by_spacing = Preprocessing {
+            spacing_mm: Some([4.0, 1.0, 3.0]),
+            ..Preprocessing::default()
+        };
+        for preprocessing in [preprocessing, by_spacing] {
+            let found = compare(&prediction, &truth, 2, &preprocessing).unwrap();
+            assert_eq!((found.dice, found.equal, found.voxels), (vec![1.0], 2, 2));
+        }
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Network {
         mut progress: impl AsyncFnMut(usize, usize) -> Result<bool, Error>,
     ) -> Result<Option<Segmented>, Error> {
         let preprocessing = &self.metadata.preprocessing;
-        let volume = scan.volume(limits, preprocessing.resample)?;
+        let volume = scan.volume(limits, preprocessing)?;
         let prepared = preprocessing.prepare(&volume, site).map_err(Error::content(SCAN))?;
         let [count, rows, columns] = prepared.slices.dims;
         let batch = self.batch([rows, columns], limits)?;
@@ -76,11 +76,14 @@ impl Network {
             }
         }
         let labels = work.labels();
-        let grid_mask = preprocessing.grid_for(&volume).map(|_| {
-            let mut grid = preprocessing.on_grid(volume.clone());
-            grid.voxels = Vec::new();
-            grid.mask_to_nifti(&grid.axial().restore(&labels), Packing::Gzip)
-        });
+        let grid_mask = match preprocessing.grid_for(&volume).map_err(Error::content(SCAN))? {
+            None => None,
+            Some(_) => {
+                let mut grid = preprocessing.on_grid(volume.clone()).map_err(Error::content(SCAN))?;
+                grid.voxels = Vec::new();
+                Some(grid.mask_to_nifti(&grid.axial().restore(&labels), Packing::Gzip))
+            }
+        };
         let labels = prepared.restore(&labels);
         Ok(Some(Segmented {
             classes: found(&labels, &self.metadata.classes, volume.voxel_mm3()),

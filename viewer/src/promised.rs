@@ -2,6 +2,7 @@
 
 use flapsam_model::checkpoint::sha256;
 use flapsam_model::memory;
+use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::volume::Volume;
 
 use crate::Error;
@@ -39,14 +40,16 @@ impl Promised<'_> {
         })
     }
 
-    /// The scan that it holds, which may be resampled to a grid.
+    /// The scan that it holds, which is to be prepared so.
     ///
     /// # Errors
     /// It is not the promised one, cannot be read, is too large for the page's memory, or has values that are no numbers.
-    pub fn volume(&self, limits: Limits, resample: Option<[usize; 3]>) -> Result<Volume, Error> {
+    pub fn volume(&self, limits: Limits, preprocessing: &Preprocessing) -> Result<Volume, Error> {
         self.check(SCAN)?;
-        let dims = Volume::claimed_dims(self.bytes, None).map_err(Error::content(SCAN))?;
-        let needed = memory::host(dims, self.bytes.len(), resample);
+        let claimed = Volume::claimed(self.bytes, None).map_err(Error::content(SCAN))?;
+        let resampling = preprocessing.resampling_bytes(&claimed).map_err(Error::content(SCAN))?;
+        let dims = claimed.dims;
+        let needed = memory::host(dims, self.bytes.len()).saturating_add(resampling);
         if needed > limits.host {
             return Err(Error::Memory(format!(
                 "a scan of {} x {} x {} voxels needs about {} of memory, and a page may take {}; segment it with the \

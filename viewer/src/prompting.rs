@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use flapsam_model::burn::tensor::{Device, Tensor};
 use flapsam_model::checkpoint::{official, read_safetensors};
 use flapsam_model::memory;
+use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::prompts::{Prompt, PromptedSam};
 use serde::Serialize;
 
@@ -39,7 +40,7 @@ impl Slice {
     /// # Errors
     /// The scan cannot be read, or is too large.
     pub fn read(scan: Promised, mm: [f64; 3], limits: Limits) -> Result<Self, Error> {
-        let volume = scan.volume(limits, None)?;
+        let volume = scan.volume(limits, &Preprocessing::default())?;
         let axial = volume.axial();
         let [_, down, across] = axial.axes();
         let spacing = volume.spacing();

@@ -8,6 +8,7 @@ mod header;
 mod patch;
 mod space;
 mod stream;
+mod voxel_box;
 
 use std::io::Read;
 
@@ -19,6 +20,7 @@ use patch::Patch;
 pub use space::Affine;
 use space::column_length;
 use stream::{Unpacked, finish, skip, take, take_up_to};
+pub use voxel_box::VoxelBox;
 
 use crate::Error;
 
@@ -45,13 +47,19 @@ impl Volume {
         Self::read(Unpacked::new(bytes), index)
     }
 
-    /// The dimensions that a NIfTI file claims: known before memory is taken for its voxels.
+    /// The volume that a NIfTI file claims to hold, without its voxels: known before memory is taken for them.
     ///
     /// # Errors
     /// As of [`Volume::from_nifti`], as far as the header shows them.
-    pub fn claimed_dims(bytes: &[u8], index: Option<usize>) -> Result<[usize; 3], Error> {
-        let (_, fields) = read_header(&mut Unpacked::new(bytes))?;
-        Ok(fields.select(index)?.0)
+    pub fn claimed(bytes: &[u8], index: Option<usize>) -> Result<Self, Error> {
+        let (header, fields) = read_header(&mut Unpacked::new(bytes))?;
+        Ok(Self {
+            dims: fields.select(index)?.0,
+            voxels: Vec::new(),
+            affine: fields.affine,
+            header,
+            big_endian: fields.big_endian,
+        })
     }
 
     fn read(input: impl Read, index: Option<usize>) -> Result<Self, Error> {
@@ -102,6 +110,15 @@ impl Volume {
             false => voxels.flat_map(i16::to_le_bytes).collect(),
         };
         self.gzip(&self.encode(4, 16, data))
+    }
+
+    /// The voxels as 32-bit floats, which they are here, in a gzipped NIfTI file with this volume's header.
+    pub fn to_nifti_f32(&self) -> Vec<u8> {
+        let data = match self.big_endian {
+            true => self.voxels.iter().flat_map(|value| value.to_be_bytes()).collect(),
+            false => self.voxels.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        };
+        self.gzip(&self.encode(16, 32, data))
     }
 
     /// Labels on this volume's grid, in a NIfTI file with this volume's header: same shape, same affine, to the bit.

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use flapsam::data::manifest::Manifest;
 use flapsam_model::random::Random;
 use flapsam_model::volume::{Packing, Volume};
+use serde_json::Value;
+use tempfile::TempDir;
 
-use crate::common::root;
+use crate::common::{flapsam, root};
 
 /// Axes towards the feet, the back and the left, as Fed-KiTS's: slices come first.
 pub const SLICES_FIRST: [[f64; 4]; 3] = [[0.0, 0.0, -0.8, 10.0], [0.0, -0.8, 0.0, 5.0], [-3.0, 0.0, 0.0, 0.0]];
@@ -70,4 +72,74 @@ pub fn prostate(data: &Path, train: usize) {
             put(&folder.join(format!("Case{number}_{spelling}.nii.gz")), &labels);
         }
     }
+}
+
+/// `flapsam data ACTION ARGUMENTS --data DATA --json`: exit code, what it printed, what it said.
+pub fn data(action: &str, arguments: &[&str], data: &Path) -> (i32, Value, String) {
+    let mut command = flapsam();
+    command.current_dir(root());
+    command
+        .arg("data")
+        .arg(action)
+        .args(arguments)
+        .arg("--data")
+        .arg(data)
+        .arg("--json");
+    let output = command.output().unwrap();
+    let printed = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code().unwrap(), printed, said)
+}
+
+/// How many files `verify` found in a state.
+pub fn count(report: &Value, state: &str) -> usize {
+    let files = report["files"].as_array().unwrap();
+    files.iter().filter(|file| file["state"] == state).count()
+}
+
+/// A run of one round at 32 x 32 pixels on one case of each site and split.
+pub fn train(manifest: &Path, data: &Path, preprocessing: &str) -> Value {
+    let limits = "cases_per_site = [1, 1]\nsave_predictions = true";
+    let folder = run(
+        manifest,
+        data,
+        &format!("{limits}\n[preprocessing]\n{preprocessing}\n[local]\nbatch_stacks = 2"),
+    );
+    read_json(&folder.path().join("mini-1/metrics.json"))
+}
+
+pub fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// A run of one round at 32 x 32 pixels with these settings, into a folder that lives as long as its handle.
+pub fn run(manifest: &Path, data: &Path, settings: &str) -> TempDir {
+    run_seed(manifest, data, settings, 1)
+}
+
+pub fn run_seed(manifest: &Path, data: &Path, settings: &str, seed: u64) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let config = folder.path().join("mini.toml");
+    fs::write(&config, experiment(manifest, settings, seed)).unwrap();
+    let mut command = flapsam();
+    command
+        .arg("run")
+        .arg(&config)
+        .arg("--data")
+        .arg(data)
+        .arg("--out")
+        .arg(folder.path());
+    command.args(["--device", "cpu"]).assert().success();
+    folder
+}
+
+/// The experiment file of such a run.
+pub fn experiment(manifest: &Path, settings: &str, seed: u64) -> String {
+    format!(
+        "title = \"mini\"\ndata = \"{}\"\nbase = \"{}\"\nmodel = \"nano\"\nimage_size = 32\nmethod = \"flap_sam\"\n\
+         rank = 2\nrounds = 1\nseeds = [{seed}]\nweight_decay = 0.1\n{settings}\n[schedule]\nbase_lr = 1e-3\n\
+         warmup_period = 5\nmax_iterations = 50\nlr_exp = 1\n",
+        manifest.display(),
+        root().join("golden/nano.safetensors").display()
+    )
 }

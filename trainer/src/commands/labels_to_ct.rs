@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::{Outcome, print_made};
 use crate::data::cases::dataset::read_volume;
-use crate::data::manifest::croissant::{About, FileSet};
+use crate::data::manifest::croissant::{About, FileSet, Licence};
 use crate::data::manifest::{Case, DataFile, Manifest};
 use crate::data::synthetic::labels_to_ct::{scan_of, scanner};
 use crate::error::{Error, Result};
@@ -52,6 +52,9 @@ pub fn run(args: Args) -> Result<Outcome> {
             slices: scan.axial().dims[0],
             image: file("imaging.nii.gz", scan.to_nifti_i16())?,
             label: file("segmentation.nii.gz", read(&source)?)?,
+            patient: None,
+            crop: None,
+            label_ids: None,
         };
         progress.step(id);
         Ok(case)
@@ -62,7 +65,7 @@ pub fn run(args: Args) -> Result<Outcome> {
             description: "Semi-synthetic: intensities painted by 'flapsam labels-to-ct' on real segmentations. The \
                           labels are of patients, the scans are not."
                 .into(),
-            license: "https://spdx.org/licenses/CC-BY-NC-SA-4.0".into(),
+            license: Licence::One("https://spdx.org/licenses/CC-BY-NC-SA-4.0".into()),
             url: Some("https://github.com/neheller/kits19".into()),
             version: "1.0.0".into(),
             date_published: "2026-11-22".into(),
@@ -70,6 +73,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         },
         files: Vec::new(),
         sources: Vec::new(),
+        origins: Vec::new(),
         sets: vec![
             FileSet::nifti("images", "Semi-synthetic CT in HU.", "*/imaging.nii.gz"),
             FileSet::nifti(

@@ -4,7 +4,7 @@ use flapsam_model::volume::Packing;
 use rayon::prelude::*;
 
 use super::{Outcome, print_made};
-use crate::data::manifest::croissant::{About, FileSet};
+use crate::data::manifest::croissant::{About, FileSet, Licence};
 use crate::data::manifest::{Case, DataFile, Manifest};
 use crate::data::synthetic::phantom::{PhantomCase, cases};
 use crate::error::Result;
@@ -49,6 +49,9 @@ pub fn make(data: &Path) -> Result<Manifest> {
             slices: volume.axial().dims[0],
             image: file("imaging.nii.gz", volume.to_nifti_i16())?,
             label: file("segmentation.nii.gz", volume.mask_to_nifti(&labels, Packing::Gzip))?,
+            patient: None,
+            crop: None,
+            label_ids: None,
         };
         progress.step(&case.id);
         Ok(made)
@@ -59,7 +62,7 @@ pub fn make(data: &Path) -> Result<Manifest> {
             description: "Synthetic: procedural abdominal CT of six sites, made from seeds by 'flapsam phantom'. No \
                           patient is in it."
                 .into(),
-            license: "https://spdx.org/licenses/CC0-1.0".into(),
+            license: Licence::One("https://spdx.org/licenses/CC0-1.0".into()),
             url: None,
             version: "1.0.0".into(),
             date_published: "2026-11-22".into(),
@@ -67,6 +70,7 @@ pub fn make(data: &Path) -> Result<Manifest> {
         },
         files: Vec::new(),
         sources: Vec::new(),
+        origins: Vec::new(),
         sets: vec![
             FileSet::nifti("images", "Synthetic CT in HU.", "*/imaging.nii.gz"),
             FileSet::nifti("labels", "1 is kidney, 2 is tumour.", "*/segmentation.nii.gz"),

@@ -3,11 +3,11 @@ use std::path::{Path, PathBuf};
 use flapsam_model::adapter::Adapter;
 use flapsam_model::labels::{Found, found};
 use flapsam_model::segment::segment;
-use flapsam_model::volume::Packing;
+use flapsam_model::volume::{Packing, Volume, VoxelBox};
 use serde::Serialize;
 
 use super::{Outcome, print_json};
-use crate::data::cases::dataset::read_volume;
+use crate::data::cases::dataset::volume_of;
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::{Error, Result};
 use crate::files::{read, refuse_input, write};
@@ -30,6 +30,10 @@ pub struct Args {
     /// Which volume of a series, from 0.
     #[arg(long)]
     volume: Option<usize>,
+    /// The part of the scan to segment, for an adapter that was trained on boxes: start:stop in voxels from 0 along each of
+    /// the file's axes, such as "56:82 46:65 25:44". The mask is 0 around it.
+    #[arg(long = "box", value_name = "BOX")]
+    part: Option<VoxelBox>,
     /// The site whose intensities the scan has, for an adapter that was trained with a window for each site.
     #[arg(long)]
     site: Option<String>,
@@ -66,7 +70,10 @@ pub fn run(args: Args) -> Result<Outcome> {
     refuse_input(&args.out, &[&args.scan, &args.adapter, &args.base])?;
     let adapter = Adapter::from_bytes(&read(&args.adapter)?).map_err(Error::content(&args.adapter))?;
     let (base, base_sha256) = read_state_dict(&args.base)?;
-    let volume = read_volume(&args.scan, args.volume, &adapter.metadata.preprocessing)?;
+    let bytes = read(&args.scan)?;
+    let whole = Volume::claimed(&bytes, args.volume).map_err(Error::content(&args.scan))?;
+    let part = args.part.as_ref();
+    let volume = volume_of(&args.scan, &bytes, args.volume, part, &adapter.metadata.preprocessing)?;
     volume.check_finite().map_err(Error::content(&args.scan))?;
     let device = OpenDevice::open(args.device)?;
     let sam = adapter
@@ -93,7 +100,11 @@ pub fn run(args: Args) -> Result<Outcome> {
     let labels = pollster::block_on(labels)?.unwrap_or_default();
     drop(progress);
     let labels = scan.restore(&labels);
-    write(&args.out, &volume.mask_to_nifti(&labels, packing))?;
+    let labels = match part {
+        Some(part) => part.restore(&labels, whole.dims),
+        None => labels,
+    };
+    write(&args.out, &whole.mask_to_nifti(&labels, packing))?;
 
     let report = Report {
         classes: found(&labels, &metadata.classes, volume.voxel_mm3()),

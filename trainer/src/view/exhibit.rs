@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 
 use flapsam_model::checkpoint::{base_sha256, read_safetensors, sha256};
 use flapsam_model::method::Method;
+use flapsam_model::preprocessing::Preprocessing;
+use flapsam_model::volume::Packing;
 use serde::Serialize;
 
+use crate::data::cases::dataset::read_pair;
 use crate::data::cases::lock::ready;
-use crate::data::manifest::{Case, Manifest};
+use crate::data::manifest::{Case, DataFile, Manifest};
 use crate::error::{Error, Result};
 use crate::experiment::{ADAPTER, CaseScores, Setting, adapter_of};
 use crate::files::{create_folder, files_in, read, sha256_file, write};
@@ -64,6 +67,7 @@ struct Run<'a> {
     /// Background first.
     classes: &'a [String],
     resample: Option<[usize; 3]>,
+    spacing_mm: Option<[f64; 3]>,
     /// The range of values that the network sees, if it is the same for all scans.
     clip: Option<[f32; 2]>,
     /// The sites that a new scan may be of, if each has intensities of its own.
@@ -146,6 +150,7 @@ impl Exhibit {
             program: &run.provenance.program,
             classes: &run.record.classes,
             resample: metadata.preprocessing.resample,
+            spacing_mm: metadata.preprocessing.spacing_mm,
             clip: metadata.preprocessing.clip,
             sites,
             base,
@@ -228,11 +233,24 @@ impl Exhibit {
             let packed = if path.ends_with(".gz") { ".gz" } else { "" };
             format!("files/cases/{index}/{what}.nii{packed}")
         };
-        let mut of_data = |what, file: &crate::data::manifest::DataFile| {
+        let mut of_data = |what, file: &DataFile| {
             let path = folder.join(&file.path);
             self.link(&address(what, &file.path), &path, file.sha256.clone())
         };
-        let (image, truth) = (of_data("image", &case.image)?, of_data("truth", &case.label)?);
+        let (image, truth) = match case.crop.is_some() || case.label_ids.is_some() {
+            false => (of_data("image", &case.image)?, of_data("truth", &case.label)?),
+            // What the network saw of the files: the box alone, at its own place, and classes instead of label ids.
+            true => {
+                let (scan, labels) = read_pair(&folder, case, &Preprocessing::default())?;
+                let classes: Vec<u8> = labels.voxels.iter().map(|&class| class as u8).collect();
+                let image = match case.crop {
+                    Some(_) => self.put(&address("image", ".gz"), scan.to_nifti_f32()),
+                    None => of_data("image", &case.image)?,
+                };
+                let truth = labels.mask_to_nifti(&classes, Packing::Gzip);
+                (image, self.put(&address("truth", ".gz"), truth))
+            }
+        };
         let mask = run.prediction(&scores.site, &scores.case);
         let prediction = match mask.is_file() {
             true => Some(self.link(&address("prediction", ".gz"), &mask, None)?),
@@ -246,6 +264,17 @@ impl Exhibit {
             truth,
             prediction,
         })
+    }
+
+    /// Puts bytes under an address.
+    fn put(&mut self, address: &str, bytes: Vec<u8>) -> Linked {
+        let linked = Linked {
+            path: address.to_owned(),
+            sha256: sha256(&bytes),
+            bytes: bytes.len() as u64,
+        };
+        self.contents.insert(address.to_owned(), Content::Bytes(bytes));
+        linked
     }
 
     /// Puts a file under an address.

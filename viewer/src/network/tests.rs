@@ -114,6 +114,21 @@ fn a_resampled_network_gives_both_masks() {
     assert_eq!(Volume::from_nifti(&found.mask, None).unwrap().dims, DIMS);
     let grid_mask = found.grid_mask.unwrap();
     assert_eq!(Volume::from_nifti(&grid_mask, None).unwrap().dims, grid);
+    // The same grid by the distance of its voxels.
+    let scanned = Volume::from_nifti(&scan(), None).unwrap();
+    let by_spacing = Preprocessing {
+        spacing_mm: Some([0, 1, 2].map(|axis| scanned.spacing()[axis] * DIMS[axis] as f64 / grid[axis] as f64)),
+        ..Preprocessing::default()
+    };
+    let again = segment(&network(by_spacing), &scan(), ROOMY).unwrap().unwrap();
+    assert_eq!((again.mask, again.grid_mask), (found.mask, Some(grid_mask)));
+    // A spacing at which the scan would not fit is refused before it is resampled.
+    let fine = Preprocessing {
+        spacing_mm: Some([0.001; 3]),
+        ..Preprocessing::default()
+    };
+    let refused = segment(&network(fine), &scan(), ROOMY).unwrap_err();
+    assert!(refused.to_string().contains("spacing_mm"), "{refused}");
 }
 
 #[test]

@@ -187,8 +187,8 @@ class Page {
     }
 
     private compare(one: Uint8Array, other: Uint8Array) {
-        const { resample } = this.shown?.outcome?.network ?? this.run;
-        return this.engine.compare({ one, other, classes: this.classes.length, resample });
+        const { resample, spacingMm } = this.shown?.outcome?.network ?? this.run;
+        return this.engine.compare({ one, other, classes: this.classes.length, resample, spacingMm });
     }
 
     /** A segmentation is worth showing even if what it is compared with does not fit. */

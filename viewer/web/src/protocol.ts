@@ -24,7 +24,9 @@ export interface Pair {
     one: Uint8Array;
     other: Uint8Array;
     classes: number;
+    /** The grid of a run's masks, if it is not the scans' own: by its number of voxels, or by their distance. */
     resample: [number, number, number] | null;
+    spacingMm: [number, number, number] | null;
 }
 
 /** A scan's axial slice at a place. */

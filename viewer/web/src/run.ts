@@ -35,6 +35,7 @@ export interface Run {
     /** Background first. */
     classes: string[];
     resample: [number, number, number] | null;
+    spacingMm: [number, number, number] | null;
     clip: [number, number] | null;
     sites: string[];
     base: LinkedFile;

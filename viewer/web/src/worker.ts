@@ -35,8 +35,14 @@ async function answer(request: Asked) {
         case "open":
             return (await open(request.choice)).device;
         case "compare": {
-            const { one, other, classes, resample } = request.pair;
-            return compare(one, other, classes, resample && new Uint32Array(resample));
+            const { one, other, classes, resample, spacingMm } = request.pair;
+            return compare(
+                one,
+                other,
+                classes,
+                resample && new Uint32Array(resample),
+                spacingMm && new Float64Array(spacingMm),
+            );
         }
         case "restate":
             return restated(request.file);

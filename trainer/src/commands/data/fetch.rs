@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::data::files::archive::{Limits, unpack};
 use crate::data::files::check::{Checked, State, check};
 use crate::data::files::download::{Download, download};
 use crate::data::files::folder::Folder;
-use crate::data::manifest::croissant::About;
+use crate::data::manifest::croissant::licence_name;
 use crate::data::manifest::{DataFile, Manifest, Part};
 use crate::error::{Error, Result};
 use crate::folder_lock::FolderLock;
@@ -23,9 +24,9 @@ pub struct Args {
     name: String,
     #[command(flatten)]
     places: Places,
-    /// Accept the data set's licence by its name; without it you are asked.
-    #[arg(long, value_name = "NAME")]
-    accept_licence: Option<String>,
+    /// Accept the data set's licence by its name, or all of several; without it you are asked.
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    accept_licence: Vec<String>,
     /// Seconds without a byte after which a connection is taken for dead and made anew.
     #[arg(long, default_value_t = 30.0)]
     stall: f64,
@@ -46,7 +47,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let stall = Duration::try_from_secs_f64(args.stall)
         .map_err(|why| Error::Message(format!("--stall {}: {why}; pass seconds, such as 30", args.stall)))?;
     if !jobs.is_empty() {
-        accept(&manifest.about, args.accept_licence.as_deref())?;
+        accept(&manifest, &args.accept_licence)?;
     }
     let _lock = FolderLock::take(folder.path())?;
     let mut bytes = 0;
@@ -123,18 +124,23 @@ struct Job {
 /// What is not there yet.
 fn jobs(manifest: &Manifest, folder: &Folder) -> Result<Vec<Job>> {
     let mut jobs = Vec::new();
-    let files = manifest.files.iter().zip(manifest.data_files());
-    for (object, file) in files.filter(|(_, file)| !folder.path().join(&file.path).is_file()) {
-        jobs.push(Job {
-            url: object.content_url.clone(),
-            file,
-            archive: false,
-        });
+    for file in manifest.data_files() {
+        if let Some(url) = file.url.clone()
+            && folder.locate(&file)?.is_none()
+        {
+            jobs.push(Job {
+                url,
+                file,
+                archive: false,
+            });
+        }
     }
     let mut missing = Vec::new();
+    // Several cases may share a file.
+    let mut seen = BTreeSet::new();
     for case in &manifest.cases {
         for (part, file) in [(Part::Image, &case.image), (Part::Label, &case.label)] {
-            if folder.locate(file)?.is_none() {
+            if file.url.is_none() && seen.insert(&file.path) && folder.locate(file)?.is_none() {
                 missing.push((case, part, file));
             }
         }
@@ -149,6 +155,7 @@ fn jobs(manifest: &Manifest, folder: &Folder) -> Result<Vec<Job>> {
                 path: "archive.zip".into(),
                 sha256: None,
                 bytes: None,
+                url: None,
             },
             url: archive.url.clone(),
             archive: true,
@@ -185,24 +192,52 @@ fn by_hand(manifest: &Manifest, folder: &Path, part: Part) -> Error {
     ))
 }
 
-/// Shows the licence and waits for a yes.
-fn accept(about: &About, accepted: Option<&str>) -> Result<()> {
-    let name = about.licence_name();
-    eprintln!(
-        "{}\nLicence: {name}, {}\nCite: {}",
-        about.description, about.license, about.cite_as
-    );
+/// Shows the licences and waits for a yes.
+fn accept(manifest: &Manifest, accepted: &[String]) -> Result<()> {
+    let about = &manifest.about;
+    let names = about.license.names();
+    eprintln!("{}", about.description);
+    for (name, address) in names.iter().zip(about.license.addresses()) {
+        eprintln!("Licence: {name}, {address}");
+    }
+    for origin in &manifest.origins {
+        let licence = licence_name(&origin.licence);
+        eprintln!(
+            "{}: {}; licence {licence}; credit: {}",
+            origin.site, origin.source, origin.credit
+        );
+    }
+    eprintln!("Cite: {}", about.cite_as);
+    let wanted = names.join(",");
     let refuse = |why: String| {
         Err(Error::Message(format!(
-            "{why}; pass --accept-licence {name} if you accept it"
+            "{why}; pass --accept-licence {wanted} if you accept {}",
+            if names.len() == 1 { "it" } else { "all of them" }
         )))
     };
-    match accepted {
-        Some(given) if given.eq_ignore_ascii_case(name) => Ok(()),
-        Some(given) => refuse(format!("the licence of {} is {name}, not {given}", about.name)),
-        None if !std::io::stdin().is_terminal() => refuse(format!("the licence of {} was not accepted", about.name)),
-        None => {
-            eprint!("Do you accept this licence? [y/N] ");
+    let is = |one: &str, other: &str| one.trim().eq_ignore_ascii_case(other);
+    let strange = accepted.iter().find(|given| !names.iter().any(|name| is(given, name)));
+    let open = names.iter().find(|name| !accepted.iter().any(|given| is(given, name)));
+    match (strange, open) {
+        (Some(given), _) => refuse(format!(
+            "the licence of {} is {}, not {given}",
+            about.name,
+            names.join(" and ")
+        )),
+        (None, None) => Ok(()),
+        (None, Some(open)) if !accepted.is_empty() => {
+            refuse(format!("the licence {open} of {} was not accepted", about.name))
+        }
+        _ if !std::io::stdin().is_terminal() => refuse(format!("the licence of {} was not accepted", about.name)),
+        _ => {
+            eprint!(
+                "Do you accept {}? [y/N] ",
+                if names.len() == 1 {
+                    "this licence"
+                } else {
+                    "these licences"
+                }
+            );
             let mut answer = String::new();
             let read = std::io::stderr()
                 .flush()

@@ -1,9 +1,11 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use crate::commands::{Outcome, print_json};
 use crate::data::cases::import::{Settings, import};
+use crate::data::manifest::label_ids::LabelIds;
 use crate::error::{Error, Result};
 
 #[derive(Debug, clap::Args)]
@@ -14,8 +16,12 @@ pub struct Args {
     #[arg(long, default_value = "data-manifests")]
     manifests: PathBuf,
     /// Names of the classes in the order of their labels from 1 on, such as kidney,tumour.
-    #[arg(long, value_delimiter = ',', required = true)]
+    #[arg(long, value_delimiter = ',', required_unless_present = "label_ids")]
     classes: Vec<String>,
+    /// Which labels make which class, such as kidney=1+2,tumour=3; all others are background. Names the classes, in this
+    /// order, where --classes does not.
+    #[arg(long, value_delimiter = ',', value_name = "CLASS=ID+ID,..")]
+    label_ids: Vec<String>,
     /// The share of each site's cases that is kept for testing.
     #[arg(long, default_value_t = 0.2)]
     test_share: f64,
@@ -48,8 +54,11 @@ pub fn run(args: Args) -> Result<Outcome> {
         .folder
         .canonicalize()
         .map_err(Error::file("read the folder", &args.folder))?;
+    let classes = args.classes.iter().map(|class| class.trim().to_owned()).collect();
+    let (classes, label_ids) = classes_and_ids(classes, &args.label_ids)?;
     let settings = Settings {
-        classes: args.classes.iter().map(|class| class.trim().to_owned()).collect(),
+        classes,
+        label_ids,
         test_share: args.test_share,
         seed: args.seed,
         skip_unpaired: args.skip_unpaired,
@@ -93,4 +102,39 @@ pub fn run(args: Args) -> Result<Outcome> {
         }
     }
     Ok(Outcome::Passed)
+}
+
+/// The classes' names, and the ids that make each of them, where `CLASS=ID+ID` say so. Where no names are given, they are
+/// those of these.
+fn classes_and_ids(classes: Vec<String>, label_ids: &[String]) -> Result<(Vec<String>, Option<LabelIds>)> {
+    if label_ids.is_empty() {
+        return Ok((classes, None));
+    }
+    let refuse = |why: String| Error::Message(format!("--label-ids {}: {why}", label_ids.join(",")));
+    let mut by_class = BTreeMap::new();
+    let mut named = Vec::new();
+    for entry in label_ids {
+        let (class, ids) = entry
+            .rsplit_once('=')
+            .ok_or_else(|| refuse(format!("'{entry}' is no CLASS=ID+ID; write it as kidney=1+2")))?;
+        let class = class.trim();
+        if by_class.insert(class, ids.trim()).is_some() {
+            return Err(refuse(format!("'{class}' is named twice; join its ids by +")));
+        }
+        named.push(class.to_owned());
+    }
+    let classes = if classes.is_empty() { named.clone() } else { classes };
+    if let Some(unknown) = named.iter().find(|class| !classes.contains(class)) {
+        let why = format!(
+            "'{unknown}' is none of --classes {}; name it there too",
+            classes.join(",")
+        );
+        return Err(refuse(why));
+    }
+    let ids = classes.iter().map(|class| {
+        let ids = by_class.get(class.as_str()).copied();
+        ids.ok_or_else(|| refuse(format!("it has no ids of '{class}'; add {class}=ID")))
+    });
+    let ids = LabelIds::new(ids.collect::<Result<Vec<_>>>()?).map_err(|why| refuse(why.to_string()))?;
+    Ok((classes, Some(ids)))
 }

@@ -71,7 +71,7 @@ fn row(manifest: &Manifest) -> Row {
         files: files.len() - 2 * templates.len(),
         open: !templates.is_empty(),
         with_checksum: files.iter().filter(|file| file.sha256.is_some()).count(),
-        licence: about.licence_name().to_owned(),
+        licence: about.license.names().join(" AND "),
         url: about.url.clone(),
         description: about.description.clone(),
     }

@@ -2,6 +2,7 @@ use serde::Serialize;
 
 use super::DataSet;
 use crate::commands::{Outcome, print_json};
+use crate::data::cases::fit::{is_described, misfits};
 use crate::data::files::check::{Checked, State, check};
 use crate::error::Result;
 
@@ -11,6 +12,8 @@ struct Report<'a> {
     /// What the data set's checksums add up to: the table's sha256.
     sha256: &'a str,
     files: &'a [Checked],
+    /// Why cases do not fit their files, once these are right.
+    misfits: &'a [String],
     passed: bool,
 }
 
@@ -18,15 +21,26 @@ pub(super) fn run(args: DataSet) -> Result<Outcome> {
     let (manifest, folder) = args.places.local(&args.name)?;
     let name = manifest.about.name.as_str();
     let files = check(&manifest, &folder);
-    let passed = files.iter().all(|file| file.state == State::Right);
+    let right = files.iter().all(|file| file.state == State::Right);
+    let misfits = match right {
+        true => misfits(&manifest, folder.path())?,
+        false => Vec::new(),
+    };
+    let passed = right && misfits.is_empty();
     match args.json {
         true => print_json(&Report {
             name,
             sha256: &manifest.sha256,
             files: &files,
+            misfits: &misfits,
             passed,
         })?,
-        false => print(name, &files),
+        false => {
+            print(name, &files);
+            if is_described(&manifest) {
+                print_fit(&misfits, right);
+            }
+        }
     }
     Ok(match passed {
         true => Outcome::Passed,
@@ -52,5 +66,16 @@ fn print(name: &str, files: &[Checked]) {
         println!(
             "Unpinned files have no published checksum: 'flapsam data pin {name}' records the ones they have now."
         );
+    }
+}
+
+fn print_fit(misfits: &[String], looked: bool) {
+    for misfit in misfits {
+        println!("misfit    {misfit}");
+    }
+    match (looked, misfits.len()) {
+        (false, _) => println!("Boxes and label ids were not looked at: not all files are right."),
+        (true, 0) => println!("Every box lies in its files, and every label id is in one."),
+        (true, count) => println!("{count} misfits: correct the table of cases."),
     }
 }

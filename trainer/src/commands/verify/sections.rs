@@ -6,6 +6,7 @@ use flapsam_model::checkpoint::sha256;
 use serde::Serialize;
 
 use super::Args;
+use crate::data::cases::fit::misfits;
 use crate::data::cases::lock::ready;
 use crate::data::files::check::{Checked, State, check};
 use crate::data::files::folder::Folder;
@@ -54,6 +55,13 @@ pub(super) fn data_section(planned: &[Planned], data: &Path) -> Result<Section> 
             let (state, path) = (file.state.name(), file.path.display());
             eprintln!("flapsam: {path} is {state}{why}; delete the folder and make or fetch the data again");
         }
+        let misfits = match wrong.is_empty() {
+            true => misfits(&manifest, &data.join(&manifest.about.name))?,
+            false => Vec::new(),
+        };
+        for misfit in &misfits {
+            eprintln!("flapsam: {misfit}");
+        }
         let files = checked.len();
         rows.extend(compare(
             &[(
@@ -63,7 +71,7 @@ pub(super) fn data_section(planned: &[Planned], data: &Path) -> Result<Section> 
             .into(),
             &[(
                 format!("{} files right", manifest.about.name),
-                Figure::Exact((files - wrong.len()).to_string()),
+                Figure::Exact(files.saturating_sub(wrong.len() + misfits.len()).to_string()),
             )]
             .into(),
             Closeness::Exact,

@@ -11,8 +11,9 @@ use flapsam_model::volume::Volume;
 use jiff::Timestamp;
 use rayon::prelude::*;
 
-use super::dataset::{check_pair, volume_of};
-use crate::data::manifest::croissant::{About, FileSet};
+use super::dataset::{labels_of, volume_of};
+use crate::data::manifest::croissant::{About, FileSet, Licence};
+use crate::data::manifest::label_ids::{LabelIds, held};
 use crate::data::manifest::{Case, DataFile, Manifest, check_cases, check_classes, is_plain_name};
 use crate::error::{Error, Result};
 use crate::files::{files_below, read};
@@ -23,6 +24,8 @@ use crate::progress::Progress;
 pub struct Settings {
     /// Names of the classes, without the background.
     pub classes: Vec<String>,
+    /// Which numbers in the masks make each of them; without it a number is a class's own.
+    pub label_ids: Option<LabelIds>,
     /// The share of each site's cases that is kept for testing.
     pub test_share: f64,
     /// Decides which cases those are.
@@ -57,8 +60,8 @@ const SCAN: [&str; 8] = [
 /// `imaging.nii.gz`) or by its folder (`labels/x.nii.gz` and `images/x.nii.gz`).
 ///
 /// # Errors
-/// The classes cannot be told apart, or no mask holds one of them; the folder has no sites or no pairs, a file has no
-/// partner or several, a pair does not belong together, or one scan would be for training and for testing.
+/// The classes cannot be told apart, or no mask holds one of them or of their ids; the folder has no sites or no pairs, a
+/// file has no partner or several, a pair does not belong together, or one scan would be for training and for testing.
 pub fn import(folder: &Path, settings: &Settings) -> Result<Manifest> {
     let classes = std::iter::once("background".to_owned()).chain(settings.classes.iter().cloned());
     let classes: Vec<String> = classes.collect();
@@ -84,20 +87,15 @@ pub fn import(folder: &Path, settings: &Settings) -> Result<Manifest> {
     }
     let progress = Progress::new(pairs.len());
     let cases = pairs.par_iter().with_max_len(1).map(|pair| {
-        let case = pair.case(folder, settings.classes.len())?;
+        let case = pair.case(folder, settings)?;
         progress.step(&case.0.id);
         Ok(case)
     });
-    let (mut cases, labels): (Vec<Case>, Vec<Labels>) = cases.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    let cases: Vec<(Case, BTreeSet<u32>)> = cases.collect::<Result<_>>()?;
+    let (mut cases, held): (Vec<Case>, Vec<BTreeSet<u32>>) = cases.into_iter().unzip();
     drop(progress);
-    for (label, class) in classes.iter().enumerate().skip(1) {
-        if !labels.iter().any(|labels| labels[label]) {
-            let why = format!(
-                "no mask in it holds the label {label}, which --classes calls '{class}'; name the classes that are there"
-            );
-            return Err(Error::invalid(folder, why));
-        }
-    }
+    let held: BTreeSet<u32> = held.into_iter().flatten().collect();
+    check_held(folder, settings, &held)?;
     split(&mut cases, settings);
     check_cases(folder, &cases)?;
     Ok(Manifest {
@@ -107,7 +105,7 @@ pub fn import(folder: &Path, settings: &Settings) -> Result<Manifest> {
                 "Imported from a folder of its owner's by 'flapsam data import': {} cases.",
                 cases.len()
             ),
-            license: settings.licence.clone(),
+            license: Licence::One(settings.licence.clone()),
             url: None,
             version: "1.0.0".into(),
             date_published: newest(folder, &cases)?,
@@ -123,6 +121,7 @@ pub fn import(folder: &Path, settings: &Settings) -> Result<Manifest> {
             ),
         ],
         sources: Vec::new(),
+        origins: Vec::new(),
         classes,
         cases,
         sha256: String::new(),
@@ -149,26 +148,42 @@ struct Pair {
     mask: PathBuf,
 }
 
-/// Which labels a mask holds.
-type Labels = [bool; 256];
+/// Refuses classes, or ids of them, that no mask holds.
+fn check_held(folder: &Path, settings: &Settings, held: &BTreeSet<u32>) -> Result<()> {
+    let missing = |id: &u32| !held.contains(id);
+    let lost = match &settings.label_ids {
+        Some(ids) => ids
+            .ids()
+            .find(missing)
+            .map(|id| format!("{id}, which --label-ids names; name the ids that are there")),
+        None => (1..)
+            .zip(&settings.classes)
+            .find(|(label, _)| missing(label))
+            .map(|(label, class)| format!("{label}, which --classes calls '{class}'; name the classes that are there")),
+    };
+    match lost {
+        Some(lost) => Err(Error::invalid(folder, format!("no mask in it holds the label {lost}"))),
+        None => Ok(()),
+    }
+}
 
 impl Pair {
-    fn case(&self, folder: &Path, classes: usize) -> Result<(Case, Labels)> {
+    /// The case, and which labels its mask holds.
+    fn case(&self, folder: &Path, settings: &Settings) -> Result<(Case, BTreeSet<u32>)> {
         let (image, scan) = read_file(folder, &self.scan)?;
         let (label, labels) = read_file(folder, &self.mask)?;
-        scan.check_finite().map_err(Error::content(&self.scan))?;
-        check_pair(&self.scan, &scan, &self.mask, &labels)?;
-        let highest = labels.voxels.iter().copied().fold(0.0, f32::max);
-        if highest > classes as f32 {
-            let why = format!("it holds the label {highest}, and {classes} classes were named; name them all");
+        let (held, ids, classes) = (held(&labels), &settings.label_ids, settings.classes.len());
+        labels_of(&self.scan, &scan, &self.mask, labels, ids.as_ref())?;
+        let unnamed = held
+            .last()
+            .filter(|&&highest| ids.is_none() && highest as usize > classes);
+        if let Some(highest) = unnamed {
+            let why = format!(
+                "it holds the label {highest}, and {classes} classes were named; name them all, or say by --label-ids which \
+                 labels make which class"
+            );
             return Err(Error::invalid(&self.mask, why));
         }
-        let mut held = [false; 256];
-        // Of a pair, labels are whole numbers from 0 to 255.
-        labels
-            .voxels
-            .iter()
-            .for_each(|&value| held[value as u8 as usize] = true);
         let case = Case {
             id: format!("{}_{}", self.site, self.key),
             site: self.site.clone(),
@@ -176,6 +191,9 @@ impl Pair {
             slices: scan.axial().dims[0],
             image,
             label,
+            patient: None,
+            crop: None,
+            label_ids: settings.label_ids.clone(),
         };
         Ok((case, held))
     }
@@ -187,7 +205,7 @@ fn read_file(folder: &Path, path: &Path) -> Result<(DataFile, Volume)> {
     let relative = relative
         .to_str()
         .ok_or_else(|| Error::invalid(path, "its name is not UTF-8; rename it"))?;
-    let volume = volume_of(path, &bytes, None, &Preprocessing::default())?;
+    let volume = volume_of(path, &bytes, None, None, &Preprocessing::default())?;
     Ok((DataFile::new(relative.to_owned(), &bytes), volume))
 }
 

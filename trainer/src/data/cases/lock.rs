@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use flapsam_model::checkpoint::sha256;
 use flapsam_model::preprocessing::Preprocessing;
-use flapsam_model::volume::Volume;
+use flapsam_model::volume::{Volume, VoxelBox};
 use glob::Pattern;
 use rayon::prelude::*;
 
-use super::dataset::{check_pair, volume_of};
+use super::dataset::{labels_of, volume_of};
 use crate::data::files::folder::Folder;
 use crate::data::manifest::{CASE, Case, DataFile, Manifest, parse_cases, table};
 use crate::error::{Error, Result};
@@ -185,10 +185,9 @@ fn pin_case(case: &Case, folder: &Folder) -> Outcome {
 
 /// Reads a case's files, and refuses them where they contradict each other or what is published.
 fn inspect(case: &Case, folder: &Path, image: &Path, label: &Path) -> Result<Case> {
-    let scan = inspect_file(&case.image, folder, image)?;
-    let labels = inspect_file(&case.label, folder, label)?;
-    scan.volume.check_finite().map_err(Error::content(image))?;
-    check_pair(image, &scan.volume, label, &labels.volume)?;
+    let scan = inspect_file(&case.image, folder, image, case.crop.as_ref())?;
+    let labels = inspect_file(&case.label, folder, label, case.crop.as_ref())?;
+    labels_of(image, &scan.volume, label, labels.volume, case.label_ids.as_ref())?;
     Ok(Case {
         slices: match case.slices {
             0 => scan.volume.axial().dims[0],
@@ -205,7 +204,7 @@ struct Inspected {
     volume: Volume,
 }
 
-fn inspect_file(file: &DataFile, folder: &Path, path: &Path) -> Result<Inspected> {
+fn inspect_file(file: &DataFile, folder: &Path, path: &Path, crop: Option<&VoxelBox>) -> Result<Inspected> {
     let bytes = read(path)?;
     let relative = path.strip_prefix(folder).unwrap_or(path);
     let found = DataFile::new(relative.to_string_lossy().into_owned(), &bytes);
@@ -216,8 +215,11 @@ fn inspect_file(file: &DataFile, folder: &Path, path: &Path) -> Result<Inspected
         return Err(Error::invalid(path, why));
     }
     Ok(Inspected {
-        volume: volume_of(path, &bytes, None, &Preprocessing::default())?,
-        file: found,
+        volume: volume_of(path, &bytes, None, crop, &Preprocessing::default())?,
+        file: DataFile {
+            url: file.url.clone(),
+            ..found
+        },
     })
 }
 
@@ -278,9 +280,11 @@ fn agrees(published: &Case, locked: &Case) -> bool {
     let file = |published: &DataFile, locked: &DataFile| {
         let fits = || Pattern::new(&published.path).is_ok_and(|pattern| pattern.matches(&locked.path));
         let path = published.path == locked.path || published.is_pattern() && fits();
-        path && (published.sha256.is_none() || published.sha256 == locked.sha256)
+        path && (published.sha256.is_none() || published.sha256 == locked.sha256) && published.url == locked.url
     };
+    let part = |case: &Case| (case.crop.clone(), case.label_ids.clone(), case.patient.clone());
     (&published.id, &published.site, published.train) == (&locked.id, &locked.site, locked.train)
+        && part(published) == part(locked)
         && (published.slices == 0 || published.slices == locked.slices)
         && file(&published.image, &locked.image)
         && file(&published.label, &locked.label)

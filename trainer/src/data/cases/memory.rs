@@ -55,6 +55,7 @@ mod tests {
             path: "x".into(),
             sha256: None,
             bytes: Some(bytes),
+            url: None,
         };
         let case = |bytes: u64| Case {
             id: bytes.to_string(),
@@ -63,6 +64,9 @@ mod tests {
             slices: 1,
             image: file(bytes),
             label: file(1),
+            patient: None,
+            crop: None,
+            label_ids: None,
         };
         let cases = [1, 2, 3, 9, 1, u64::MAX, 1].map(case);
         let cases: Vec<&Case> = cases.iter().collect();

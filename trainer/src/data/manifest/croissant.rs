@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::table::{Column, Kind};
+
 /// A data set's description.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Document {
@@ -30,8 +32,8 @@ pub struct About {
     pub name: String,
     /// What it is, and whether it is real.
     pub description: String,
-    /// The licence's address; for SPDX's licences it ends in the licence's name.
-    pub license: String,
+    /// Under which licence it is.
+    pub license: Licence,
     /// Where people find it, unless it is made here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
@@ -43,15 +45,34 @@ pub struct About {
     pub cite_as: String,
 }
 
-impl About {
-    /// What the licence is called: the last part of its address.
-    pub fn licence_name(&self) -> &str {
-        self.license
-            .trim_end_matches('/')
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
+/// Licences by their addresses; those of SPDX's end in the licence's name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Licence {
+    /// Of all files.
+    One(String),
+    /// Of some files each.
+    Several(Vec<String>),
+}
+
+impl Licence {
+    /// Their addresses.
+    pub fn addresses(&self) -> &[String] {
+        match self {
+            Self::One(address) => std::slice::from_ref(address),
+            Self::Several(addresses) => addresses,
+        }
     }
+
+    /// What they are called.
+    pub fn names(&self) -> Vec<&str> {
+        self.addresses().iter().map(|address| licence_name(address)).collect()
+    }
+}
+
+/// What the licence of an address is called: its last part.
+pub fn licence_name(address: &str) -> &str {
+    address.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
 }
 
 /// Files of a data set.
@@ -204,21 +225,20 @@ impl RecordSet {
         }
     }
 
-    /// The table of cases, which is a file of its own.
-    pub fn cases() -> Self {
-        let field = |column: &str, description: &str, kind: &str| {
-            json!({
+    /// The table of cases, which is a file of its own, with these columns.
+    pub(super) fn cases(columns: &[&Column]) -> Self {
+        let field = |column: &&Column| {
+            let mut field = json!({
                 "@type": "cr:Field",
-                "@id": format!("case/{column}"),
-                "name": column,
-                "description": description,
-                "dataType": kind,
-                "source": {"fileObject": {"@id": "cases"}, "extract": {"column": column}}
-            })
-        };
-        let reference = |column: &str, description: &str| {
-            let mut field = field(column, description, "sc:Text");
-            field["references"] = json!({"field": {"@id": format!("{column}/name")}});
+                "@id": format!("case/{}", column.name),
+                "name": column.name,
+                "description": column.description,
+                "dataType": if column.kind == Kind::Integer { "sc:Integer" } else { "sc:Text" },
+                "source": {"fileObject": {"@id": "cases"}, "extract": {"column": column.name}}
+            });
+            if column.kind == Kind::Listed {
+                field["references"] = json!({"field": {"@id": format!("{}/name", column.name)}});
+            }
             field
         };
         Self {
@@ -228,18 +248,7 @@ impl RecordSet {
             description: "One scan with its labels.".into(),
             data_type: None,
             key: json!({"@id": "case/case_id"}),
-            field: vec![
-                field("case_id", "Its name.", "sc:Text"),
-                reference("site", "The client that holds it."),
-                reference("split", "What it is for."),
-                field("slices", "Number of axial slices.", "sc:Integer"),
-                field("image", "The scan's file.", "sc:Text"),
-                field("image_sha256", "The scan's checksum.", "sc:Text"),
-                field("image_bytes", "The scan's size.", "sc:Integer"),
-                field("label", "The labels' file.", "sc:Text"),
-                field("label_sha256", "The labels' checksum.", "sc:Text"),
-                field("label_bytes", "The labels' size.", "sc:Integer"),
-            ],
+            field: columns.iter().map(field).collect(),
             data: Vec::new(),
         }
     }

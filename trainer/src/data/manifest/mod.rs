@@ -1,16 +1,21 @@
 //! Manifests: what a data set consists of, with the checksum of every file (Croissant JSON-LD).
 
 pub mod croissant;
+pub mod label_ids;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
 use flapsam_model::checkpoint::sha256;
-use serde::{Deserialize, Serialize};
+use flapsam_model::volume::VoxelBox;
 
 use crate::error::{Error, Result};
 use crate::files::{read, write};
 use croissant::{About, Document, FileObject, FileSet, RecordSet, Resource};
+use label_ids::LabelIds;
+use table::{columns, read_table};
+pub use table::{parse_cases, table};
 
 /// One case of a data set: a row of its table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +32,12 @@ pub struct Case {
     pub image: DataFile,
     /// Its labels.
     pub label: DataFile,
+    /// Of whom it is, where the table says so.
+    pub patient: Option<String>,
+    /// The part of both files that it is; all without it.
+    pub crop: Option<VoxelBox>,
+    /// What of the labels' numbers makes which class; without it a number is a class's own.
+    pub label_ids: Option<LabelIds>,
 }
 
 impl Case {
@@ -49,6 +60,8 @@ pub struct DataFile {
     pub sha256: Option<String>,
     /// Its size, where it is known.
     pub bytes: Option<u64>,
+    /// From where it is fetched, where it has an address of its own.
+    pub url: Option<String>,
 }
 
 impl DataFile {
@@ -58,6 +71,7 @@ impl DataFile {
             path,
             sha256: Some(sha256(bytes)),
             bytes: Some(bytes.len() as u64),
+            url: None,
         }
     }
 
@@ -85,14 +99,29 @@ pub struct Manifest {
     pub files: Vec<FileObject>,
     /// What the cases' files are.
     pub sets: Vec<FileSet>,
-    /// From where the cases' files are fetched.
+    /// From where the cases' files are fetched that have no address of their own.
     pub sources: Vec<Source>,
+    /// Where sites differ in it: what each one's files are, under which licence, and whom to credit.
+    pub origins: Vec<Origin>,
     /// Names of the classes, background first.
     pub classes: Vec<String>,
     /// All cases.
     pub cases: Vec<Case>,
     /// sha256 of the cases' table, which holds the checksum of every file: it stands for the whole data set.
     pub sha256: String,
+}
+
+/// From where a site's files are, and how they may be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The site.
+    pub site: String,
+    /// What its scans and labels are.
+    pub source: String,
+    /// The licence's address.
+    pub licence: String,
+    /// Whom to name.
+    pub credit: String,
 }
 
 /// From where files are fetched.
@@ -126,29 +155,6 @@ impl Part {
             Self::Archive => "archive",
         }
     }
-}
-
-/// A row as the table has it.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Row {
-    case_id: String,
-    site: String,
-    split: Split,
-    slices: Option<usize>,
-    image: String,
-    image_sha256: Option<String>,
-    image_bytes: Option<u64>,
-    label: String,
-    label_sha256: Option<String>,
-    label_bytes: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Split {
-    Train,
-    Test,
 }
 
 impl Manifest {
@@ -188,12 +194,14 @@ impl Manifest {
         }
         if !cases.is_empty() {
             check_classes(&classes).map_err(|why| Error::invalid(path, why))?;
+            check_label_ids(&cases, &classes).map_err(|why| Error::invalid(path, why))?;
         }
         let sources = match record_set("source") {
             Some(set) => sources(set).map_err(|why| Error::invalid(path, why))?,
             None => Vec::new(),
         };
         Ok(Self {
+            origins: record_set("site").map(origins).unwrap_or_default(),
             about: document.about,
             files,
             sets,
@@ -222,8 +230,8 @@ impl Manifest {
             let sites: BTreeSet<&str> = self.cases.iter().map(|case| case.site.as_str()).collect();
             let classes = self.classes.iter().map(String::as_str);
             record_sets.extend([
-                RecordSet::cases(),
-                RecordSet::of_names("site", "The clients of the federation.", None, sites),
+                RecordSet::cases(&columns(&self.cases)),
+                self.site_set(sites),
                 RecordSet::of_names("split", "What a case is for.", Some("cr:Split"), ["train", "test"]),
                 RecordSet::of_names("class", "What the labels mean, counted from 0.", None, classes),
             ]);
@@ -240,6 +248,18 @@ impl Manifest {
         Document::new(self.about.clone(), distribution, record_sets)
     }
 
+    /// The sites, and where they differ in it, what their files are.
+    fn site_set(&self, sites: BTreeSet<&str>) -> RecordSet {
+        let description = "The clients of the federation.";
+        if self.origins.is_empty() {
+            return RecordSet::of_names("site", description, None, sites);
+        }
+        let rows = self.origins.iter();
+        let rows =
+            rows.map(|origin| [&origin.site, &origin.source, &origin.licence, &origin.credit].map(String::as_str));
+        RecordSet::inline("site", description, ORIGIN, rows)
+    }
+
     /// Writes `NAME.json` and `NAME.csv` into a folder.
     ///
     /// # Errors
@@ -252,18 +272,23 @@ impl Manifest {
         write(&folder.join(format!("{}.json", self.about.name)), document.as_bytes())
     }
 
-    /// Every file: the single ones, and each case's scan and labels.
+    /// Every file once: the single ones, and the cases' scans and labels, of which several cases may share one.
     pub fn data_files(&self) -> Vec<DataFile> {
         let single = self.files.iter().map(|file| DataFile {
             path: file.id.clone(),
             sha256: Some(file.sha256.clone()),
             bytes: file.bytes(),
+            url: Some(file.content_url.clone()),
         });
         let cases = self
             .cases
             .iter()
             .flat_map(|case| [case.image.clone(), case.label.clone()]);
-        single.chain(cases).collect()
+        let mut seen = BTreeSet::new();
+        single
+            .chain(cases)
+            .filter(|file| seen.insert(file.path.clone()))
+            .collect()
     }
 
     /// Whether a site has cases for testing.
@@ -285,27 +310,20 @@ impl Manifest {
     }
 }
 
-/// The cases of the table that a manifest names.
-fn read_table(manifest: &Path, table: &FileObject) -> Result<Vec<Case>> {
-    if !is_plain_name(&table.content_url) {
-        let why = format!(
-            "its table '{}' is not a file beside it; restore the manifest from its source",
-            table.content_url
-        );
-        return Err(Error::invalid(manifest, why));
-    }
-    let path = manifest.with_file_name(&table.content_url);
-    let bytes = read(&path)?;
-    let found = sha256(&bytes);
-    if found != table.sha256 {
-        let why = format!(
-            "its sha256 is {found}, the manifest {} says {}; restore it from the repository",
-            manifest.display(),
-            table.sha256
-        );
-        return Err(Error::invalid(&path, why));
-    }
-    parse_cases(&path, &bytes)
+/// The columns of the record set of sites, where these differ in what their files are.
+const ORIGIN: [&str; 4] = ["name", "source", "licence", "credit"];
+
+/// What is said of the sites' files; nothing where only names are.
+fn origins(set: &RecordSet) -> Vec<Origin> {
+    let [sites, sources, licences, credits] = ORIGIN.map(|column| set.column(column).unwrap_or_default());
+    let rows = sites.into_iter().zip(sources).zip(licences).zip(credits);
+    let origin = |(((site, source), licence), credit)| Origin {
+        site,
+        source,
+        licence,
+        credit,
+    };
+    rows.map(origin).collect()
 }
 
 fn sources(set: &RecordSet) -> std::result::Result<Vec<Source>, String> {
@@ -355,40 +373,96 @@ pub fn check_classes(classes: &[String]) -> std::result::Result<(), String> {
     Ok(())
 }
 
+/// Refuses label ids of other classes than there are; `classes` are all names, the background's first.
+fn check_label_ids(cases: &[Case], classes: &[String]) -> std::result::Result<(), String> {
+    let own = &classes[1..];
+    let ids = cases.iter().filter_map(|case| Some((case, case.label_ids.as_ref()?)));
+    match ids.into_iter().find(|(_, ids)| ids.classes() != own.len()) {
+        None => Ok(()),
+        Some((case, ids)) => Err(format!(
+            "the label ids '{ids}' of its case '{}' are of {} classes, and there are {} ({}); join the ids of one class by \
+             +, and put a blank between classes",
+            case.id,
+            ids.classes(),
+            own.len(),
+            own.join(", ")
+        )),
+    }
+}
+
 /// Refuses cases that cannot be told apart, or that are for training and for testing at once.
 ///
 /// # Errors
-/// Two cases have the same name, by which files are called (capitals do not tell files apart on every disk), a name that
-/// no file can have, or one scan in both splits.
+/// Two cases have the same name, by which files are called (capitals do not tell files apart on every disk), or a name
+/// that no file can have; a patient or a scan is in both splits, a scan is of two patients, or a file has two checksums.
 pub fn check_cases(path: &Path, cases: &[Case]) -> Result<()> {
     let mut seen = BTreeSet::new();
-    let mut trained: BTreeMap<&str, &Case> = BTreeMap::new();
+    let mut checksums: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut scans: BTreeMap<&str, &Case> = BTreeMap::new();
+    let mut patients: BTreeMap<String, &Case> = BTreeMap::new();
+    let refuse = |why: String| Err(Error::invalid(path, why));
     for case in cases {
         if let Some(name) = [&case.site, &case.id].into_iter().find(|name| !is_plain_name(name)) {
-            let why = format!("'{name}' cannot be the name of a file or folder on this system; rename it");
-            return Err(Error::invalid(path, why));
+            return refuse(format!(
+                "'{name}' cannot be the name of a file or folder on this system; rename it"
+            ));
         }
         if !seen.insert(case.id.to_lowercase()) {
-            let why = format!("two of its cases are called '{}'; give each a name of its own", case.id);
-            return Err(Error::invalid(path, why));
+            return refuse(format!(
+                "two of its cases are called '{}'; give each a name of its own",
+                case.id
+            ));
         }
-        if let Some(sha256) = case.image.sha256.as_deref().filter(|_| case.train) {
-            trained.insert(sha256, case);
+        for file in [&case.image, &case.label] {
+            let Some(sha256) = file.sha256.as_deref() else {
+                continue;
+            };
+            let known = checksums.entry(&file.path).or_insert(sha256);
+            if *known != sha256 {
+                return refuse(format!(
+                    "the file '{}' has two checksums, {known} and, at its case '{}', {sha256}; keep the one that it has",
+                    file.path, case.id
+                ));
+            }
         }
-    }
-    for case in cases.iter().filter(|case| !case.train) {
-        let twin = case.image.sha256.as_deref().and_then(|sha256| trained.get(sha256));
-        if let Some(twin) = twin {
-            let why = format!(
-                "'{}' for training and '{}' for testing are the same scan (sha256 {}); remove one of them",
-                twin.id,
-                case.id,
-                case.image.sha256.as_deref().unwrap_or_default()
-            );
-            return Err(Error::invalid(path, why));
+        if let Some(sha256) = case.image.sha256.as_deref() {
+            let twin = *scans.entry(sha256).or_insert(case);
+            if twin.train != case.train {
+                let (train, test) = sides(twin, case);
+                return refuse(format!(
+                    "'{train}' for training and '{test}' for testing are the same scan (sha256 {sha256}); remove one of them"
+                ));
+            }
+            if let (Some(one), Some(other)) = (&twin.patient, &case.patient)
+                && one != other
+            {
+                return refuse(format!(
+                    "'{}' of the patient '{one}' and '{}' of '{other}' are the same scan (sha256 {sha256}); name its one \
+                     patient",
+                    twin.id, case.id
+                ));
+            }
+        }
+        if let Some(patient) = &case.patient {
+            let twin = *patients.entry(patient.trim().to_lowercase()).or_insert(case);
+            if twin.train != case.train {
+                let (train, test) = sides(twin, case);
+                return refuse(format!(
+                    "the patient '{patient}' is for training ('{train}') and for testing ('{test}'); keep all cases of a \
+                     patient in one split, or give two people two names"
+                ));
+            }
         }
     }
     Ok(())
+}
+
+/// The names of two cases of different splits, the one for training first.
+fn sides<'a>(one: &'a Case, other: &'a Case) -> (&'a str, &'a str) {
+    match one.train {
+        true => (&one.id, &other.id),
+        false => (&other.id, &one.id),
+    }
 }
 
 /// Whether a name of a manifest, which may be anybody's, can be that of one file here. Figures and tables have it in a line
@@ -408,65 +482,4 @@ pub fn is_plain_name(name: &str) -> bool {
 fn stays_inside(path: &str) -> bool {
     let mut parts = Path::new(path).components();
     !path.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
-}
-
-/// A table of cases, as a file's content.
-pub fn table(cases: &[Case]) -> String {
-    let mut table = csv::Writer::from_writer(Vec::new());
-    for case in cases {
-        let (image, label) = (case.image.clone(), case.label.clone());
-        let row = Row {
-            case_id: case.id.clone(),
-            site: case.site.clone(),
-            split: if case.train { Split::Train } else { Split::Test },
-            slices: (case.slices > 0).then_some(case.slices),
-            image: image.path,
-            image_sha256: image.sha256,
-            image_bytes: image.bytes,
-            label: label.path,
-            label_sha256: label.sha256,
-            label_bytes: label.bytes,
-        };
-        table.serialize(row).expect("a row is plain text and numbers");
-    }
-    let bytes = table.into_inner().expect("memory takes every write");
-    String::from_utf8(bytes).expect("rows are UTF-8")
-}
-
-/// The cases of a table that was read from `path`.
-///
-/// # Errors
-/// It is no such table.
-pub fn parse_cases(path: &Path, table: &[u8]) -> Result<Vec<Case>> {
-    let case = |row: std::result::Result<Row, csv::Error>| {
-        let row = row.map_err(|why| Error::invalid(path, why))?;
-        for file in [&row.image, &row.label] {
-            if !stays_inside(file) {
-                let why = format!("'{file}' leads out of the data set's folder; restore the table from its source");
-                return Err(Error::invalid(path, why));
-            }
-        }
-        Ok(Case {
-            id: row.case_id,
-            site: row.site,
-            train: row.split == Split::Train,
-            slices: row.slices.unwrap_or(0),
-            image: DataFile {
-                path: row.image,
-                sha256: row.image_sha256,
-                bytes: row.image_bytes,
-            },
-            label: DataFile {
-                path: row.label,
-                sha256: row.label_sha256,
-                bytes: row.label_bytes,
-            },
-        })
-    };
-    let cases: Vec<Case> = csv::Reader::from_reader(table)
-        .deserialize()
-        .map(case)
-        .collect::<Result<_>>()?;
-    check_cases(path, &cases)?;
-    Ok(cases)
 }

@@ -1,7 +1,7 @@
 mod folder;
 mod judging;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -156,7 +156,6 @@ impl Run {
 
         let chosen = chosen_cases(&manifest, experiment.cases_per_site);
         let (train, test): (Vec<&Case>, Vec<&Case>) = chosen.into_iter().partition(|case| case.train);
-        let total: usize = train.iter().map(|case| case.slices).sum();
         let sites = &experiment.preprocessing.sites;
         if let Some(case) = train
             .iter()
@@ -172,9 +171,15 @@ impl Run {
         // Augmentation works on slices of their own size; without it they can be resized once and for all.
         let side = (!experiment.local.augment).then_some(sam.image_size);
         let prepared = Preparation::new(data_root, &manifest, &experiment.preprocessing, side).cases(&train)?;
+        // Of some cases only, a class may be left out.
+        if experiment.cases_per_site.is_none() {
+            check_classes_held(&experiment.manifest(data_root), &manifest, &prepared)?;
+        }
+        // As the clients train on them, which resampling may change.
+        let total: usize = prepared.iter().map(PreparedCase::len).sum();
         let mut sites: Vec<Site> = Vec::new();
         for (case, prepared) in train.into_iter().zip(prepared) {
-            let weight = case.slices as f64 / total as f64;
+            let weight = prepared.len() as f64 / total as f64;
             match sites.iter_mut().find(|site| site.name == case.site) {
                 Some(site) => {
                     site.weight += weight;
@@ -373,6 +378,33 @@ pub(super) fn network(experiment: &Experiment, classes: usize) -> Result<(SamCon
         named.with_image_size(experiment.image_size),
         experiment.method.adapter(&adapter),
     ))
+}
+
+/// Refuses classes that are made of label ids and that no case for training holds. Reads no further than it must.
+fn check_classes_held(path: &Path, manifest: &Manifest, prepared: &[PreparedCase]) -> Result<()> {
+    if manifest.cases.iter().all(|case| case.label_ids.is_none()) {
+        return Ok(());
+    }
+    let mut open: BTreeSet<usize> = (1..manifest.classes.len()).collect();
+    for case in prepared {
+        if open.is_empty() {
+            break;
+        }
+        let (_, labels) = case.read(0, case.len())?;
+        let held: BTreeSet<usize> = labels.into_iter().map(usize::from).collect();
+        open.retain(|class| !held.contains(class));
+    }
+    match open.first().filter(|_| !prepared.is_empty()) {
+        None => Ok(()),
+        Some(&class) => {
+            let why = format!(
+                "no case for training holds the class '{}' as it is prepared; correct its 'label_ids' ('flapsam data verify \
+                 {}' says which are in no file), or choose a finer grid in [preprocessing]",
+                manifest.classes[class], manifest.about.name
+            );
+            Err(Error::invalid(path, why))
+        }
+    }
 }
 
 /// All cases, or the first ones of each site and split.
