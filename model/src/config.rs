@@ -32,6 +32,8 @@ pub struct SamConfig {
 
 /// More than any dimension of a published network, several times over; what follows from these fits the memory's addresses.
 const LARGEST: usize = 1 << 14;
+/// The same for what is there many times, each with parameters of its own: blocks, and pairs of each projection.
+const MOST: usize = 1 << 7;
 
 impl SamConfig {
     /// The names that [`SamConfig::named`] knows.
@@ -97,10 +99,11 @@ impl SamConfig {
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(Error::Config(format!("{name} must be at least 1")));
         }
-        let sides = positive.iter().copied().chain([("depth", self.depth)]);
-        if let Some((name, value)) = sides.into_iter().find(|(_, value)| *value > LARGEST) {
+        let sides = positive.map(|(name, value)| (name, value, LARGEST));
+        let mut bounded = sides.into_iter().chain([("depth", self.depth, MOST)]);
+        if let Some((name, value, most)) = bounded.find(|(_, value, most)| value > most) {
             return Err(Error::Config(format!(
-                "{name} is {value}; no network here has more than {LARGEST}"
+                "{name} is {value}; no network here has more than {most}"
             )));
         }
         if let Some(block) = self.global_attn_indexes.iter().find(|&&block| block >= self.depth) {
@@ -218,9 +221,9 @@ impl AdapterConfig {
                 self.num_classes
             )));
         }
-        if self.rank > LARGEST || self.num_lora > LARGEST {
+        if self.rank > LARGEST || self.num_lora > MOST {
             return Err(Error::Config(format!(
-                "rank is {} and num_lora {}; each must be at most {LARGEST}",
+                "rank is {} and num_lora {}; they must be at most {LARGEST} and {MOST}",
                 self.rank, self.num_lora
             )));
         }

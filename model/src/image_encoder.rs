@@ -29,9 +29,8 @@ impl ImageEncoder {
         let mut proj = scope.at("patch_embed");
         let mut proj = proj.at("proj");
         // A convolution whose stride is its kernel: a linear layer over each patch.
-        let weight: Tensor<4> = proj.parameter("weight", [dim, 3, patch, patch], init)?;
         let patch_embed = Linear {
-            weight: weight.reshape([dim, 3 * patch * patch]),
+            weight: proj.parameter_as("weight", [dim, 3, patch, patch], [dim, 3 * patch * patch], init)?,
             bias: Some(proj.parameter("bias", [dim], init)?),
         };
         let pos_embed = scope.parameter("pos_embed", [1, grid, grid, dim], Init::Constant(0.0))?;
@@ -225,9 +224,9 @@ struct Neck {
 impl Neck {
     fn new(scope: &mut Scope, inputs: usize, outputs: usize) -> Result<Self, Error> {
         let init = Init::fan_in(inputs);
-        let reduce: Tensor<4> = scope.at(0).parameter("weight", [outputs, inputs, 1, 1], init)?;
+        let shapes = ([outputs, inputs, 1, 1], [outputs, inputs]);
         Ok(Self {
-            reduce: reduce.reshape([outputs, inputs]),
+            reduce: scope.at(0).parameter_as("weight", shapes.0, shapes.1, init)?,
             norm1: LayerNorm::new(&mut scope.at(1), outputs, EPSILON)?,
             conv: Conv3x3::new(&mut scope.at(2), outputs, outputs)?,
             norm2: LayerNorm::new(&mut scope.at(3), outputs, EPSILON)?,

@@ -283,7 +283,18 @@ impl<'a> Scope<'a> {
 
     /// The parameter called `name` here.
     pub fn parameter<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init) -> Result<Tensor<D>, Error> {
-        self.take(name, shape, init, Training::ByMethod)
+        self.take(name, shape, shape, init, Training::ByMethod)
+    }
+
+    /// The parameter called `name` here, seen in another shape of as many values.
+    pub fn parameter_as<const D: usize, const E: usize>(
+        &mut self,
+        name: &str,
+        shape: [usize; D],
+        seen: [usize; E],
+        init: Init,
+    ) -> Result<Tensor<E>, Error> {
+        self.take(name, shape, seen, init, Training::ByMethod)
     }
 
     /// The parameter called `name` here, which is trained wherever LoRA pairs are.
@@ -293,21 +304,23 @@ impl<'a> Scope<'a> {
         shape: [usize; D],
         init: Init,
     ) -> Result<Tensor<D>, Error> {
-        self.take(name, shape, init, Training::WithLora)
+        self.take(name, shape, shape, init, Training::WithLora)
     }
 
     /// The constant called `name` here: saved with the network, never trained.
     pub fn buffer<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init) -> Result<Tensor<D>, Error> {
-        self.take(name, shape, init, Training::Never)
+        self.take(name, shape, shape, init, Training::Never)
     }
 
-    fn take<const D: usize>(
+    /// A declared tensor has its last shape from the start: reshaping it would take the memory of all its values.
+    fn take<const D: usize, const E: usize>(
         &mut self,
         name: &str,
         shape: [usize; D],
+        seen: [usize; E],
         init: Init,
         training: Training,
-    ) -> Result<Tensor<D>, Error> {
+    ) -> Result<Tensor<E>, Error> {
         let key = format!("{}{name}", self.prefix);
         match &mut self.source {
             Source::Read(parameters) => {
@@ -324,7 +337,7 @@ impl<'a> Scope<'a> {
                         found: parameter.shape.clone(),
                     });
                 }
-                Ok(parameter.flat.clone().reshape(shape))
+                Ok(parameter.flat.clone().reshape(seen))
             }
             Source::Declare(layout, device) => {
                 let spec = Spec {
@@ -333,7 +346,7 @@ impl<'a> Scope<'a> {
                     training,
                 };
                 layout.insert(key, spec);
-                Ok(Tensor::<D>::zeros([1; D], &*device).expand(shape))
+                Ok(Tensor::<E>::zeros([1; E], &*device).expand(seen))
             }
         }
     }

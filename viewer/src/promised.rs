@@ -1,7 +1,7 @@
 //! Files from the page, and what they are promised to be.
 
 use flapsam_model::checkpoint::sha256;
-use flapsam_model::memory;
+use flapsam_model::memory::{self, Content};
 use flapsam_model::volume::Volume;
 
 use crate::Error;
@@ -46,7 +46,7 @@ impl Promised<'_> {
     pub fn volume(&self, limits: Limits, resample: Option<[usize; 3]>) -> Result<Volume, Error> {
         self.check(SCAN)?;
         let dims = Volume::claimed_dims(self.bytes, None).map_err(Error::content(SCAN))?;
-        let needed = memory::host(dims, self.bytes.len(), resample);
+        let needed = memory::host(dims, self.bytes.len(), resample, Content::Scan);
         if needed > limits.host {
             return Err(Error::Memory(format!(
                 "a scan of {} x {} x {} voxels needs about {} of memory, and a page may take {}; segment it with the \

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use flapsam_model::checkpoint::sha256;
+use flapsam_model::labels;
+use flapsam_model::memory::{self, Content};
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::volume::{Slices, Volume};
-use flapsam_model::{labels, memory};
 
 use crate::data::manifest::{Case, DataFile};
 use crate::error::{Error, Result};
@@ -27,16 +28,23 @@ pub struct LabelledCase {
 /// # Errors
 /// The file cannot be read, or see [`volume_of`].
 pub fn read_volume(path: &Path, index: Option<usize>, preprocessing: &Preprocessing) -> Result<Volume> {
-    volume_of(path, &read(path)?, index, preprocessing)
+    volume_of(path, &read(path)?, index, preprocessing, Content::Scan)
 }
 
 /// The volume in a NIfTI file's bytes, if there is memory for it and for what is to be done with it.
 ///
 /// # Errors
 /// It is no volume, or takes more memory than is free.
-pub fn volume_of(path: &Path, bytes: &[u8], index: Option<usize>, preprocessing: &Preprocessing) -> Result<Volume> {
+pub fn volume_of(
+    path: &Path,
+    bytes: &[u8],
+    index: Option<usize>,
+    preprocessing: &Preprocessing,
+    content: Content,
+) -> Result<Volume> {
     let dims = Volume::claimed_dims(bytes, index).map_err(Error::content(path))?;
-    enough_memory(memory::host(dims, bytes.len(), preprocessing.resample) as u64).map_err(|why| {
+    let needed = memory::host(dims, bytes.len(), preprocessing.resample, content);
+    enough_memory(needed as u64).map_err(|why| {
         let [i, j, k] = dims;
         Error::invalid(path, format!("with {i} x {j} x {k} voxels {why}"))
     })?;
@@ -49,8 +57,8 @@ pub fn volume_of(path: &Path, bytes: &[u8], index: Option<usize>, preprocessing:
 /// A file cannot be read, is not the one of the manifest, holds voxels that are no numbers, or the two do not belong
 /// together.
 pub fn read_case(folder: &Path, case: &Case, classes: usize, preprocessing: &Preprocessing) -> Result<LabelledCase> {
-    let (image_path, scan) = read_checked(folder, &case.image, preprocessing)?;
-    let (label_path, labels) = read_checked(folder, &case.label, preprocessing)?;
+    let (image_path, scan) = read_checked(folder, &case.image, preprocessing, Content::Scan)?;
+    let (label_path, labels) = read_checked(folder, &case.label, preprocessing, Content::Labels(classes))?;
     scan.check_finite().map_err(Error::content(&image_path))?;
     check_pair(&image_path, &scan, &label_path, &labels)?;
     LabelledCase::new(scan, labels, &case.site, classes, preprocessing).map_err(Error::content(&image_path))
@@ -82,7 +90,12 @@ impl LabelledCase {
 }
 
 /// Reads a volume whose checksum, where it is known, must be the manifest's.
-fn read_checked(folder: &Path, file: &DataFile, preprocessing: &Preprocessing) -> Result<(PathBuf, Volume)> {
+fn read_checked(
+    folder: &Path,
+    file: &DataFile,
+    preprocessing: &Preprocessing,
+    content: Content,
+) -> Result<(PathBuf, Volume)> {
     let path = folder.join(&file.path);
     let bytes = read(&path)?;
     if let Some(expected) = &file.sha256 {
@@ -92,7 +105,7 @@ fn read_checked(folder: &Path, file: &DataFile, preprocessing: &Preprocessing) -
             return Err(Error::invalid(&path, why));
         }
     }
-    let volume = volume_of(&path, &bytes, None, preprocessing)?;
+    let volume = volume_of(&path, &bytes, None, preprocessing, content)?;
     Ok((path, volume))
 }
 
