@@ -133,9 +133,7 @@ impl EncoderConfig {
         let heads = |channels, heads| multiple_of("embed_dim", channels, "num_heads", heads);
         match self {
             EncoderConfig::Vit(vit) => {
-                if vit.depth > LARGEST {
-                    return Err(too_large("depth", vit.depth));
-                }
+                at_most("depth", vit.depth, MOST)?;
                 if let Some(block) = vit.global_attn_indexes.iter().find(|&&block| block >= vit.depth) {
                     return Err(Error::Config(format!(
                         "global_attn_indexes names block {block}, and there are {} (from 0)",
@@ -145,6 +143,9 @@ impl EncoderConfig {
                 heads(vit.embed_dim, vit.num_heads)
             }
             EncoderConfig::TinyVit(vit) => {
+                vit.depths
+                    .into_iter()
+                    .try_for_each(|depth| at_most("depths", depth, MOST))?;
                 multiple_of("embed_dims[0]", vit.embed_dims[0], "two", 2)?;
                 let mut stages = vit.embed_dims.into_iter().zip(vit.num_heads).skip(1);
                 stages.try_for_each(|(channels, number)| heads(channels, number))
@@ -158,10 +159,9 @@ fn in_bounds(sides: &[(&str, usize)]) -> Result<(), Error> {
     if let Some((name, _)) = sides.iter().find(|(_, value)| *value == 0) {
         return Err(Error::Config(format!("{name} must be at least 1")));
     }
-    match sides.iter().find(|(_, value)| *value > LARGEST) {
-        Some((name, value)) => Err(too_large(name, *value)),
-        None => Ok(()),
-    }
+    sides
+        .iter()
+        .try_for_each(|(name, value)| at_most(name, *value, LARGEST))
 }
 
 fn multiple_of(name: &str, value: usize, of: &str, divisor: usize) -> Result<(), Error> {
@@ -173,12 +173,19 @@ fn multiple_of(name: &str, value: usize, of: &str, divisor: usize) -> Result<(),
     }
 }
 
-fn too_large(name: &str, value: usize) -> Error {
-    Error::Config(format!("{name} is {value}; no network here has more than {LARGEST}"))
+fn at_most(name: &str, value: usize, most: usize) -> Result<(), Error> {
+    match value <= most {
+        true => Ok(()),
+        false => Err(Error::Config(format!(
+            "{name} is {value}; no network here has more than {most}"
+        ))),
+    }
 }
 
 /// More than any dimension of a published network, several times over; what follows from these fits the memory's addresses.
 const LARGEST: usize = 1 << 14;
+/// The same for what is there many times, each with parameters of its own: blocks, and pairs of each projection.
+const MOST: usize = 1 << 7;
 
 impl SamConfig {
     /// The names that [`SamConfig::named`] knows.
@@ -467,9 +474,9 @@ impl AdapterConfig {
                 self.num_classes
             )));
         }
-        if self.rank > LARGEST || self.num_lora > LARGEST {
+        if self.rank > LARGEST || self.num_lora > MOST {
             return Err(Error::Config(format!(
-                "rank is {} and num_lora {}; each must be at most {LARGEST}",
+                "rank is {} and num_lora {}; they must be at most {LARGEST} and {MOST}",
                 self.rank, self.num_lora
             )));
         }

@@ -92,6 +92,15 @@ fn decoder(sam: &SamConfig, batch: usize, stages: usize) -> usize {
     upscaled.max().unwrap_or_default()
 }
 
+/// What a volume holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// A scan's intensities.
+    Scan,
+    /// Labels of so many classes, the background included.
+    Labels(usize),
+}
+
 /// Bytes on the host to segment a scan of so many voxels: what is read, its raw voxels (eight bytes at most) or, later, a
 /// copy in axial order with another for a percentile, its values, and the labels twice.
 pub fn host(dims: [usize; 3], file: usize) -> usize {
@@ -99,15 +108,26 @@ pub fn host(dims: [usize; 3], file: usize) -> usize {
     product(dims).saturating_mul(per_voxel).saturating_add(file)
 }
 
-/// Bytes on the host to bring a scan to a grid: its values in axial order, and in double precision before and after each
+/// Bytes on the host to bring a volume to a grid: its values in axial order, and in double precision before and after each
 /// axis. Which side becomes which is left open: the worst is taken.
-pub fn resampling(mut dims: [usize; 3], mut grid: [usize; 3]) -> usize {
+pub fn resampling(mut dims: [usize; 3], mut grid: [usize; 3], content: Content) -> usize {
     dims.sort_unstable();
     grid.sort_unstable_by(|one, other| other.cmp(one));
     let between: [usize; 3] = std::array::from_fn(|axis| dims[axis].max(grid[axis]));
     product(dims)
         .saturating_mul(FLOAT)
         .saturating_add(product(between).saturating_mul(2 * size_of::<f64>()))
+        .saturating_add(by_class(dims, grid, content))
+}
+
+/// Of several structures each is resampled on its own: where the volume is of it, and on the grid its share, the largest
+/// share so far and whose that is, beside the resampled scan.
+fn by_class(dims: [usize; 3], grid: [usize; 3], content: Content) -> usize {
+    let values = |sides: [usize; 3]| sides.into_iter().fold(FLOAT, usize::saturating_mul);
+    match content {
+        Content::Scan | Content::Labels(..=2) => 0,
+        Content::Labels(_) => values(dims).saturating_add(values(grid).saturating_mul(4)),
+    }
 }
 
 #[cfg(test)]
@@ -141,8 +161,11 @@ mod tests {
     #[test]
     fn memory_of_an_absurd_scan_saturates() {
         assert_eq!(host([usize::MAX, 2, 1], 1), usize::MAX);
-        assert_eq!(resampling([usize::MAX, 2, 1], [1, 1, 1]), usize::MAX);
+        for content in [Content::Scan, Content::Labels(3)] {
+            assert_eq!(resampling([1, 1, 1], [usize::MAX, 2, 1], content), usize::MAX);
+        }
+        assert_eq!(resampling([usize::MAX, 2, 1], [1, 1, 1], Content::Scan), usize::MAX);
         // 24 values, and from 4 x 3 x 2 to 1 x 1 x 5 perhaps 4 x 3 x 5 between.
-        assert_eq!(resampling([4, 3, 2], [1, 1, 5]), 4 * 24 + 2 * 8 * 60);
+        assert_eq!(resampling([4, 3, 2], [1, 1, 5], Content::Scan), 4 * 24 + 2 * 8 * 60);
     }
 }

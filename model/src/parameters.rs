@@ -476,6 +476,21 @@ impl Scope<'_> {
     /// # Errors
     /// It is missing, or of another shape.
     pub fn parameter<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init) -> Result<Tensor<D>, Error> {
+        self.parameter_as(name, shape, shape, init)
+    }
+
+    /// The parameter called `name` here, seen in another shape of as many values. A declared tensor has that shape from the
+    /// start: reshaping it would take the memory of all its values.
+    ///
+    /// # Errors
+    /// See [`Scope::parameter`].
+    pub fn parameter_as<const D: usize, const E: usize>(
+        &mut self,
+        name: &str,
+        shape: [usize; D],
+        seen: [usize; E],
+        init: Init,
+    ) -> Result<Tensor<E>, Error> {
         let key = self.key(name);
         match &mut self.source {
             Source::Read(parameters) => {
@@ -492,7 +507,7 @@ impl Scope<'_> {
                         found: parameter.shape.clone(),
                     });
                 }
-                Ok(parameter.flat.clone().reshape(shape))
+                Ok(parameter.flat.clone().reshape(seen))
             }
             Source::Declare(layout, device) => {
                 let spec = Spec {
@@ -503,7 +518,7 @@ impl Scope<'_> {
                     start: self.start.clone(),
                 };
                 layout.insert(key, spec);
-                Ok(Tensor::<D>::zeros([1; D], &*device).expand(shape))
+                Ok(Tensor::<E>::zeros([1; E], &*device).expand(seen))
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::memory;
+use crate::memory::{self, Content};
 use crate::segment::Scaling;
 use crate::volume::{Axial, Slices, Volume};
 
@@ -138,9 +138,9 @@ impl Preprocessing {
     ///
     /// # Errors
     /// As of [`Preprocessing::grid_for`].
-    pub fn resampling_bytes(&self, volume: &Volume) -> Result<usize, Error> {
+    pub fn resampling_bytes(&self, volume: &Volume, content: Content) -> Result<usize, Error> {
         let grid = self.grid_for(volume)?;
-        Ok(grid.map_or(0, |grid| memory::resampling(volume.dims, grid)))
+        Ok(grid.map_or(0, |grid| memory::resampling(volume.dims, grid, content)))
     }
 
     /// The scan on the grid that the network works on: averages of the voxels that a new one covers (what the
@@ -478,8 +478,8 @@ mod tests {
             assert_eq!(by_number.on_grid(scan.clone()).unwrap().voxels, one.voxels);
             assert_eq!(preprocessing.grid_for(&one).unwrap(), None, "{spacing:?}");
         }
-        assert!(by([1.0, 1.0, 1.0]).resampling_bytes(&scan).unwrap() > 0);
-        assert_eq!(by([2.0, 1.0, 3.0]).resampling_bytes(&scan).unwrap(), 0);
+        assert!(by([1.0, 1.0, 1.0]).resampling_bytes(&scan, Content::Scan).unwrap() > 0);
+        assert_eq!(by([2.0, 1.0, 3.0]).resampling_bytes(&scan, Content::Scan).unwrap(), 0);
         // What a whole number of voxels cannot fill is nearly so.
         let odd = by([3.0, 1.0, 3.0]).on_grid(scan.clone()).unwrap();
         assert_eq!(odd.dims, [3, 4, 3]);

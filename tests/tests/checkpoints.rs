@@ -1,6 +1,8 @@
 //! Checkpoints in the forms in which people keep them: what is read is the network's weights, or a refusal that says why.
 
 mod common;
+mod mini;
+mod seeds;
 
 use std::fs;
 use std::path::Path;
@@ -9,6 +11,7 @@ use common::fixture;
 use flapsam::state_dict::read_state_dict;
 use flapsam_model::checkpoint::{sha256, write_safetensors};
 use flapsam_model::parameters::{Array, StateDict};
+use seeds::packed;
 use tempfile::TempDir;
 
 fn wanted() -> StateDict {
@@ -49,6 +52,27 @@ fn weights_are_found_in_every_form() {
         let (state, digest) = read_state_dict(&path).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!(state, wanted(), "{name}");
         assert_eq!(digest, sha256(&fs::read(&path).unwrap()), "{name}");
+    }
+}
+
+/// As by zip programs; PyTorch itself packs nothing.
+#[test]
+fn packed_archives_are_read() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("packed.pth");
+    for name in ["plain", "under-state_dict", "bf16", "transposed"] {
+        let whole = fs::read(fixture("checkpoints").join(format!("{name}.pth"))).unwrap();
+        let packed = packed(&whole);
+        assert!(packed.len() < whole.len());
+        fs::write(&path, &packed).unwrap();
+        let (state, digest) = read_state_dict(&path).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!((state, digest), (wanted(), sha256(&packed)), "{name}");
+        // What was packed says how it was.
+        let mut damaged = packed.clone();
+        let place = damaged.windows(4).position(|bytes| bytes == b"PK\x01\x02").unwrap();
+        damaged[place + 16] ^= 1;
+        fs::write(&path, &damaged).unwrap();
+        assert!(refused(&path).contains("cut off or damaged"), "{name}");
     }
 }
 

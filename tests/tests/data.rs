@@ -699,7 +699,7 @@ fn an_import_says_which_labels_make_which_class() {
         let made = Manifest::read(&manifests.join("own.json")).unwrap();
         assert_eq!(made.classes, ["background", "organ", "tumour"]);
         for case in &made.cases {
-            let (_, labels) = read_pair(&own, case, &Preprocessing::default()).unwrap();
+            let (_, labels) = read_pair(&own, case, 2, &Preprocessing::default()).unwrap();
             let voxels = |class: f32| labels.voxels.iter().filter(|&&label| label == class).count();
             // The block of 5 x 4 x 1 voxels, of which one is the other class.
             assert_eq!([voxels(1.0), voxels(2.0)], [19, 1]);

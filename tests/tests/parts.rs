@@ -233,7 +233,7 @@ fn boxes_of_shared_scans_are_fetched_trained_on_and_shown() {
     let home = folder.path().join("hippocampus");
     let corner = |volume: &Volume| volume.affine.map(|row| row[3] - (row[0] + row[1] + row[2]) / 2.0);
     for case in set.cases.iter().filter(|case| !case.train) {
-        let (scan, _) = read_pair(&home, case, &Preprocessing::default()).unwrap();
+        let (scan, _) = read_pair(&home, case, 2, &Preprocessing::default()).unwrap();
         let grid = preprocessing.on_grid(scan.clone()).unwrap();
         let mask = run
             .join("predictions")
@@ -274,7 +274,7 @@ fn is_shown(set: &Manifest, place: &Path, run: &Path, folder: &Path) {
     assert_eq!(shown["spacingMm"], serde_json::json!([1.0, 1.0, 1.0]));
     for case in shown["cases"].as_array().unwrap() {
         let of_set = set.cases.iter().find(|own| case["id"] == own.id).unwrap();
-        let (scan, labels) = read_pair(&folder.join("hippocampus"), of_set, &Preprocessing::default()).unwrap();
+        let (scan, labels) = read_pair(&folder.join("hippocampus"), of_set, 2, &Preprocessing::default()).unwrap();
         let read = |what: &str| {
             let bytes = fs::read(out.join(case[what]["path"].as_str().unwrap())).unwrap();
             assert_eq!(case[what]["sha256"], flapsam_model::checkpoint::sha256(&bytes));
@@ -419,7 +419,7 @@ fn the_real_hippocampi_are_as_their_table_says() {
         );
         assert_eq!(Some(&row["subject"]), case.patient.as_ref());
         let home = folder.path().join("hippocampus");
-        let (scan, labels) = read_pair(&home, case, &Preprocessing::default()).unwrap();
+        let (scan, labels) = read_pair(&home, case, 2, &Preprocessing::default()).unwrap();
         let voxels = labels.voxels.iter().filter(|&&label| label == 1.0).count();
         assert_eq!(voxels.to_string(), row["voxels"], "{}", case.id);
         assert!(labels.voxels.iter().all(|&label| label <= 1.0));

@@ -60,6 +60,7 @@ impl OpenDevice {
     }
 
     /// The wgpu device, and whether it is real hardware.
+    #[cfg(feature = "wgpu")]
     fn wgpu() -> Result<(Self, bool)> {
         let device = Device::wgpu_options().init().map_err(|why| {
             Error::Message(format!(
@@ -71,5 +72,13 @@ impl OpenDevice {
         let hardware = identity.as_ref().is_some_and(|identity| identity.physical.is_some());
         let name = format!("wgpu: {name}");
         Ok((Self { device, name }, hardware))
+    }
+
+    /// There is none in a program that was built without.
+    #[cfg(not(feature = "wgpu"))]
+    fn wgpu() -> Result<(Self, bool)> {
+        Err(Error::Message(
+            "this program was built without wgpu; build it with that feature, or pass --device cpu".into(),
+        ))
     }
 }

@@ -16,11 +16,27 @@ use crate::error::{Error, Result};
 /// Reads a whole file.
 ///
 /// # Errors
-/// It cannot be read, or is larger than the memory that is free.
+/// It cannot be read, is a device, which may never end, or is larger than the memory that is free.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    let size = fs::metadata(path).map_err(Error::file("read", path))?.len();
-    enough_memory(size).map_err(|why| Error::invalid(path, why))?;
+    let facts = fs::metadata(path).map_err(Error::file("read", path))?;
+    if is_device(&facts) {
+        return Err(Error::invalid(path, "it is a device; pass a file"));
+    }
+    enough_memory(facts.len()).map_err(|why| Error::invalid(path, why))?;
     fs::read(path).map_err(Error::file("read", path))
+}
+
+fn is_device(facts: &fs::Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        facts.file_type().is_char_device() || facts.file_type().is_block_device()
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = facts;
+        false
+    }
 }
 
 /// Refuses to take more memory than is free, as far as the system says how much that is.

@@ -1,7 +1,7 @@
 //! Files from the page, and what they are promised to be.
 
 use flapsam_model::checkpoint::sha256;
-use flapsam_model::memory;
+use flapsam_model::memory::{self, Content};
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::volume::Volume;
 
@@ -47,9 +47,9 @@ impl Promised<'_> {
     pub fn volume(&self, limits: Limits, preprocessing: &Preprocessing) -> Result<Volume, Error> {
         self.check(SCAN)?;
         let claimed = Volume::claimed(self.bytes, None).map_err(Error::content(SCAN))?;
-        let resampling = preprocessing.resampling_bytes(&claimed).map_err(Error::content(SCAN))?;
+        let resampling = preprocessing.resampling_bytes(&claimed, Content::Scan);
         let dims = claimed.dims;
-        let needed = memory::host(dims, self.bytes.len()).saturating_add(resampling);
+        let needed = memory::host(dims, self.bytes.len()).saturating_add(resampling.map_err(Error::content(SCAN))?);
         if needed > limits.host {
             return Err(Error::Memory(format!(
                 "a scan of {} x {} x {} voxels needs about {} of memory, and a page may take {}; segment it with the \

@@ -70,9 +70,9 @@ struct Neck {
 impl Neck {
     fn new(scope: &mut Scope, inputs: usize, outputs: usize) -> Result<Self, Error> {
         let init = Init::fan_in(inputs);
-        let reduce: Tensor<4> = scope.at(0).parameter("weight", [outputs, inputs, 1, 1], init)?;
+        let shapes = ([outputs, inputs, 1, 1], [outputs, inputs]);
         Ok(Self {
-            reduce: reduce.reshape([outputs, inputs]),
+            reduce: scope.at(0).parameter_as("weight", shapes.0, shapes.1, init)?,
             norm1: LayerNorm::new(&mut scope.at(1), outputs, EPSILON)?,
             conv: Conv3x3::new(&mut scope.at(2), outputs, outputs)?,
             norm2: LayerNorm::new(&mut scope.at(3), outputs, EPSILON)?,

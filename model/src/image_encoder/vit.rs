@@ -33,9 +33,8 @@ impl Vit {
         let mut proj = scope.at("patch_embed");
         let mut proj = proj.at("proj");
         // A convolution whose stride is its kernel: a linear layer over each patch.
-        let weight: Tensor<4> = proj.parameter("weight", [dim, 3, patch, patch], init)?;
         let patch_embed = Linear {
-            weight: weight.reshape([dim, 3 * patch * patch]),
+            weight: proj.parameter_as("weight", [dim, 3, patch, patch], [dim, 3 * patch * patch], init)?,
             bias: Some(proj.parameter("bias", [dim], init)?),
         };
         let mut positions = scope.here().start(Start::Resized);

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use flapsam_model::adapter::Adapter;
 use flapsam_model::labels::{Found, found};
+use flapsam_model::memory::Content;
 use flapsam_model::segment::segment;
 use flapsam_model::volume::{Packing, Volume, VoxelBox};
 use serde::Serialize;
@@ -73,7 +74,14 @@ pub fn run(args: Args) -> Result<Outcome> {
     let bytes = read(&args.scan)?;
     let whole = Volume::claimed(&bytes, args.volume).map_err(Error::content(&args.scan))?;
     let part = args.part.as_ref();
-    let volume = volume_of(&args.scan, &bytes, args.volume, part, &adapter.metadata.preprocessing)?;
+    let volume = volume_of(
+        &args.scan,
+        &bytes,
+        args.volume,
+        part,
+        &adapter.metadata.preprocessing,
+        Content::Scan,
+    )?;
     volume.check_finite().map_err(Error::content(&args.scan))?;
     let device = OpenDevice::open(args.device)?;
     let sam = adapter

@@ -160,6 +160,14 @@ impl Experiment {
     /// It cannot be read, a key is missing or unknown (then the nearest known one is named), or a value makes no sense.
     pub fn read(path: &Path) -> Result<Self> {
         let (text, extended) = settings_text(path)?;
+        Self::parse(path, text, extended)
+    }
+
+    /// The experiment in the settings that were read from `path`, and from the file that it extends.
+    ///
+    /// # Errors
+    /// As of [`Experiment::read`].
+    pub fn parse(path: &Path, text: String, extended: Option<String>) -> Result<Self> {
         // What is wrong may stand there as well.
         let whence = extended.map_or(String::new(), |other| {
             format!("; look into {other}, too, which it extends")
@@ -505,5 +513,12 @@ lr_exp = 2
         );
         assert!(refused("rouns = 3\n").contains("'rounds'?; look into \"../common.toml\", too"));
         assert!(read("extends = 3\n").unwrap_err().to_string().contains("extends"));
+        #[cfg(unix)]
+        assert!(
+            read("extends = \"/dev/zero\"\n")
+                .unwrap_err()
+                .to_string()
+                .contains("a device")
+        );
     }
 }

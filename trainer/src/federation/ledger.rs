@@ -6,7 +6,7 @@ use flapsam_model::parameters::{Layout, Part, Role, Spec};
 use safetensors::tensor::SafeTensors;
 use serde::{Deserialize, Serialize};
 
-use super::wire::{Precision, scaled};
+use super::wire::{Precision, scales_of};
 
 /// Which way a message went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ pub fn entries(
     let tensors = SafeTensors::deserialize(message).expect("it was encoded here");
     let mut groups: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
     for (key, view) in tensors.iter() {
-        let scaled = scaled(key);
+        let scaled = scales_of(key);
         let (parameters, bytes) = groups.entry(group(&layout[scaled.unwrap_or(key)])).or_default();
         // A scale counts as bytes, not as a parameter.
         if scaled.is_none() {

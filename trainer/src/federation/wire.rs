@@ -2,6 +2,7 @@
 
 use flapsam_model::Error as ModelError;
 use flapsam_model::burn::tensor::f16;
+use flapsam_model::checkpoint::Floats;
 use flapsam_model::parameters::{Array, StateDict};
 use flapsam_model::segment::finite;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -34,7 +35,7 @@ impl Precision {
 const SCALE: &str = "#scale";
 
 /// The tensor whose scales this tensor of a message holds, if it holds any.
-pub fn scaled(key: &str) -> Option<&str> {
+pub fn scales_of(key: &str) -> Option<&str> {
     key.strip_suffix(SCALE)
 }
 
@@ -73,51 +74,58 @@ pub fn encode(state: &StateDict, precision: Precision) -> Vec<u8> {
 
 /// What the receiver makes of a message.
 ///
-/// # Panics
-/// If [`encode`] did not write it (a programming error: messages do not leave the program).
-pub fn decode(message: &[u8]) -> StateDict {
-    let tensors = SafeTensors::deserialize(message).expect("it was encoded here");
-    let values = |view: &TensorView| -> Vec<f32> {
-        let bytes = view.data();
-        match view.dtype() {
-            Dtype::F32 => floats(bytes),
-            Dtype::F16 => bytes
-                .chunks_exact(2)
-                .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())
-                .collect(),
-            _ => bytes.iter().map(|&byte| byte as i8 as f32).collect(),
-        }
+/// # Errors
+/// It is none that [`encode`] wrote.
+pub fn decode(message: &[u8]) -> Result<StateDict, ModelError> {
+    let refuse = |why: String| ModelError::Format {
+        what: "the message",
+        why,
     };
-    let plain = tensors.iter().filter(|(key, _)| scaled(key).is_none());
-    plain
-        .map(|(key, view)| {
-            let mut values = values(&view);
-            if let Ok(scales) = tensors.tensor(&format!("{key}{SCALE}")) {
-                let scales = floats(scales.data());
-                let row = values.len() / scales.len().max(1);
-                for (row, scale) in values.chunks_mut(row.max(1)).zip(scales) {
-                    row.iter_mut().for_each(|value| *value *= scale);
+    let tensors = SafeTensors::deserialize(message).map_err(|why| refuse(why.to_string()))?;
+    let mut state = StateDict::new();
+    for (key, view) in tensors.iter().filter(|(key, _)| scales_of(key).is_none()) {
+        let values = match view.dtype() {
+            Dtype::F32 => Floats::F32.to_f32(view.data()),
+            Dtype::F16 => Floats::F16.to_f32(view.data()),
+            Dtype::I8 => {
+                let scales = tensors.tensor(&format!("{key}{SCALE}"));
+                let scales = scales.map_err(|why| refuse(why.to_string()))?;
+                let rows = rows(view.shape());
+                if scales.dtype() != Dtype::F32 || scales.shape() != [rows] {
+                    return Err(refuse(format!("'{key}' has {rows} rows, and not one scale for each")));
                 }
+                scaled(view.data(), &Floats::F32.to_f32(scales.data()))
             }
-            (key.to_owned(), Array::new(view.shape(), values))
-        })
-        .collect()
+            other => {
+                return Err(refuse(format!(
+                    "'{key}' is of type {other:?}, and none travels as that"
+                )));
+            }
+        };
+        state.insert(key.to_owned(), Array::new(view.shape(), values));
+    }
+    Ok(state)
 }
 
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes
-        .chunks_exact(4)
-        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-        .collect()
+/// How many scales a tensor has: one for each index of its first axis, or one in all.
+fn rows(shape: &[usize]) -> usize {
+    match shape {
+        [rows, _, ..] => (*rows).max(1),
+        _ => 1,
+    }
+}
+
+/// The way back from [`quantised`].
+fn scaled(bytes: &[u8], scales: &[f32]) -> Vec<f32> {
+    let row = (bytes.len() / scales.len()).max(1);
+    let rows = bytes.chunks(row).zip(scales);
+    let values = rows.flat_map(|(row, scale)| row.iter().map(move |&byte| f32::from(byte as i8) * scale));
+    values.collect()
 }
 
 /// Each row in steps of a 127th of its largest value: the steps, and their sizes.
 fn quantised(array: &Array) -> (Vec<u8>, Vec<f32>) {
-    let rows = if array.shape.len() > 1 {
-        array.shape[0].max(1)
-    } else {
-        1
-    };
+    let rows = rows(&array.shape);
     let row = (array.values.len() / rows).max(1);
     let mut bytes = Vec::with_capacity(array.values.len());
     let mut scales = Vec::with_capacity(rows);
@@ -147,7 +155,7 @@ impl Delivery {
         check_finite(state, "")?;
         let message = encode(state, Precision::F32);
         Ok(Self {
-            received: decode(&message),
+            received: decode(&message)?,
             message,
             squares: [0.0; 2],
         })
@@ -255,7 +263,7 @@ impl Link {
         let wanted = plus(&minus(state, known), lost_before);
         check_finite(&wanted, "the change of ")?;
         let message = encode(&wanted, self.precision);
-        let got = decode(&message);
+        let got = decode(&message)?;
         check_finite(&got, "after rounding, the change of ")?;
         let lost = minus(&wanted, &got);
         let delivery = Delivery {
@@ -344,26 +352,45 @@ mod tests {
         let state = noise("state");
         let message = encode(&state, Precision::F32);
         assert_eq!(message, write_safetensors(&state, None));
-        assert_eq!(decode(&message), state);
+        assert_eq!(decode(&message).unwrap(), state);
     }
 
     #[test]
     fn integers_are_within_half_a_step_of_their_row() {
         let state = noise("state");
-        let got = decode(&encode(&state, Precision::Int8));
+        let got = decode(&encode(&state, Precision::Int8)).unwrap();
         for (row, got) in state["matrix"].values.chunks(8).zip(got["matrix"].values.chunks(8)) {
             let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
             for (value, got) in row.iter().zip(got) {
                 assert!((value - got).abs() <= 0.5001 * largest / 127.0, "{value} {got}");
             }
         }
-        assert!(furthest(&state, &decode(&encode(&state, Precision::F16))) < 2e-3);
+        let got = decode(&encode(&state, Precision::F16)).unwrap();
+        assert!(furthest(&state, &got) < 2e-3);
     }
 
     #[test]
     fn a_row_of_zeros_stays_so() {
         let zeros = StateDict::from([("matrix".to_owned(), Array::new([2, 3], vec![0.0; 6]))]);
-        assert_eq!(decode(&encode(&zeros, Precision::Int8)), zeros);
+        assert_eq!(decode(&encode(&zeros, Precision::Int8)).unwrap(), zeros);
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused() {
+        let tensor = |key: &str, dtype, shape: &[usize], bytes: &'static [u8]| {
+            (key.to_owned(), TensorView::new(dtype, shape.to_vec(), bytes).unwrap())
+        };
+        let refused = |tensors: Vec<(String, TensorView)>| {
+            let message = safetensors::serialize(tensors, None).unwrap();
+            decode(&message).unwrap_err().to_string()
+        };
+        assert!(refused(vec![tensor("a", Dtype::I64, &[1], &[0; 8])]).contains("'a' is of type I64"));
+        assert!(refused(vec![tensor("a", Dtype::I8, &[2, 1], &[1, 2])]).contains("a#scale"));
+        let one_scale = tensor("a#scale", Dtype::F32, &[1], &[0; 4]);
+        let said = refused(vec![tensor("a", Dtype::I8, &[2, 1], &[1, 2]), one_scale]);
+        assert!(said.contains("'a' has 2 rows"), "{said}");
+        let written = encode(&noise("state"), Precision::F32);
+        assert!(decode(&written[..written.len() - 1]).is_err());
     }
 
     /// With error feedback the server's sum of messages stays within one step of what the client has; without, what each

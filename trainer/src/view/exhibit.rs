@@ -241,7 +241,7 @@ impl Exhibit {
             false => (of_data("image", &case.image)?, of_data("truth", &case.label)?),
             // What the network saw of the files: the box alone, at its own place, and classes instead of label ids.
             true => {
-                let (scan, labels) = read_pair(&folder, case, &Preprocessing::default())?;
+                let (scan, labels) = read_pair(&folder, case, manifest.classes.len(), &Preprocessing::default())?;
                 let classes: Vec<u8> = labels.voxels.iter().map(|&class| class as u8).collect();
                 let image = match case.crop {
                     Some(_) => self.put(&address("image", ".gz"), scan.to_nifti_f32()),

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use flapsam_model::checkpoint::sha256;
+use flapsam_model::labels;
+use flapsam_model::memory::{self, Content};
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::volume::{Slices, Volume, VoxelBox};
-use flapsam_model::{labels, memory};
 
 use crate::data::manifest::label_ids::LabelIds;
 use crate::data::manifest::{Case, DataFile};
@@ -28,7 +29,7 @@ pub struct LabelledCase {
 /// # Errors
 /// The file cannot be read, or see [`volume_of`].
 pub fn read_volume(path: &Path, index: Option<usize>, preprocessing: &Preprocessing) -> Result<Volume> {
-    volume_of(path, &read(path)?, index, None, preprocessing)
+    volume_of(path, &read(path)?, index, None, preprocessing, Content::Scan)
 }
 
 /// The volume in a NIfTI file's bytes, or the part of it in a box, if there is memory for it and for what is to be done
@@ -42,6 +43,7 @@ pub fn volume_of(
     index: Option<usize>,
     crop: Option<&VoxelBox>,
     preprocessing: &Preprocessing,
+    content: Content,
 ) -> Result<Volume> {
     let cropped = |volume: Volume| match crop {
         Some(part) => volume.cropped(part).map_err(Error::content(path)),
@@ -50,7 +52,7 @@ pub fn volume_of(
     let claimed = Volume::claimed(bytes, index).map_err(Error::content(path))?;
     let [i, j, k] = claimed.dims;
     let whole = memory::host(claimed.dims, bytes.len());
-    let resampling = preprocessing.resampling_bytes(&cropped(claimed)?);
+    let resampling = preprocessing.resampling_bytes(&cropped(claimed)?, content);
     let needed = whole.saturating_add(resampling.map_err(Error::content(path))?);
     enough_memory(needed as u64).map_err(|why| Error::invalid(path, format!("with {i} x {j} x {k} voxels {why}")))?;
     cropped(Volume::from_nifti(bytes, index).map_err(Error::content(path))?)
@@ -62,7 +64,7 @@ pub fn volume_of(
 /// A file cannot be read, is not the one of the manifest, holds voxels that are no numbers, or the two do not belong
 /// together.
 pub fn read_case(folder: &Path, case: &Case, classes: usize, preprocessing: &Preprocessing) -> Result<LabelledCase> {
-    let (scan, labels) = read_pair(folder, case, preprocessing)?;
+    let (scan, labels) = read_pair(folder, case, classes, preprocessing)?;
     LabelledCase::new(scan, labels, &case.site, classes, preprocessing)
         .map_err(Error::content(&folder.join(&case.image.path)))
 }
@@ -72,9 +74,15 @@ pub fn read_case(folder: &Path, case: &Case, classes: usize, preprocessing: &Pre
 ///
 /// # Errors
 /// As of [`read_case`].
-pub fn read_pair(folder: &Path, case: &Case, preprocessing: &Preprocessing) -> Result<(Volume, Volume)> {
-    let read = |file| read_checked(folder, file, case.crop.as_ref(), preprocessing);
-    let ((image_path, scan), (label_path, labels)) = (read(&case.image)?, read(&case.label)?);
+pub fn read_pair(
+    folder: &Path,
+    case: &Case,
+    classes: usize,
+    preprocessing: &Preprocessing,
+) -> Result<(Volume, Volume)> {
+    let read = |file, content| read_checked(folder, file, case.crop.as_ref(), preprocessing, content);
+    let (image_path, scan) = read(&case.image, Content::Scan)?;
+    let (label_path, labels) = read(&case.label, Content::Labels(classes))?;
     let labels = labels_of(&image_path, &scan, &label_path, labels, case.label_ids.as_ref())?;
     Ok((scan, labels))
 }
@@ -110,6 +118,7 @@ fn read_checked(
     file: &DataFile,
     crop: Option<&VoxelBox>,
     preprocessing: &Preprocessing,
+    content: Content,
 ) -> Result<(PathBuf, Volume)> {
     let path = folder.join(&file.path);
     let bytes = read(&path)?;
@@ -120,7 +129,7 @@ fn read_checked(
             return Err(Error::invalid(&path, why));
         }
     }
-    let volume = volume_of(&path, &bytes, None, crop, preprocessing)?;
+    let volume = volume_of(&path, &bytes, None, crop, preprocessing, content)?;
     Ok((path, volume))
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use flapsam_model::memory::Content;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::volume::Volume;
 
@@ -78,6 +79,7 @@ fn look(case: &Case, folder: &Path) -> Result<BTreeSet<u32>> {
         None,
         case.crop.as_ref(),
         &Preprocessing::default(),
+        Content::Scan,
     )?;
     let held = held(&labels);
     if let Some(ids) = &case.label_ids {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use flapsam_model::memory::Content;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::random::Random;
 use flapsam_model::volume::Volume;
@@ -205,7 +206,7 @@ fn read_file(folder: &Path, path: &Path) -> Result<(DataFile, Volume)> {
     let relative = relative
         .to_str()
         .ok_or_else(|| Error::invalid(path, "its name is not UTF-8; rename it"))?;
-    let volume = volume_of(path, &bytes, None, None, &Preprocessing::default())?;
+    let volume = volume_of(path, &bytes, None, None, &Preprocessing::default(), Content::Scan)?;
     Ok((DataFile::new(relative.to_owned(), &bytes), volume))
 }
 

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use flapsam_model::checkpoint::sha256;
+use flapsam_model::memory::Content;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::volume::{Volume, VoxelBox};
 use glob::Pattern;
@@ -215,7 +216,7 @@ fn inspect_file(file: &DataFile, folder: &Path, path: &Path, crop: Option<&Voxel
         return Err(Error::invalid(path, why));
     }
     Ok(Inspected {
-        volume: volume_of(path, &bytes, None, crop, &Preprocessing::default())?,
+        volume: volume_of(path, &bytes, None, crop, &Preprocessing::default(), Content::Scan)?,
         file: DataFile {
             url: file.url.clone(),
             ..found

@@ -163,8 +163,15 @@ impl Manifest {
     /// # Errors
     /// A file is missing or is no manifest, or the table is not the one whose checksum the manifest holds.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = read(path)?;
-        let document: Document = serde_json::from_slice(&bytes)
+        Self::parse(path, &read(path)?, |table| read_table(path, table))
+    }
+
+    /// The manifest in the bytes that were read from `path`; `table` reads the cases that it names.
+    ///
+    /// # Errors
+    /// They are no manifest, or what `table` says.
+    pub fn parse(path: &Path, bytes: &[u8], table: impl FnOnce(&FileObject) -> Result<Vec<Case>>) -> Result<Self> {
+        let document: Document = serde_json::from_slice(bytes)
             .map_err(|why| Error::invalid(path, format!("{why}; restore the manifest from the repository")))?;
         let mut files = Vec::new();
         let mut sets = Vec::new();
@@ -182,10 +189,10 @@ impl Manifest {
                                repository";
                     Error::invalid(path, why)
                 })?;
-                let table = files.remove(place);
-                (read_table(path, &table)?, classes, table.sha256)
+                let file = files.remove(place);
+                (table(&file)?, classes, file.sha256)
             }
-            None => (Vec::new(), Vec::new(), sha256(&bytes)),
+            None => (Vec::new(), Vec::new(), sha256(bytes)),
         };
         let names = std::iter::once(&document.about.name).chain(files.iter().map(|file| &file.id));
         if let Some(name) = names.into_iter().find(|name| !is_plain_name(name)) {
