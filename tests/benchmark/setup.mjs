@@ -64,7 +64,7 @@ export function makeNetwork(name, below) {
         onnx: join(folder, "network.onnx"),
         phantom: join(data, "phantom/case_00009/imaging.nii.gz"),
     };
-    const quick = join(root, "golden/quick/flap_sam.toml");
+    const quick = join(root, "golden/phantom/quick/methods/flap_sam");
     writeFileSync(config, `extends = "${quick}"\nbase = "${network.base}"\n${settings}\n`);
     flapsam("run", config, "--data", data, "--out", join(folder, "runs"), "--replace");
     const merged = join(folder, "merged.safetensors");

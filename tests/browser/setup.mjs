@@ -34,7 +34,7 @@ function makeRun() {
     const data = join(folder, "data");
     flapsam("phantom", "--data", data);
     const config = join(folder, "browser.toml");
-    const base = join(root, "golden/quick/flap_sam.toml");
+    const base = join(root, "golden/phantom/quick/methods/flap_sam");
     writeFileSync(config, `extends = "${base}"\nrounds = 3\ncases_per_site = [6, 1]\n`);
     flapsam("run", config, "--data", data, "--out", join(folder, "runs"));
     return { data, path: join(folder, "runs/browser-1") };

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[2]
-EXPERIMENTS = ["flap_sam", "alone", "full_ft"]
+EXPERIMENTS = ["methods/flap_sam", "alone/flap_sam", "methods/full_ft"]
 RUNS = 8
 
 
@@ -35,7 +35,7 @@ def perturbed(base, seed):
 def run(flapsam, experiment, base, name, out):
     """The run's folder."""
     config, folder = out / f"{name}.toml", out / f"{name}-1"
-    config.write_text(f'extends = "{ROOT}/golden/quick/{experiment}.toml"\nbase = "{base}"\nsave_predictions = false\n')
+    config.write_text(f'extends = "{ROOT}/golden/phantom/quick/{experiment}"\nbase = "{base}"\nsave_predictions = false\n')
     if not (folder / "metrics.json").exists():
         command = [flapsam, "run", config, "--out", out]
         subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -60,7 +60,7 @@ def main(flapsam, out):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(perturbed(base, seed), path, metadata)
         bases.append(path)
-    print(f"{'experiment':<12}{'figure':<28}{'largest movement':>18}")
+    print(f"{'experiment':<18}{'figure':<28}{'largest movement':>18}")
     for experiment in EXPERIMENTS:
         runs = out / experiment
         runs.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def main(flapsam, out):
                 if row["difference"] is not None:
                     largest.setdefault(kind(row["figure"]), []).append(abs(row["difference"]))
         for name, movements in sorted(largest.items()):
-            print(f"{experiment:<12}{name:<28}{max(movements):>18.6f}", flush=True)
+            print(f"{experiment:<18}{name:<28}{max(movements):>18.6f}", flush=True)
 
 
 def read_metadata(path):

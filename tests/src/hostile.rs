@@ -172,7 +172,7 @@ pub fn cases(bytes: &[u8]) -> Verdict {
 /// An experiment file that extends no other.
 pub fn experiment(bytes: &[u8]) -> Verdict {
     let text = String::from_utf8_lossy(bytes).into_owned();
-    let experiment = Experiment::parse(Path::new(NAME), text, None).map_err(|why| why.to_string())?;
+    let experiment = Experiment::parse(Path::new(NAME), text, "").map_err(|why| why.to_string())?;
     let _ = (
         experiment.deciding_settings(),
         experiment.differences(&experiment),

@@ -13,6 +13,7 @@ use common::{flapsam, root, shared};
 use flapsam::data::cases::dataset::read_pair;
 use flapsam::data::manifest::croissant::FileSet;
 use flapsam::data::manifest::{Case, DataFile, Manifest, Part, Source};
+use flapsam::verification::suite::find;
 use flapsam_model::checkpoint::sha256;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::volume::Volume;
@@ -274,20 +275,13 @@ fn the_papers_experiments_rehearse() {
     prostate(folder.path(), 1);
     assert_eq!(data("pin", &["prostate-mri"], folder.path()).0, 0);
     let suite = folder.path().join("suite");
-    let golden = root().join("golden/prostate-mri");
-    let mut count = 0;
-    for part in ["methods", "alone", "variants"] {
-        for entry in fs::read_dir(golden.join(part)).unwrap() {
-            let file = entry.unwrap().path();
-            let text = format!(
-                "extends = \"{}\"\nmodel = \"nano\"\nbase = \"{}\"\nimage_size = 32\nrank = 4\n",
-                file.display(),
-                root().join("golden/nano.safetensors").display()
-            );
-            put(&suite.join(part).join(file.file_name().unwrap()), text.as_bytes());
-            count += 1;
-        }
-    }
+    let text = format!(
+        "extends = \"{}\"\nmodel = \"nano\"\nbase = \"{}\"\nimage_size = 32\nrank = 4\n",
+        root().join("golden/prostate-mri/suite.toml").display(),
+        root().join("golden/nano.safetensors").display()
+    );
+    put(&suite.join("suite.toml"), text.as_bytes());
+    let count = find(&suite.to_string_lossy()).unwrap().len();
     assert!(count >= 20, "{count} experiments");
     let mut command = flapsam();
     command
@@ -310,7 +304,7 @@ fn a_data_set_known_by_patterns_must_be_pinned_first() {
     let config = folder.path().join("run.toml");
     let text = format!(
         "extends = \"{}\"\ntitle = \"prostate\"\ndata = \"{}\"\n",
-        root().join("golden/phantom/common.toml").display(),
+        root().join("golden/phantom/methods/flap_sam").display(),
         root().join("data-manifests/prostate-mri.json").display()
     );
     fs::write(&config, text).unwrap();

@@ -10,8 +10,8 @@ use common::fixture;
 use flapsam::state_dict::{pickle::memory as pickle_memory, state_dict};
 use flapsam_model::adapter::Adapter;
 use flapsam_model::checkpoint::write_safetensors;
-use flapsam_model::config::SamConfig;
-use flapsam_model::memory::{Content, host};
+use flapsam_model::config::{EncoderConfig, SamConfig, VitConfig};
+use flapsam_model::memory::{Content, host, resampling};
 use flapsam_model::parameters::StateDict;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::volume::Volume;
@@ -169,8 +169,8 @@ fn labels_take_no_more_than_is_judged() {
     for classes in [2, 3, 5] {
         let (resampled, taken) = peak(|| preprocessing.labels_on_grid(labels.clone(), classes));
         // The resampled scan lies beside them.
-        let taken = taken + 4 * resampled.voxels.len();
-        let judged = |content| host(dims, 0, Some(grid), content);
+        let taken = taken + 4 * resampled.unwrap().voxels.len();
+        let judged = |content| host(dims, 0) + resampling(dims, grid, content);
         assert!(
             taken <= judged(Content::Labels(classes)),
             "{classes} classes take {taken}"
@@ -185,19 +185,27 @@ fn labels_take_no_more_than_is_judged() {
 #[test]
 fn an_adapter_of_absurd_dimensions_takes_nothing() {
     let sam = smallest_sam();
+    let vit = |change: fn(&mut VitConfig)| {
+        let mut sam = smallest_sam();
+        if let EncoderConfig::Vit(vit) = &mut sam.encoder {
+            change(vit);
+        }
+        sam
+    };
     let large = SamConfig {
         image_size: 1 << 14,
-        patch_size: 1 << 14,
-        embed_dim: 1 << 14,
         prompt_dim: 1 << 14,
         decoder_mlp_dim: 1 << 14,
-        ..sam.clone()
+        ..vit(|vit| (vit.patch_size, vit.embed_dim) = (1 << 14, 1 << 14))
     };
-    let deep = SamConfig {
-        depth: 1 << 14,
-        ..sam.clone()
-    };
-    for (sam, pairs) in [(large, 1), (deep, 1), (sam, 1 << 14)] {
+    let deep = vit(|vit| vit.depth = 1 << 14);
+    let mut wide = SamConfig::named("mobile_sam").unwrap();
+    if let EncoderConfig::TinyVit(vit) = &mut wide.encoder {
+        vit.embed_dims = [1 << 14; 4];
+        vit.num_heads = [1; 4];
+        vit.depths = [1 << 7; 4];
+    }
+    for (sam, pairs) in [(large, 1), (deep, 1), (wide, 1), (sam, 1 << 14)] {
         let metadata = json!({
             "method": "flap_sam",
             "sam": sam,

@@ -42,9 +42,9 @@ fn kits(data: &Path) -> Manifest {
     kits
 }
 
-/// What the project's own experiment file says of a data set.
+/// What the project's own experiments say of a data set.
 fn preprocessing(name: &str) -> Preprocessing {
-    let file = root().join(format!("golden/{name}/methods/flap_sam.toml"));
+    let file = root().join(format!("golden/{name}/methods/flap_sam"));
     Experiment::read(&file).unwrap().preprocessing
 }
 

@@ -28,8 +28,8 @@ fn record(run: &Path) -> Record {
     serde_json::from_slice(&fs::read(run.join("metrics.json")).unwrap()).unwrap()
 }
 
-/// Holds the figures and the trace that `verify` left on the CPU for each experiment of a suite against the snapshots beside
-/// its file, to the last digit. What moved leaves a `.snap.new` there, for `cargo insta review`.
+/// Holds the figures and the trace that `verify` left on the CPU for each experiment of a suite against the snapshots
+/// in the suite's folder, to the last digit. What moved leaves a `.snap.new` there, for `cargo insta review`.
 fn hold(suite: &str, out: &Path) {
     for planned in flapsam::verification::suite::find(&root().join("golden").join(suite).to_string_lossy()).unwrap() {
         let left = |ending: &str| fs::read_to_string(out.join(format!("{}.{ending}", planned.name))).unwrap();
@@ -55,7 +55,7 @@ fn the_quick_suite_holds() {
     let output = command.arg("--out").arg(out.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     println!("{text}");
-    hold("quick", out.path());
+    hold("phantom/quick", out.path());
     assert_eq!(
         output.status.code(),
         Some(0),
@@ -66,34 +66,28 @@ fn the_quick_suite_holds() {
     assert!(text.contains("reproduced") && text.contains("not run"), "{text}");
 
     // Learning is real: better than the untrained adapter, and than the mean client alone.
-    let of = |name: &str| record(&out.path().join("quick").join(name));
-    let (flap_sam, alone) = (of("flap_sam-1"), of("alone-1"));
+    let of = |name: &str| record(&out.path().join("phantom/quick").join(name));
+    let (flap_sam, alone) = (of("methods/flap_sam-1"), of("alone/flap_sam-1"));
     let kidney = flap_sam.dice[0];
     assert!(kidney > flap_sam.untrained_dice[0] + 0.3, "kidney Dice {kidney}");
     assert!(kidney > alone.dice[0], "{kidney}, alone {}", alone.dice[0]);
 }
 
-/// A suite that takes too long for every day: `FLAPSAM_SUITE=full cargo test .. -- --ignored`, where `FLAPSAM_RUNS` may
-/// name a folder that `flapsam verify --suite full --out FOLDER` has filled already; then nothing is run.
+/// A suite that takes too long for every day: `FLAPSAM_SUITE=phantom cargo test .. -- --ignored`, where `FLAPSAM_RUNS`
+/// may name a folder that `flapsam verify --suite phantom --out FOLDER` has filled already; then nothing is run.
 #[test]
 #[ignore = "half an hour"]
 fn a_longer_suite_holds() {
-    let suite = std::env::var("FLAPSAM_SUITE").unwrap_or_else(|_| "full".into());
-    let folder = if suite == "full" { "phantom" } else { &suite };
+    let suite = std::env::var("FLAPSAM_SUITE").unwrap_or_else(|_| "phantom".into());
     if let Some(filled) = std::env::var_os("FLAPSAM_RUNS") {
-        return hold(folder, Path::new(&filled));
+        return hold(&suite, Path::new(&filled));
     }
     let out = TempDir::new().unwrap();
     let mut command = flapsam();
-    command.current_dir(root()).args(["verify", "--suite"]);
-    command.arg(if suite == "full" {
-        suite.clone()
-    } else {
-        format!("golden/{suite}")
-    });
+    command.current_dir(root()).args(["verify", "--suite", &suite]);
     let output = command.arg("--out").arg(out.path()).output().unwrap();
     println!("{}", String::from_utf8_lossy(&output.stdout));
-    hold(folder, out.path());
+    hold(&suite, out.path());
     assert_eq!(
         output.status.code(),
         Some(0),
@@ -461,7 +455,7 @@ impl MadeUp {
         fs::write(run.join("metrics.json"), record.to_string()).unwrap();
         fs::write(run.join("provenance.json"), provenance.to_string()).unwrap();
         let part = if setting == "alone" { "alone" } else { "methods" };
-        let paper = root().join(format!("golden/{data}/{part}/{method}.toml"));
+        let paper = root().join(format!("golden/{data}/{part}/{method}"));
         fs::write(run.join("config.toml"), Experiment::read(&paper).unwrap().resolved).unwrap();
     }
 

@@ -55,7 +55,7 @@ enum Command {
     LabelsToCt(labels_to_ct::Args),
     /// Train a small SAM on procedural images, as the base for the phantom's experiments.
     Pretrain(pretrain::Args),
-    /// Run an experiment file.
+    /// Run an experiment: one of a suite's, or a file.
     Run(run::Args),
     /// Make one HTML page of a run or of several, and describe each run's folder as an RO-Crate.
     Report(report::Args),

@@ -7,10 +7,13 @@ use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::Result;
 use crate::experiment::{Experiment, Record, Setting, Start, run as run_experiment};
 use crate::verification::statistics::{OverSeeds, over_seeds};
+use crate::verification::suite::placed;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The experiment file.
+    /// The experiment: its file, or a suite's folder and the experiment's name, such as golden/phantom/methods/flap_sam
+    /// ('golden/' may be left out).
+    #[arg(value_name = "EXPERIMENT")]
     config: PathBuf,
     /// Where the run folders go; one for each seed.
     #[arg(long, default_value = "runs")]
@@ -30,7 +33,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
-    let experiment = Experiment::read(&args.config)?;
+    let experiment = Experiment::read(&placed(&args.config))?;
     let device = OpenDevice::open(args.device.unwrap_or(experiment.device))?;
     let start = match args.replace {
         true => Start::Replace,

@@ -6,26 +6,31 @@ use flapsam_model::method::Method;
 use flapsam_model::preprocessing::Preprocessing;
 use serde::{Deserialize, Serialize};
 
+use super::files::{DATA, explain, find};
+use super::suite;
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::federation::wire::Precision;
 use crate::federation::{Aggregation, LocalTraining, ServerAdam};
-use crate::files::read;
 use crate::training::Schedule;
 
 /// An experiment file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
-    /// The file it was read from.
+    /// The file it was read from; of a suite's experiment, the one that would lie in the suite's folder.
     #[serde(skip)]
     pub path: PathBuf,
-    /// Its settings as one file, those of the files that it extends included.
+    /// Where its relative paths start: the folder of its file, or of its suite.
+    #[serde(skip)]
+    pub folder: PathBuf,
+    /// Its settings as one file, whatever files they come from.
     #[serde(skip)]
     pub resolved: String,
     /// What it shows, for people.
     pub title: String,
-    /// The data set's manifest, relative to this file; or to the folder of data sets, if it starts with `$DATA/`.
+    /// The data set's manifest, relative to the file that names it; or to the folder of data sets, if it starts with
+    /// `$DATA/`.
     pub data: PathBuf,
     /// The base checkpoint, likewise.
     pub base: PathBuf,
@@ -140,6 +145,10 @@ pub(super) fn surface_tolerance() -> f64 {
     2.0
 }
 
+/// What may be meant by a file with too few settings.
+const INCOMPLETE: &str = "; an experiment that suites run gets the others from a suite: name it below the suite's \
+                          folder, such as golden/phantom/methods/flap_sam";
+
 /// With whom a client trains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -154,34 +163,44 @@ pub enum Setting {
 }
 
 impl Experiment {
-    /// Reads an experiment file.
+    /// Reads the experiment at an address: that of its file, or that of a suite's folder and, below it, the
+    /// experiment's name, such as `golden/phantom/methods/flap_sam`.
     ///
     /// # Errors
     /// It cannot be read, a key is missing or unknown (then the nearest known one is named), or a value makes no sense.
-    pub fn read(path: &Path) -> Result<Self> {
-        let (text, extended) = settings_text(path)?;
-        Self::parse(path, text, extended)
+    pub fn read(address: &Path) -> Result<Self> {
+        let found = find(address)?;
+        let mut experiment = Self::parse(&found.path, found.text, &found.whence)?;
+        experiment.folder = found.folder;
+        Ok(experiment)
     }
 
-    /// The experiment in the settings that were read from `path`, and from the file that it extends.
+    /// The experiment in the settings that were read from `path`; `whence` says where else what is wrong may stand.
     ///
     /// # Errors
     /// As of [`Experiment::read`].
-    pub fn parse(path: &Path, text: String, extended: Option<String>) -> Result<Self> {
-        // What is wrong may stand there as well.
-        let whence = extended.map_or(String::new(), |other| {
-            format!("; look into {other}, too, which it extends")
-        });
-        let refuse = |why: toml::de::Error| Error::invalid(path, explain(&why) + &whence);
+    pub fn parse(path: &Path, text: String, whence: &str) -> Result<Self> {
+        let refuse = |why: toml::de::Error| {
+            let hint = match why.message().starts_with("missing field") {
+                true => INCOMPLETE,
+                false => "",
+            };
+            Error::invalid(path, explain(&why) + whence + hint)
+        };
         let mut experiment: Self = toml::from_str(&text).map_err(refuse)?;
-        experiment.path = path.to_owned();
-        experiment.resolved = text;
         let preprocessing = experiment.preprocessing.check();
         preprocessing.map_err(Error::content(path))?;
-        match experiment.mistake() {
-            Some(why) => Err(Error::invalid(path, why)),
-            None => Ok(experiment),
+        if let Some(why) = experiment.mistake() {
+            return Err(Error::invalid(path, why));
         }
+        experiment.path = path.to_owned();
+        experiment.resolved = text;
+        Ok(experiment)
+    }
+
+    /// Whether there is an experiment at an address.
+    pub fn exists(address: &Path) -> bool {
+        suite::exists(address)
     }
 
     /// What makes no sense in it.
@@ -344,7 +363,7 @@ impl Experiment {
     fn beside(&self, path: &Path, data: &Path) -> PathBuf {
         match path.strip_prefix(DATA) {
             Ok(within) => data.join(within),
-            Err(_) => self.path.parent().unwrap_or(Path::new("")).join(path),
+            Err(_) => self.folder.join(path),
         }
     }
 }
@@ -360,78 +379,6 @@ fn flatten(above: &str, table: toml::Table, flat: &mut BTreeMap<String, toml::Va
             }
         }
     }
-}
-
-/// A file may extend another, which may extend another, ..
-const DEEPEST: usize = 8;
-
-/// The file's text; if it extends another file, the settings of both as one text, and which it extends.
-fn settings_text(path: &Path) -> Result<(String, Option<String>)> {
-    let text = String::from_utf8_lossy(&read(path)?).into_owned();
-    match table(path, &text)?.get(EXTENDS) {
-        Some(extended) => Ok((settings(path, DEEPEST)?.to_string(), Some(extended.to_string()))),
-        None => Ok((text, None)),
-    }
-}
-
-const EXTENDS: &str = "extends";
-/// A path that starts with this lies in the folder of data sets (`--data`).
-const DATA: &str = "$DATA";
-
-/// A file's settings over those of the file that it extends.
-fn settings(path: &Path, deepest: usize) -> Result<toml::Table> {
-    let mut own = table(path, &String::from_utf8_lossy(&read(path)?))?;
-    let Some(extended) = own.remove(EXTENDS) else {
-        return Ok(own);
-    };
-    let Some(extended) = extended.as_str().map(Path::new).filter(|_| deepest > 0) else {
-        let why = format!("'{EXTENDS}' must be the path of an experiment file, and not lead in a circle");
-        return Err(Error::invalid(path, why));
-    };
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let mut all = settings(&folder.join(extended), deepest - 1)?;
-    for key in ["data", "base"] {
-        if let Some(toml::Value::String(file)) = all.get_mut(key)
-            && !Path::new(file).starts_with(DATA)
-        {
-            let from_here = extended.parent().unwrap_or(Path::new("")).join(&*file);
-            *file = from_here.to_string_lossy().into_owned();
-        }
-    }
-    overlay(&mut all, own);
-    Ok(all)
-}
-
-fn table(path: &Path, text: &str) -> Result<toml::Table> {
-    toml::from_str(text).map_err(|why: toml::de::Error| Error::invalid(path, explain(&why)))
-}
-
-/// Puts settings over others, table by table.
-fn overlay(below: &mut toml::Table, above: toml::Table) {
-    for (key, value) in above {
-        match (below.get_mut(&key), value) {
-            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => overlay(below, above),
-            (_, value) => {
-                below.insert(key, value);
-            }
-        }
-    }
-}
-
-/// The parser's message; for an unknown key, the nearest known one instead of all of them.
-fn explain(why: &toml::de::Error) -> String {
-    let message = why.message();
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    if message.starts_with("unknown field")
-        && let Some(unknown) = quoted.next()
-        && let Some(nearest) = quoted.max_by(|a, b| {
-            let likeness = |known: &str| strsim::jaro_winkler(unknown, known);
-            likeness(a).total_cmp(&likeness(b))
-        })
-    {
-        return format!("there is no key '{unknown}'; did you mean '{nearest}'?");
-    }
-    why.to_string().trim_end().to_owned()
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 mod config;
 pub mod estimate;
 mod evaluation;
+mod files;
 pub mod metrics;
 mod record;
 mod runner;
+pub mod suite;
 mod trace;
 
 pub use config::{Experiment, Setting};

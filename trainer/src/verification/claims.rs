@@ -352,31 +352,31 @@ impl Claims {
         }
     }
 
-    /// A run that is missing, and how it is made: by the experiment file beside the claims, into a folder of its own.
+    /// A run that is missing, and how it is made: by the experiment of the suite beside the claims, into a folder of its own.
     fn missing(&self, data: &str, wanted: (Method, Setting)) -> Missing {
-        let file = self.experiment(data, wanted);
-        let part = file.parent().and_then(Path::file_name).unwrap_or_default();
+        let address = self.experiment(data, wanted);
+        let part = address.parent().and_then(Path::file_name).unwrap_or_default();
         Missing {
             runs: format!("{data}, {}, {}", wanted.0.name(), name_of(wanted.1)),
-            remedy: match file.exists() {
+            remedy: match Experiment::exists(&address) {
                 true => format!(
                     "flapsam run {} --out runs/{data}/{}",
-                    file.display(),
+                    address.display(),
                     part.to_string_lossy()
                 ),
-                false => format!("write {} and 'flapsam run' it", file.display()),
+                false => format!("write {}.toml and 'flapsam run' it", address.display()),
             },
         }
     }
 
-    /// The paper's experiment on a data set, in the suite beside the claims.
+    /// The address of the paper's experiment on a data set, in the suite beside the claims.
     fn experiment(&self, data: &str, (method, setting): (Method, Setting)) -> PathBuf {
         let part = match setting {
             Setting::Alone => "alone",
             Setting::Federated | Setting::Pooled => "methods",
         };
         let folder = self.path.parent().unwrap_or(Path::new("")).join(data);
-        folder.join(part).join(format!("{}.toml", method.name()))
+        folder.join(part).join(method.name())
     }
 }
 
@@ -470,7 +470,7 @@ impl Runs {
             return Ok(Some("it started from another base checkpoint than the paper's".into()));
         }
         let paper = claims.experiment(&facts.data, (facts.method, facts.setting));
-        if !paper.exists() {
+        if !Experiment::exists(&paper) {
             return Ok(Some(format!("there is no {} to hold it against", paper.display())));
         }
         let mut different = experiment.differences(&Experiment::read(&paper)?);

@@ -1,68 +1,91 @@
-//! Suites: folders of experiment files beside their golden figures.
+//! Which experiments `--suite` means.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::experiment::Experiment;
-
-/// Settings that a folder's experiments share lie in a file of this name; it is no experiment itself.
-const COMMON: &str = "common.toml";
+use crate::experiment::suite::{self, Suite, experiment_names};
 
 /// Suites with a name, and their folders.
 const NAMED: [(&str, &[&str]); 3] = [
-    ("quick", &["golden/quick"]),
+    ("quick", &["golden/phantom/quick"]),
     ("full", &["golden/phantom"]),
     ("paper", &["golden/fed-kits19", "golden/fed-ixi", "golden/prostate-mri"]),
 ];
 
+/// The folder of suites, which may be left out where one is named.
+const GOLDEN: &str = "golden";
+
 /// An experiment of a suite.
 #[derive(Debug, Clone)]
 pub struct Planned {
-    /// Its file below the folder of suites, without the ending: `phantom/methods/flap_sam`.
+    /// What its suite is called: `phantom`, or `phantom/quick` of a suite within another one's folder.
+    pub suite: String,
+    /// The same with the experiment's own name: `phantom/methods/flap_sam`.
     pub name: String,
     /// What it says.
     pub experiment: Experiment,
 }
 
-/// The experiments of a suite, `quick`, `full`, `paper` or a folder, in the order of their files' names.
+/// The experiments of a suite, `quick`, `full`, `paper` or a folder, in the order of their names. The folder is a
+/// suite's, or one of experiment files.
 ///
 /// # Errors
 /// A folder cannot be read or holds no experiment, or a file is none.
 pub fn find(suite: &str) -> Result<Vec<Planned>> {
     let folders: Vec<PathBuf> = match NAMED.iter().find(|(name, _)| *name == suite) {
         Some((_, folders)) => folders.iter().map(PathBuf::from).collect(),
-        None => vec![suite.into()],
+        None => vec![placed(Path::new(suite))],
     };
     let mut planned = Vec::new();
     for folder in folders {
-        let mut files = Vec::new();
-        collect(&folder, &mut files)?;
-        files.sort();
-        if files.is_empty() {
-            let why = "it holds no experiment file (.toml); pass quick, full, paper, or a folder such as golden/quick";
+        let names = match Suite::open(&folder)? {
+            Some(suite) => {
+                suite.refuse_strays()?;
+                suite.experiments()?
+            }
+            None => experiment_names(&folder)?,
+        };
+        if names.is_empty() {
+            let why =
+                "it holds no experiment file (.toml); pass quick, full, paper, or a folder such as golden/phantom";
             return Err(Error::invalid(&folder, why));
         }
-        let above = folder.parent().unwrap_or(Path::new(""));
-        for file in files {
-            let name = file.strip_prefix(above).unwrap_or(&file).with_extension("");
+        let suite = name_of(&folder);
+        for name in names {
             planned.push(Planned {
-                name: name.to_string_lossy().into_owned(),
-                experiment: Experiment::read(&file)?,
+                suite: suite.clone(),
+                experiment: Experiment::read(&folder.join(format!("{name}.toml")))?,
+                name: format!("{suite}/{name}"),
             });
         }
     }
     Ok(planned)
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = std::fs::read_dir(folder).map_err(Error::file("read the folder", folder))?;
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        let experiment = path.extension().is_some_and(|extension| extension == "toml");
-        if path.is_dir() {
-            collect(&path, files)?;
-        } else if experiment && path.file_name().is_some_and(|name| name != COMMON) {
-            files.push(path);
+/// A path as it was typed, or below `golden` where only that has what it begins with.
+pub fn placed(path: &Path) -> PathBuf {
+    let below = Path::new(GOLDEN).join(path);
+    match path.components().next() {
+        Some(Component::Normal(first)) if !Path::new(first).exists() && Path::new(GOLDEN).join(first).exists() => below,
+        _ => path.to_owned(),
+    }
+}
+
+/// What a folder's suite is called: by the folder's name, behind that of the suite in whose folder it lies.
+fn name_of(folder: &Path) -> String {
+    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let mut name = String::new();
+    for folder in whole.ancestors() {
+        let own = folder.file_name().unwrap_or_default().to_string_lossy();
+        name = if name.is_empty() {
+            own.into_owned()
+        } else {
+            format!("{own}/{name}")
+        };
+        if !folder.parent().is_some_and(suite::is_suite) {
+            break;
         }
     }
-    Ok(())
+    name
 }

@@ -20,8 +20,8 @@ use crate::verification::suite;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to run: quick, full (everything on the phantom), paper (the real data sets), or a folder of experiment files
-    /// beside their golden figures.
+    /// What to run: quick, full (everything on the phantom), paper (the real data sets), or the folder of a suite or of
+    /// experiment files, beside their golden figures ('golden/' may be left out).
     #[arg(long, default_value = "quick")]
     suite: String,
     /// Folder of data sets; the phantom is made there if it is missing.
@@ -118,7 +118,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         for planned in &planned {
             let (section, runs) = experiment_section(planned, &args, &device)?;
             sections.push(section);
-            records.push((planned.name.clone(), runs));
+            records.push((planned, runs));
         }
     }
     let report = Report {

@@ -2,8 +2,12 @@
 
 use serde::Serialize;
 
-use crate::experiment::Record;
+use crate::experiment::{Record, Setting};
 use crate::verification::statistics::{OverSeeds, Paired, case_differences, over_seeds, paired};
+use crate::verification::suite::Planned;
+
+/// The experiment that the others are held against.
+const FLAP_SAM: &str = "flap_sam";
 
 /// An experiment's Dice over its seeds, and how far it lies from the suite's FLAP-SAM.
 #[derive(Debug, Serialize)]
@@ -18,23 +22,26 @@ pub(super) struct Summary {
 }
 
 /// Experiments beside the suite's FLAP-SAM, where it has one.
-pub(super) fn summaries(records: &[(String, Vec<Record>)]) -> Vec<Summary> {
-    let flap_sam = |name: &str| {
-        let suite = name.split('/').next();
-        let of_suite = |(other, _): &&(String, Vec<Record>)| {
-            other.split('/').next() == suite && other.ends_with("/flap_sam") && !other.contains("/alone/")
+pub(super) fn summaries(records: &[(&Planned, Vec<Record>)]) -> Vec<Summary> {
+    let flap_sam = |planned: &Planned| {
+        let of_suite = |(other, _): &&(&Planned, Vec<Record>)| {
+            let experiment = &other.experiment;
+            other.suite == planned.suite && experiment.name() == FLAP_SAM && experiment.setting == Setting::Federated
         };
-        let found = records.iter().find(of_suite).filter(|(other, _)| other != name);
+        let found = records
+            .iter()
+            .find(of_suite)
+            .filter(|(other, _)| other.name != planned.name);
         found.and_then(|(_, runs)| runs.first())
     };
-    let summary = |(name, runs): &(String, Vec<Record>)| {
+    let summary = |(planned, runs): &(&Planned, Vec<Record>)| {
         let all = runs.first().map_or(String::new(), |run| {
             run.dice_rows().pop().map_or(String::new(), |(row, _)| row)
         });
-        let differences = flap_sam(name).and_then(|flap_sam| case_differences(flap_sam, runs.first()?));
+        let differences = flap_sam(planned).and_then(|flap_sam| case_differences(flap_sam, runs.first()?));
         let of_all = |paired: &Paired| paired.site.is_none();
         Summary {
-            name: name.clone(),
+            name: planned.name.clone(),
             dice: over_seeds(runs).into_iter().filter(|row| row.row == all).collect(),
             bytes_up: runs
                 .first()
