@@ -80,16 +80,17 @@ fn json(path: &Path) -> Value {
     serde_json::from_str(&text(path)).unwrap()
 }
 
+/// The table whose caption begins so, as it is written.
+fn table<'a>(page: &'a str, caption: &str) -> &'a str {
+    let mut tables = page.split("<table");
+    let table = tables.find(|table| table.contains(&format!("<strong>{caption}")));
+    let table = table.unwrap_or_else(|| panic!("no table '{caption}'"));
+    table.split("</table>").next().unwrap()
+}
+
 /// The row that begins with this name, of the table whose caption begins so; without tags.
 fn row(page: &str, caption: &str, name: &str) -> String {
-    let table = page
-        .split("<table")
-        .find(|table| table.contains(&format!("<strong>{caption}")));
-    let table = table
-        .unwrap_or_else(|| panic!("no table '{caption}'"))
-        .split("</table>")
-        .next()
-        .unwrap();
+    let table = table(page, caption);
     let row = table.split("<tr").find(|row| row.contains(&format!(">{name}<")));
     let row = row.unwrap_or_else(|| panic!("no row '{name}' in {table}"));
     let words = row
@@ -216,6 +217,170 @@ fn the_table_holds_the_records_figures() {
         "one experiment stands for all"
     );
     assert!(page.contains("Training loss over rounds") && page.contains("Dice over rounds"));
+}
+
+/// The matrix of models and sites, and that of sites left out: on the page and as JSON what the records hold.
+#[test]
+fn every_model_stands_beside_every_site() {
+    let folder = copied("");
+    for (name, lines) in [
+        ("pooled", "setting = \"pooled\""),
+        ("loras", "num_lora = 2"),
+        ("without-b", "leave_out = \"B\""),
+        ("without-c", "leave_out = \"C\""),
+        ("pooled-without-b", "leave_out = \"B\"\nsetting = \"pooled\""),
+    ] {
+        let config = experiment(folder.path(), |text| {
+            let text = text.replace("title = \"micro\"", "title = \"of sites\"");
+            // As the runs that they are compared with.
+            let text = match name {
+                "without-b" | "without-c" => text.replace("seeds = [1]", "seeds = [1]\ndice_every = 1"),
+                _ => text,
+            };
+            text.replace("rank = 4", &format!("rank = 4\n{lines}"))
+        });
+        run(&config, &folder.path().join(name), "2");
+    }
+    let facts = |folder: &Path| -> (Value, String) {
+        let printed = report(folder, data()).arg("--json").assert().success();
+        let page = text(&folder.join("report.html"));
+        check_well_formed(&page);
+        (serde_json::from_slice(&printed.get_output().stdout).unwrap(), page)
+    };
+    let (all, page) = facts(folder.path());
+    let comparison = &all["comparisons"][0];
+    let metrics = |run: &str| json(&folder.path().join(run).join("metrics.json"));
+    let sites = ["A", "B", "C", "D", "E", "F"];
+    let mean = |dice: &Value| (dice[0].as_f64().unwrap() + dice[1].as_f64().unwrap()) / 2.0;
+    let words = |list: &Value, key: &str| -> Vec<String> {
+        let words = list.as_array().unwrap().iter().map(|row| row[key].as_str());
+        words.map(|word| word.unwrap_or("none").to_owned()).collect()
+    };
+
+    // Full fine-tuning has one run, FLAP-SAM has all that a reader compares; what leaves a site out is elsewhere.
+    let matrices = comparison["site_by_site"].as_array().unwrap();
+    let methods: Vec<&Value> = matrices.iter().map(|matrix| &matrix["method"]).collect();
+    assert_eq!(methods, ["full_ft", "flap_sam"]);
+    let matrix = &matrices[1];
+    assert_eq!(words(&matrix["sites"], "site"), sites);
+    assert!(
+        matrix["sites"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|site| site["cases"] == 1)
+    );
+    let of_clients = |words: &str| sites.map(|site| format!("{site}, {words}"));
+    let mut models = of_clients("alone").to_vec();
+    models.extend(["federated", "pooled"].map(str::to_owned));
+    models.extend(of_clients("two LoRAs"));
+    models.push("8 bits".into());
+    assert_eq!(words(&matrix["rows"], "model"), models);
+    let (one, two) = (metrics("flap_sam/micro-1"), metrics("flap_sam/micro-2"));
+    let expected = |row: usize, site: &str| match row {
+        0..6 => mean(&metrics("alone/micro-1")["dice_by_client"][sites[row]][site]),
+        6 => (mean(&one["dice_by_site"][site]) + mean(&two["dice_by_site"][site])) / 2.0,
+        7 => mean(&metrics("pooled/micro-1")["dice_by_site"][site]),
+        8..14 => mean(&metrics("loras/micro-1")["dice_by_client"][sites[row - 8]][site]),
+        _ => mean(&metrics("int8/micro-1")["dice_by_site"][site]),
+    };
+    let table: Vec<Vec<f64>> = (0..models.len())
+        .map(|row| sites.map(|site| expected(row, site)).to_vec())
+        .collect();
+    for (row, (model, wanted)) in models.iter().zip(&table).enumerate() {
+        let shown = self::row(&page, "Site by site, FLAP-SAM", model);
+        let mut cells = shown.split(" | ").skip(1).filter(|cell| !cell.starts_with('±'));
+        for (column, wanted) in wanted.iter().enumerate() {
+            let cell = &matrix["rows"][row]["dice"][column];
+            let got = cell["dice"]["mean"].as_f64().unwrap();
+            assert!(
+                (got - wanted).abs() < 1e-12,
+                "{model}, {}: {got}, not {wanted}",
+                sites[column]
+            );
+            let highest = table.iter().map(|row| row[column]).reduce(f64::max).unwrap();
+            let best = format!("{wanted:.3}") == format!("{highest:.3}");
+            assert_eq!(cell["best"], best, "{model}, {}", sites[column]);
+            let star = if best { "★ " } else { "" };
+            assert_eq!(cells.next(), Some(&*format!("{star}{wanted:.3}")), "{model}: {shown}");
+        }
+    }
+    assert_eq!(
+        matrix["rows"][6]["dice"][0]["by_class"][1].as_f64(),
+        Some((one["dice_by_site"]["A"][1].as_f64().unwrap() + two["dice_by_site"]["A"][1].as_f64().unwrap()) / 2.0)
+    );
+    assert!(!page.contains("Site by site: Full"), "one row is no matrix");
+
+    // Left out: beside the run of the same settings in which all take part, at the seed that both have.
+    let left_out = comparison["left_out_sites"].as_array().unwrap();
+    assert_eq!(
+        words(&comparison["left_out_sites"], "name"),
+        ["FLAP-SAM", "FLAP-SAM, pooled"]
+    );
+    assert_eq!(words(&left_out[0]["rows"], "left_out"), ["none", "B", "C"]);
+    assert_eq!(words(&left_out[1]["rows"], "left_out"), ["none", "B"]);
+    for (rows, place, run, complete, site, caption) in [
+        (&left_out[0], 1, "without-b", "flap_sam", "B", "Left out, FLAP-SAM. "),
+        (&left_out[0], 2, "without-c", "flap_sam", "C", "Left out, FLAP-SAM. "),
+        (
+            &left_out[1],
+            1,
+            "pooled-without-b",
+            "pooled",
+            "B",
+            "Left out, FLAP-SAM, pooled",
+        ),
+    ] {
+        let on_site = |run: &str| mean(&metrics(&format!("{run}/micro-1"))["dice_by_site"][site]);
+        let got = &rows["rows"][place];
+        let column = sites.iter().position(|other| *other == site).unwrap();
+        assert_eq!(got["dice"][column]["dice"]["mean"].as_f64(), Some(on_site(run)));
+        let difference = on_site(run) - on_site(complete);
+        let against = got["against_taking_part"].as_f64().unwrap();
+        assert!(
+            (against - difference).abs() < 1e-12,
+            "{run}: {against}, not {difference}"
+        );
+        let shown = row(&page, caption, &format!("all but {site}"));
+        let below = format!("{:.3} | {}", on_site(run), signed(difference));
+        assert!(shown.contains(&below), "{below}: {shown}");
+    }
+    // They are none of the methods and variants.
+    for caption in ["Methods", "Variants", "Clients alone"] {
+        assert!(!self::table(&page, caption).contains("without"), "{caption}");
+    }
+    assert!(self::table(&page, "Surface scores").contains("FLAP-SAM, without B"));
+
+    // Records of before there were such figures are shown as far as they go; damaged ones are not.
+    let metrics_file = folder.path().join("alone/micro-1/metrics.json");
+    let mut alone = json(&metrics_file);
+    alone["dice_by_client"]["A"]["B"] = serde_json::json!([0.5]);
+    fs::write(&metrics_file, alone.to_string()).unwrap();
+    let (all, _) = facts(folder.path());
+    assert_eq!(all["left_out"][0]["name"], "alone/micro-1");
+    alone.as_object_mut().unwrap().remove("dice_by_client");
+    fs::write(&metrics_file, alone.to_string()).unwrap();
+    let (all, page) = facts(folder.path());
+    let matrix = &all["comparisons"][0]["site_by_site"][1];
+    assert_eq!(words(&matrix["rows"], "model"), models[6..]);
+    assert_eq!(matrix["missing"], serde_json::json!(["FLAP-SAM, alone"]));
+    assert!(page.contains("Rows of FLAP-SAM, alone are missing"));
+}
+
+/// What a run without a site shows where no other run is there.
+#[test]
+fn a_left_out_site_may_stand_by_itself() {
+    let folder = TempDir::new().unwrap();
+    let config = experiment(folder.path(), |text| {
+        text.replace("rank = 4", "rank = 4\nleave_out = \"B\"")
+    });
+    run(&config, folder.path(), "2");
+    report(folder.path(), data()).assert().success();
+    let page = text(&folder.path().join("report.html"));
+    check_well_formed(&page);
+    assert!(page.contains("FLAP-SAM, without B") && page.contains("in which all take part, is here"));
+    let rows: Vec<&str> = page.split("<tr").filter(|row| row.contains(">B</th>")).collect();
+    assert!(rows.iter().any(|row| row.contains("left out</td>")), "{rows:?}");
 }
 
 /// Elements that have no end tag in HTML.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use common::{flapsam, gunzip, root};
+use flapsam::data::manifest::{Case, Manifest};
 use flapsam::experiment::metrics::{Grid, SurfaceDistances, dice};
 use flapsam_model::checkpoint::{read_safetensors, write_safetensors};
 use flapsam_model::random::Random;
@@ -161,6 +162,153 @@ fn full_fine_tuning_and_clients_alone_run_too() {
     for site in ["A", "B", "C", "D", "E", "F"] {
         assert!(run_alone.join(format!("adapter-{site}.safetensors")).is_file());
     }
+}
+
+/// Of clients with models of their own, each one's is judged on every site's cases, as a matrix; it agrees with what else
+/// the record says of them, and with what the adapters do.
+#[test]
+fn every_clients_model_is_judged_on_every_site() {
+    let folder = TempDir::new().unwrap();
+    let sites = ["A", "B", "C", "D", "E", "F"];
+    let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+    let close = |one: f64, other: &serde_json::Value| (one - other.as_f64().unwrap()).abs() < 1e-12;
+    for (name, lines) in [
+        ("alone", "setting = \"alone\""),
+        ("loras", "num_lora = 2"),
+        ("fedsa", "aggregation = \"fedsa_lora\""),
+    ] {
+        let (run, metrics) = record_with(folder.path(), name, lines);
+        let matrix = &metrics["dice_by_client"];
+        let dice = |client: &str, site: &str, class: usize| matrix[client][site][class].as_f64().unwrap();
+        assert_eq!(matrix.as_object().unwrap().len(), 6);
+        for class in 0..2 {
+            for site in sites {
+                // There is one case of each site.
+                let on_site = &metrics["dice_by_site"][site][class];
+                match name {
+                    "alone" => {
+                        let models = sites.map(|client| dice(client, site, class));
+                        assert!(close(mean(models.into()), on_site), "{name} {site}");
+                        let cases = sites.map(|other| dice(site, other, class));
+                        assert!(
+                            close(mean(cases.into()), &metrics["alone"][site][class]),
+                            "{name} {site}"
+                        );
+                    }
+                    _ => assert_eq!(&matrix[site][site][class], on_site, "{name} {site}: its own model's"),
+                }
+            }
+        }
+        // What the client of A does to the case of F: segmented by itself, and compared with the labels.
+        let of_site = |case: &&serde_json::Value| case["site"] == "F";
+        let case = metrics["cases"].as_array().unwrap().iter().find(of_site).unwrap();
+        let place = data().join(format!("phantom/{}", case["case"].as_str().unwrap()));
+        let mask = folder.path().join(format!("{name}.nii.gz"));
+        let adapter = run.join("adapter-A.safetensors");
+        segment_with(&adapter, &place.join("imaging.nii.gz"), &mask)
+            .assert()
+            .success();
+        let labels = |path: &Path| -> Vec<u8> {
+            let volume = Volume::from_nifti(&fs::read(path).unwrap(), None).unwrap();
+            volume.to_slices().values.iter().map(|&label| label as u8).collect()
+        };
+        let (got, want) = (labels(&mask), labels(&place.join("segmentation.nii.gz")));
+        for class in 0..2 {
+            let wanted = flapsam::experiment::metrics::dice(&got, &want, class as u8 + 1);
+            assert_eq!(dice("A", "F", class), wanted, "{name}, class {class}");
+        }
+        // Trained apart, they differ; what several LoRAs keep for themselves says too little after four steps.
+        let differ = sites.iter().any(|client| dice(client, "F", 0) != dice("F", "F", 0));
+        assert!(differ || name != "alone", "all models do the same");
+    }
+    // Where there is one model, its row is the sites' Dice.
+    for (name, lines) in [("federated", ""), ("pooled", "setting = \"pooled\"")] {
+        let (_, metrics) = record_with(folder.path(), name, lines);
+        assert!(metrics.get("dice_by_client").is_none(), "{name}");
+        assert_eq!(metrics["dice_by_site"].as_object().unwrap().len(), 6, "{name}");
+    }
+}
+
+/// A site that is left out trains nothing, weighs nothing and sends nothing; it is judged all the same.
+#[test]
+fn a_site_may_be_left_out() {
+    let folder = TempDir::new().unwrap();
+    let (_, all) = record_with(folder.path(), "all", "");
+    let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let up = |metrics: &serde_json::Value| metrics["rounds"][1]["traffic"]["up"].as_u64().unwrap();
+    assert!(all.get("left_out").is_none());
+    for setting in ["federated", "pooled"] {
+        let lines = format!("leave_out = \"B\"\nsetting = \"{setting}\"");
+        let (run, metrics) = record_with(folder.path(), setting, &lines);
+        assert_eq!(metrics["left_out"], "B");
+        assert_eq!(keys(&metrics["weights"]), ["A", "C", "D", "E", "F"]);
+        let weights = |metrics: &serde_json::Value, site: &str| metrics["weights"][site].as_f64().unwrap();
+        let others = 1.0 - weights(&all, "B");
+        for site in keys(&metrics["weights"]) {
+            let share = weights(&all, &site) / others;
+            assert!((weights(&metrics, &site) - share).abs() < 1e-12, "{site}");
+        }
+        assert_eq!(keys(&metrics["dice_by_site"]), ["A", "B", "C", "D", "E", "F"]);
+        assert_eq!(metrics["cases"].as_array().unwrap().len(), 6);
+        assert_eq!(metrics["untrained_dice"], all["untrained_dice"]);
+        if setting == "federated" {
+            assert_eq!(keys(&metrics["rounds"][0]["loss"]), ["A", "C", "D", "E", "F"]);
+            assert_eq!(6 * up(&metrics), 5 * up(&all));
+            let ledger = fs::read_to_string(run.join("ledger.csv")).unwrap();
+            assert!(ledger.contains(",A,") && !ledger.contains(",B,"), "{ledger}");
+        }
+    }
+    // Another site left out is another run.
+    let refused = |name: &str, lines: &str| {
+        let config = experiment(folder.path(), |text| {
+            text.replace("rank = 4", &format!("rank = 4\n{lines}"))
+        });
+        refusal(&config, &folder.path().join(name))
+    };
+    let text = refused("federated", "leave_out = \"C\"");
+    assert!(text.contains("other settings (leave_out"), "{text}");
+    let text = refused("nobody", "leave_out = \"Z\"");
+    let named = "micro.toml: 'leave_out' is 'Z', and the data have no such site; choose one of A, B, C, D, E, F";
+    assert!(text.contains(named), "{text}");
+    let text = refused("nobody", "leave_out = \"Z\"\nsetting = \"alone\"");
+    assert!(text.contains("judged on all sites' cases anyway"), "{text}");
+    let text = refused("nobody", "leave_out = \"B\"\nranks = { B = 2 }");
+    assert!(text.contains("'B', and those that train are A, C"), "{text}");
+    assert!(!folder.path().join("nobody").exists());
+}
+
+/// Where leaving a site out would show nothing, that is said: it trains nothing anyway, it is not judged, or but one other
+/// is left to train.
+#[test]
+fn a_site_is_not_left_out_for_nothing() {
+    let folder = TempDir::new().unwrap();
+    let phantom = root().join("data-manifests/phantom.json");
+    let whole = Manifest::read(&phantom).unwrap();
+    let refused = |keep: &dyn Fn(&Case) -> bool| {
+        let mut part = whole.clone();
+        part.cases.retain(keep);
+        part.write(folder.path()).unwrap();
+        let config = experiment(folder.path(), |text| {
+            let text = text.replace(&phantom.display().to_string(), "phantom.json");
+            text.replace("rank = 4", "rank = 4\nleave_out = \"B\"")
+        });
+        refusal(&config, &folder.path().join("runs"))
+    };
+    let text = refused(&|case| ["A", "B"].contains(&&*case.site));
+    assert!(
+        text.contains("only A trains") && text.contains("setting = \"alone\""),
+        "{text}"
+    );
+    let text = refused(&|case| case.site != "B" || case.train);
+    assert!(text.contains("has no test case"), "{text}");
+    let text = refused(&|case| case.site != "B" || !case.train);
+    assert!(text.contains("has no training case anyway"), "{text}");
+}
+
+/// What is said when a run is refused.
+fn refusal(config: &Path, out: &Path) -> String {
+    let refused = Command::from_std(command(config, out)).assert().code(2);
+    String::from_utf8_lossy(&refused.get_output().stderr).into_owned()
 }
 
 /// The record of a micro run whose experiment file has these lines too.
@@ -506,9 +654,13 @@ fn clients_may_sit_out_a_round() {
 
 /// `segment` with the adapter of a run, on the CPU.
 fn segment(run: &Path, scan: &Path, mask: &Path) -> Command {
+    segment_with(&run.join("adapter.safetensors"), scan, mask)
+}
+
+fn segment_with(adapter: &Path, scan: &Path, mask: &Path) -> Command {
     let mut command = flapsam();
     command.arg("segment").arg(scan).arg("-o").arg(mask);
-    command.arg("--adapter").arg(run.join("adapter.safetensors"));
+    command.arg("--adapter").arg(adapter);
     command.arg("--base").arg(root().join("golden/nano.safetensors"));
     command.args(["--device", "cpu", "--json"]);
     command

@@ -43,7 +43,7 @@ pub fn rows(planned: &[Planned], data: &Path, device: &OpenDevice) -> Result<Vec
         paces.insert(network, pace);
         rows.push(Row {
             experiment: planned.name.clone(),
-            estimate: estimate(experiment, &manifest, &pace, device),
+            estimate: estimate(experiment, &manifest, &pace, device)?,
         });
     }
     Ok(rows)

@@ -77,6 +77,8 @@ pub struct Experiment {
     pub rounds: usize,
     /// One run for each.
     pub seeds: Vec<u64>,
+    /// A site whose training cases take no part; it is judged as all others: leave-one-site-out.
+    pub leave_out: Option<String>,
     /// Where to compute; the command line may say otherwise.
     #[serde(default)]
     pub device: DeviceChoice,
@@ -257,6 +259,16 @@ impl Experiment {
         if let Some(why) = self.server_adam.as_ref().and_then(ServerAdam::mistake) {
             return Some(why);
         }
+        if self.leave_out.is_some() && self.setting == Setting::Alone {
+            let why = "'leave_out' has no effect with setting = \"alone\", where each client's model is judged on all sites' \
+                       cases anyway; remove it";
+            return Some(why.into());
+        }
+        if self.leave_out.is_some() && self.has_personal_models() {
+            let why = "with 'leave_out' a site is judged that trains nothing, and where each client has a model of its own \
+                       that site has none; remove 'leave_out', or 'num_lora' and an aggregation that keeps B at the clients";
+            return Some(why.into());
+        }
         if self.precision != Precision::F32 && self.participation < 1.0 {
             let why = "below 32 bits only differences travel, and who sits out a round misses them; remove 'precision' or \
                        'participation'";
@@ -303,6 +315,12 @@ impl Experiment {
             ));
         }
         None
+    }
+
+    /// Whether clients keep a part of the network to themselves, so that each has a model of its own.
+    pub fn has_personal_models(&self) -> bool {
+        let personal = self.num_lora > 1 || self.aggregation.is_personal();
+        self.setting == Setting::Federated && self.method.uses_lora() && personal
     }
 
     /// An option of federations that is set where there is none.
@@ -432,6 +450,10 @@ lr_exp = 2
         // A default says the same whether it is written or not; another value is named.
         let same = read("extends = \"../common.toml\"\ntitle = \"two\"\nrounds = 3\nnum_lora = 1\n").unwrap();
         assert_eq!(same.differences(&experiment), ["schedule.base_lr"]);
+        // So does a key that is not there at all: what was made before there was one is still the same run.
+        assert!(!experiment.deciding_settings().contains("leave_out"));
+        let without = read("extends = \"../common.toml\"\ntitle = \"one\"\nrounds = 3\nleave_out = \"A\"\n").unwrap();
+        assert_eq!(without.differences(&same), ["leave_out"]);
         // The settings as one text say the same.
         assert_eq!(toml::from_str::<Experiment>(&experiment.resolved).unwrap().rounds, 3);
     }
@@ -452,6 +474,9 @@ lr_exp = 2
         assert!(refused("setting = \"alone\"\nprecision = \"int8\"\n").contains("'precision' has no effect"));
         assert!(refused("aggregation = \"mean_of_factors\"\n[server_adam]\nrate = 0.1\ntau = 0.0\n").contains("tau"));
         assert!(refused("[schedule]\nmax_epochs = 3\n").contains("max_iterations"));
+        assert!(refused("leave_out = \"A\"\nsetting = \"alone\"\n").contains("'leave_out' has no effect"));
+        assert!(refused("leave_out = \"A\"\nnum_lora = 2\n").contains("that site has none"));
+        assert!(refused("leave_out = \"A\"\naggregation = \"fedsa_lora\"\n").contains("that site has none"));
         assert!(
             read("extends = \"one.toml\"\n")
                 .unwrap_err()

@@ -119,27 +119,33 @@ pub fn noise(stacks: usize, side: usize, classes: usize) -> Batch {
 }
 
 /// What the experiment will take on a data set, at the pace of its network.
-pub fn estimate(experiment: &Experiment, manifest: &Manifest, pace: &Pace, device: &OpenDevice) -> Estimate {
-    let cases = chosen_cases(manifest, experiment.cases_per_site);
+///
+/// # Errors
+/// It leaves out a site that the data do not have.
+pub fn estimate(experiment: &Experiment, manifest: &Manifest, pace: &Pace, device: &OpenDevice) -> Result<Estimate> {
+    let cases = chosen_cases(manifest, experiment)?;
     let (train, test): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.train);
     let epoch: usize = train.iter().map(|case| experiment.local.stacks(case.slices)).sum();
     let mut sites: Vec<&str> = train.iter().map(|case| case.site.as_str()).collect();
     sites.sort_unstable();
     sites.dedup();
     let (rounds, seeds) = (experiment.rounds as u64, experiment.seeds.len() as u64);
-    let models = match experiment.setting {
-        Setting::Alone => sites.len() as u64,
-        Setting::Federated | Setting::Pooled => 1,
+    // How many models segment each test case on the way, and after the last round.
+    let of_each_site = sites.len() as u64;
+    let [on_the_way, last] = match experiment.setting {
+        Setting::Alone => [of_each_site; 2],
+        Setting::Federated if experiment.has_personal_models() => [1, of_each_site],
+        Setting::Federated | Setting::Pooled => [1; 2],
     };
     let windows = match experiment.preprocessing.scaling {
         Scaling::Stack => STACK as u64,
         Scaling::Volume => 1,
     };
-    // Once untrained, after the last round by every model, and between as asked.
+    // Once untrained, after the last round, and between as asked.
     let between = experiment
         .dice_every
         .map_or(0, |every| rounds.saturating_sub(1) / every as u64);
-    let judgements = 1 + models * (1 + between);
+    let judgements = 1 + on_the_way * between + last;
     let slices: usize = test.iter().map(|case| case.slices).sum();
     let clients = match experiment.setting {
         Setting::Federated => sites.len(),
@@ -158,12 +164,12 @@ pub fn estimate(experiment: &Experiment, manifest: &Manifest, pace: &Pace, devic
     // Weights as they come and as they are resized; of each client its own trained ones and two moments.
     let held = 4 * (2 * all + 3 * trained * sites.len() as u64);
     let in_work = |stack: u64| stack * (experiment.local.batch_stacks * side_by_side) as u64;
-    Estimate {
+    Ok(Estimate {
         stacks,
         judged_slices,
         seconds: stacks as f64 * pace.training_seconds + judged_slices as f64 * pace.judging_seconds,
         memory_bytes: pace.stack_bytes.map(|stack| held + in_work(stack)),
-    }
+    })
 }
 
 impl Experiment {
@@ -171,11 +177,11 @@ impl Experiment {
     /// one for judging, two rounds at most, and of each case hardly more stacks than of the shortest one.
     ///
     /// # Errors
-    /// The settings cannot be written as text.
+    /// It leaves out a site that the data do not have, or the settings cannot be written as text.
     pub fn rehearsal(&self, manifest: &Manifest) -> Result<Self> {
         let mut small = self.clone();
         small.cases_per_site = Some([1, 1]);
-        let shortest = chosen_cases(manifest, small.cases_per_site)
+        let shortest = chosen_cases(manifest, &small)?
             .iter()
             .filter(|case| case.train)
             .map(|case| case.slices)

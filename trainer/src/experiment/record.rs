@@ -24,13 +24,16 @@ pub struct Record {
     pub seed: u64,
     /// Only a part of the cases was used: the experiment limits them, or the run was a rehearsal.
     pub partial: bool,
+    /// The site whose training cases took no part, if one was left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<String>,
     /// Name of each class, background first.
     pub classes: Vec<String>,
     /// Whether the data are synthetic, semi-synthetic or real, in the manifest's words.
     pub data_description: String,
     /// Parameters that the method trains.
     pub trained_parameters: usize,
-    /// Each site's weight in the average.
+    /// The weight of each site that trained in the average.
     pub weights: BTreeMap<String, f64>,
     /// The untrained adapter's Dice by class, mean over the test cases.
     pub untrained_dice: Vec<f64>,
@@ -56,6 +59,10 @@ pub struct Record {
     pub dice_by_site: BTreeMap<String, Vec<f64>>,
     /// For clients alone: each client's model on all test cases, by class.
     pub alone: BTreeMap<String, Vec<f64>>,
+    /// Where clients have models of their own: Dice by class of each client's model on each site's test cases. Where there
+    /// is one model, `dice_by_site` is its row.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dice_by_client: BTreeMap<String, BTreeMap<String, Vec<f64>>>,
     /// sha256 of the adapter (the clients' adapters, one by one, when alone).
     pub adapter_sha256: Vec<String>,
 }
@@ -66,7 +73,13 @@ impl Record {
         let alone = self.alone.iter();
         let alone = alone.map(|(site, dice)| (format!("client {site} alone, all cases"), &dice[..]));
         let sites = self.dice_by_site.iter();
-        let sites = sites.map(|(site, dice)| (format!("test cases of {site}"), &dice[..]));
+        let sites = sites.map(|(site, dice)| {
+            let left_out = match self.left_out.as_ref() == Some(site) {
+                true => ", left out",
+                false => "",
+            };
+            (format!("test cases of {site}{left_out}"), &dice[..])
+        });
         let all = match self.setting {
             Setting::Federated | Setting::Pooled => "all test cases",
             Setting::Alone => "mean client alone",

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::pictures::{Picture, Source, pictures};
 use super::runs::RunFolder;
+use super::sites::{LeftOutSites, SiteBySite};
 use super::variant::Departure;
-use crate::experiment::{Provenance, Record, Setting};
+use crate::experiment::{Provenance, Setting};
 use crate::federation::RoundRecord;
 
 /// Experiments on the same data.
@@ -23,8 +24,13 @@ pub struct Comparison {
     pub data_sha256: String,
     /// Its foreground classes.
     pub classes: Vec<String>,
-    /// The experiments: methods in the order of the paper's table, variants, clients alone.
+    /// The experiments: methods in the order of the paper's table, variants, those without a site, clients alone.
     pub experiments: Vec<Experiment>,
+    /// Every model on every site's test cases.
+    pub site_by_site: Vec<SiteBySite>,
+    /// What becomes of a site that is left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out_sites: Vec<LeftOutSites>,
 }
 
 /// What experiments are shown together.
@@ -34,6 +40,8 @@ pub enum Group {
     Method,
     /// A method with something else.
     Variant,
+    /// Either without one of the sites.
+    LeftOut,
     /// Each client by itself.
     Alone,
 }
@@ -180,6 +188,8 @@ impl Comparison {
         }
         for comparison in &mut comparisons {
             comparison.relate();
+            comparison.site_by_site = SiteBySite::all(&comparison.experiments);
+            comparison.left_out_sites = LeftOutSites::all(&comparison.experiments);
             let example = comparison.example();
             let example = &mut comparison.experiments[example];
             example.pictures = Some(pictures(&example.runs, source));
@@ -196,6 +206,8 @@ impl Comparison {
             data_sha256: run.provenance.data_sha256.clone(),
             classes: run.record.classes[1..].to_vec(),
             experiments: vec![experiment],
+            site_by_site: Vec::new(),
+            left_out_sites: Vec::new(),
         }
     }
 
@@ -262,7 +274,7 @@ impl Experiment {
         let fewer = if plain { fewer_parameters(&runs[0]) } else { None };
         Self {
             title: record.title.clone(),
-            name: name(record, &departures),
+            name: name(record.method, record.setting, &departures),
             method: record.method,
             setting: record.setting,
             departures,
@@ -286,6 +298,7 @@ impl Experiment {
     pub fn group(&self) -> Group {
         match self.setting {
             Setting::Alone => Group::Alone,
+            _ if self.runs[0].settings.leave_out.is_some() => Group::LeftOut,
             _ if self.departures.is_empty() => Group::Method,
             _ => Group::Variant,
         }
@@ -332,7 +345,7 @@ impl Experiment {
                 let method = of_method(self.method, Group::Method);
                 (None, method.map(|method| self.less_seed_by_seed(method)))
             }
-            Group::Alone => (None, None),
+            Group::LeftOut | Group::Alone => (None, None),
         };
         let full = of_method(Method::FullFt, Group::Method);
         for (class, figures) in self.classes.iter_mut().enumerate() {
@@ -373,7 +386,7 @@ impl Experiment {
     }
 
     /// Whether both started from the same base and went through as many rounds of the same cases.
-    fn is_comparable(&self, other: &Self) -> bool {
+    pub fn is_comparable(&self, other: &Self) -> bool {
         let facts = |experiment: &Self| {
             let run = &experiment.runs[0];
             let base = run.provenance.base_sha256.clone();
@@ -384,7 +397,8 @@ impl Experiment {
 }
 
 impl Spread {
-    fn of(values: impl ExactSizeIterator<Item = f64> + Clone) -> Self {
+    /// Of a value for each seed.
+    pub fn of(values: impl ExactSizeIterator<Item = f64> + Clone) -> Self {
         let (count, mean) = (values.len() as f64, mean(values.clone()));
         let squares: f64 = values.map(|value| (value - mean).powi(2)).sum();
         Self {
@@ -406,8 +420,25 @@ pub fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     values.sum::<f64>() / count
 }
 
-fn name(record: &Record, departures: &[Departure]) -> String {
-    let method = match record.method {
+/// What an experiment of a method is called.
+pub fn name(method: Method, setting: Setting, departures: &[Departure]) -> String {
+    let parts = [method_name(method).to_owned()];
+    parts
+        .into_iter()
+        .chain(otherwise(setting, departures))
+        .collect::<Vec<String>>()
+        .join(", ")
+}
+
+/// In what it is not the method by itself, in words.
+pub fn otherwise(setting: Setting, departures: &[Departure]) -> impl Iterator<Item = String> {
+    let alone = (setting == Setting::Alone).then(|| "alone".to_owned());
+    alone.into_iter().chain(departures.iter().map(Departure::describe))
+}
+
+/// A method's name.
+pub fn method_name(method: Method) -> &'static str {
+    match method {
         Method::FullFt => "Full fine-tuning",
         Method::AttentionFt => "Attention",
         Method::DecoderFt => "Decoder",
@@ -415,11 +446,7 @@ fn name(record: &Record, departures: &[Departure]) -> String {
         Method::LoraFt => "LoRA",
         Method::FlapSam => "FLAP-SAM",
         Method::LoraDecoderFt => "LoRA + decoder",
-    };
-    let alone = (record.setting == Setting::Alone).then(|| "alone".to_owned());
-    let departures = departures.iter().map(|departure| departure.describe());
-    let parts = [method.to_owned()].into_iter().chain(alone).chain(departures);
-    parts.collect::<Vec<String>>().join(", ")
+    }
 }
 
 fn differ_only_by_seed(one: &RunFolder, other: &RunFolder) -> bool {

@@ -64,7 +64,11 @@ fn clients(experiment: &Experiment) -> Markup {
     let groups = column_groups(experiment);
     let row = |site: &String| {
         let cases = first.cases.iter().filter(|case| case.site == *site).count();
-        let weight = first.weights.get(site).map_or("–".into(), |weight| dice(*weight));
+        let no_weight = match first.left_out.as_ref() == Some(site) {
+            true => "left out",
+            false => "–",
+        };
+        let weight = first.weights.get(site).map_or(no_weight.into(), |weight| dice(*weight));
         [weight, cases.to_string()]
             .into_iter()
             .chain(scores(experiment, Some(site)))
@@ -82,6 +86,9 @@ fn clients(experiment: &Experiment) -> Markup {
                 caption {
                     div.held {
                         @match experiment.setting {
+                            Setting::Federated if experiment.runs[0].settings.has_personal_models() => {
+                                "Each client’s own model on its own test cases"
+                            }
                             Setting::Federated => "The federated model on each client’s test cases",
                             Setting::Pooled => "The model of all data on each client’s test cases",
                             Setting::Alone => "Each client’s test cases, mean over the clients’ models",

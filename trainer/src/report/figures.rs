@@ -100,15 +100,15 @@ pub fn bytes_figure(comparison: &Comparison) -> Markup {
     }
 }
 
-/// What the plots show: the methods; where there is none, the variants, or clients alone. No more than can be told
-/// apart.
+/// What the plots show: the methods; where there is none, the variants, those without a site, or clients alone. No more
+/// than can be told apart.
 fn plotted(comparison: &Comparison) -> Vec<&Experiment> {
     let group = first_group(comparison);
     comparison.group(group).take(STYLES).collect()
 }
 
 fn first_group(comparison: &Comparison) -> Group {
-    let groups = [Group::Method, Group::Variant];
+    let groups = [Group::Method, Group::Variant, Group::LeftOut];
     let first = groups
         .into_iter()
         .find(|group| comparison.group(*group).next().is_some());
@@ -125,6 +125,7 @@ fn silent(comparison: &Comparison) -> Vec<&Experiment> {
     let method = comparison.experiments[comparison.example()].method;
     let silent = comparison.experiments.iter();
     let silent = silent.filter(|experiment| experiment.bytes_up == 0 && experiment.method == method);
+    let silent = silent.filter(|experiment| experiment.group() != Group::LeftOut);
     silent.take(2).collect()
 }
 

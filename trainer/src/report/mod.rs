@@ -12,6 +12,8 @@ mod page;
 mod pictures;
 mod plots;
 mod runs;
+mod site_tables;
+mod sites;
 mod tables;
 mod variant;
 mod verdicts;
@@ -25,6 +27,7 @@ pub use crate_metadata::{CRATE_FILE, write_crate};
 pub use page::page;
 pub use pictures::{Contour, Picture, Source};
 pub use runs::{LeftOut, RunFolder, find_runs};
+pub use sites::{Cell, LeftOutRow, LeftOutSites, ModelRow, SiteBySite, TestSite};
 pub use variant::Departure;
 
 use crate::error::Result;

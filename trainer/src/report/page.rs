@@ -7,6 +7,7 @@ use super::details::details;
 use super::figures::{bytes_figure, rounds_figure};
 use super::format::{count, dice, joined, times};
 use super::plots::bytes;
+use super::site_tables::{left_out_sites, site_by_site};
 use super::tables::{alone, methods, surfaces, variants};
 use super::verdicts::verdicts;
 use super::{Comparison, DataKind, Experiment, Group, LeftOut, Report};
@@ -108,6 +109,8 @@ fn results(comparison: &Comparison, several: bool) -> Markup {
             (rounds_figure(comparison))
             (variants(comparison))
             (alone(comparison))
+            (site_by_site(comparison))
+            (left_out_sites(comparison))
             (surfaces(comparison))
         }
     }

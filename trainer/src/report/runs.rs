@@ -77,7 +77,9 @@ fn check(record: &Record) -> std::result::Result<(), String> {
     let rounds = record.rounds.iter().filter_map(|round| round.dice.as_ref());
     let cases = record.cases.iter().map(|case| &case.dice);
     // A site without test cases has no mean.
-    let sites = record.dice_by_site.values().filter(|dice| !dice.is_empty());
+    let by_client = record.dice_by_client.values().flat_map(|by_site| by_site.values());
+    let sites = record.dice_by_site.values().chain(by_client);
+    let sites = sites.filter(|dice| !dice.is_empty());
     let dice = [&record.dice, &record.untrained_dice]
         .into_iter()
         .chain(rounds)

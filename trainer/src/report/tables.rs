@@ -102,7 +102,7 @@ pub fn methods(comparison: &Comparison) -> Markup {
     }
 }
 
-fn what_dice_is(experiments: &[&Experiment]) -> Markup {
+pub fn what_dice_is(experiments: &[&Experiment]) -> Markup {
     html! {
         "Mean Dice over the test cases, whole volumes; both masks empty count as 1, one of them empty as 0."
         @if experiments.iter().any(|experiment| experiment.seeds.len() > 1) {
@@ -255,7 +255,7 @@ pub fn surfaces(comparison: &Comparison) -> Markup {
                     }
                     tr { @for _ in &comparison.classes { @for name in names { th.number scope="col" { (name) } } } }
                 }
-                @for group in [Group::Method, Group::Variant, Group::Alone] {
+                @for group in [Group::Method, Group::Variant, Group::LeftOut, Group::Alone] {
                     @let rows = || experiments.iter().filter(|experiment| experiment.group() == group);
                     @if rows().next().is_some() {
                         tbody {

@@ -7,7 +7,7 @@ use crate::federation::Aggregation;
 use crate::federation::wire::Precision;
 
 /// One departure from a method as the paper has it; in the order in which variants are listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Departure {
     /// All data in one place.
@@ -32,6 +32,8 @@ pub enum Departure {
     Bits16,
     /// 8 bits a parameter.
     Bits8,
+    /// This site takes no part in training.
+    Without(String),
 }
 
 impl Departure {
@@ -67,11 +69,17 @@ impl Departure {
             (lora && settings.num_lora != 1).then_some(Self::Loras(settings.num_lora)),
         ];
         let federation = federation.into_iter().filter(|_| travels);
-        training.into_iter().chain(federation).flatten().collect()
+        let without = settings.leave_out.clone().map(Self::Without);
+        training
+            .into_iter()
+            .chain(federation)
+            .chain([without])
+            .flatten()
+            .collect()
     }
 
     /// In two or three words.
-    pub fn describe(self) -> String {
+    pub fn describe(&self) -> String {
         match self {
             Self::Pooled => "pooled".into(),
             Self::Dora => "DoRA, magnitudes frozen".into(),
@@ -86,6 +94,7 @@ impl Departure {
             Self::Participation(percent) => format!("{percent} % of the clients"),
             Self::Bits16 => "16 bits".into(),
             Self::Bits8 => "8 bits".into(),
+            Self::Without(site) => format!("without {site}"),
         }
     }
 }

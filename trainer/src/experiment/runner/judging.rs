@@ -1,6 +1,6 @@
 //! What a run is judged by: its networks, their scores, and the record of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use flapsam_model::adapter::{Adapter, AdapterMetadata};
@@ -8,7 +8,7 @@ use flapsam_model::config::AdapterConfig;
 use flapsam_model::parameters::StateDict;
 use flapsam_model::sam::Sam;
 
-use super::{Run, Site};
+use super::Run;
 use crate::data::manifest::Case;
 use crate::error::Result;
 use crate::experiment::evaluation::{CaseScores, Examination, MeanScores, mean_dice};
@@ -30,12 +30,6 @@ pub(super) struct Training {
 }
 
 impl Run {
-    /// Whether clients keep a part of the network to themselves, so that each has its own.
-    pub(super) fn personal(&self) -> bool {
-        let of_pairs = self.experiment.aggregation.is_personal() && self.adapter.rank > 0;
-        self.experiment.setting == Setting::Federated && (self.adapter.num_lora > 1 || of_pairs)
-    }
-
     /// The networks to be judged: the federation's one; each client's where they differ.
     pub(super) fn models(&self, federation: &Federation) -> Vec<Model> {
         let model = |site: Option<&str>, state: StateDict| {
@@ -61,7 +55,7 @@ impl Run {
         };
         let members = &federation.members;
         match self.experiment.setting {
-            Setting::Federated if !self.personal() => vec![model(None, federation.model())],
+            Setting::Federated if !self.experiment.has_personal_models() => vec![model(None, federation.model())],
             Setting::Pooled => vec![model(None, members[0].client.trained())],
             _ => {
                 let of_client = |member: &Member| model(Some(&member.client.site), member.client.trained());
@@ -84,13 +78,9 @@ impl Run {
         masks: Option<&Path>,
         surface_tolerance_mm: Option<f64>,
     ) -> Result<Vec<Vec<CaseScores>>> {
-        let network = |model: &Model| {
-            let mut parameters = self.weights.clone();
-            parameters.load(&model.adapter.state, &self.device.device);
-            Ok(Sam::new(&self.sam, Some(&model.adapter.metadata.adapter), &parameters)?)
-        };
-        if !(self.personal() && models.len() > 1) {
-            let networks = models.iter().map(network).collect::<Result<Vec<_>>>()?;
+        if !(self.experiment.has_personal_models() && models.len() > 1) {
+            let networks = models.iter().map(|model| self.network(model));
+            let networks = networks.collect::<Result<Vec<_>>>()?;
             return self
                 .examination(self.test.iter().collect())
                 .judge(&networks, masks, surface_tolerance_mm);
@@ -100,13 +90,58 @@ impl Run {
             let cases = self.test.iter().filter(own).collect();
             Ok(self
                 .examination(cases)
-                .judge(&[network(model)?], masks, surface_tolerance_mm)?
+                .judge(&[self.network(model)?], masks, surface_tolerance_mm)?
                 .remove(0))
         };
         models.iter().map(of_model).collect()
     }
 
-    pub(super) fn examination<'a>(&'a self, cases: Vec<&'a Case>) -> Examination<'a> {
+    /// Where clients have models of their own: Dice of each one's by site of the test case. A case on which a model has not
+    /// been judged yet is segmented for this alone.
+    pub(super) fn dice_by_client(
+        &self,
+        models: &[Model],
+        evaluations: &[Vec<CaseScores>],
+    ) -> Result<BTreeMap<String, BTreeMap<String, Vec<f64>>>> {
+        let mut all = BTreeMap::new();
+        for (model, judged) in models.iter().zip(evaluations) {
+            let Some(client) = &model.site else { continue };
+            let is_judged = |case: &Case| {
+                judged
+                    .iter()
+                    .any(|scores| scores.case == case.id && scores.site == case.site)
+            };
+            let others: Vec<&Case> = self.test.iter().filter(|case| !is_judged(case)).collect();
+            let others = match others.is_empty() {
+                true => Vec::new(),
+                false => self
+                    .examination(others)
+                    .judge(&[self.network(model)?], None, None)?
+                    .remove(0),
+            };
+            all.insert(client.clone(), self.by_site(&[&judged[..], &others].concat()));
+        }
+        Ok(all)
+    }
+
+    fn network(&self, model: &Model) -> Result<Sam> {
+        let mut parameters = self.weights.clone();
+        parameters.load(&model.adapter.state, &self.device.device);
+        Ok(Sam::new(&self.sam, Some(&model.adapter.metadata.adapter), &parameters)?)
+    }
+
+    /// Mean Dice by class over each site's test cases; nothing for a site without.
+    fn by_site(&self, cases: &[CaseScores]) -> BTreeMap<String, Vec<f64>> {
+        let training = self.sites.iter().map(|site| &site.name);
+        let sites: BTreeSet<&String> = training.chain(self.test.iter().map(|case| &case.site)).collect();
+        let of_site = |site: &String| {
+            let own = cases.iter().filter(|case| case.site == *site);
+            (site.clone(), mean_dice(own))
+        };
+        sites.into_iter().map(of_site).collect()
+    }
+
+    fn examination<'a>(&'a self, cases: Vec<&'a Case>) -> Examination<'a> {
         Examination {
             folder: self.data_folder.clone(),
             cases,
@@ -122,9 +157,10 @@ impl Run {
         training: Training,
         models: &[Model],
         evaluations: &[Vec<CaseScores>],
+        dice_by_client: BTreeMap<String, BTreeMap<String, Vec<f64>>>,
         adapter_sha256: Vec<String>,
     ) -> Record {
-        let cases: Vec<CaseScores> = match self.personal() {
+        let cases: Vec<CaseScores> = match self.experiment.has_personal_models() {
             true => evaluations.concat(),
             false => {
                 let of_case = |index: usize| {
@@ -139,10 +175,6 @@ impl Run {
                 };
                 (0..self.test.len()).map(of_case).collect()
             }
-        };
-        let of_site = |site: &Site| {
-            let own = cases.iter().filter(|case| case.site == site.name);
-            (site.name.clone(), mean_dice(own))
         };
         let alone = match self.experiment.setting {
             Setting::Federated | Setting::Pooled => BTreeMap::new(),
@@ -161,6 +193,7 @@ impl Run {
             data: self.manifest.about.name.clone(),
             seed: self.seed,
             partial: self.experiment.cases_per_site.is_some(),
+            left_out: self.experiment.leave_out.clone(),
             classes: self.manifest.classes.clone(),
             data_description: self.manifest.about.description.clone(),
             trained_parameters: training.trained_parameters,
@@ -172,9 +205,10 @@ impl Run {
             hausdorff_95_cases: mean.hausdorff_95_cases,
             surface_dice: mean.surface_dice,
             surface_tolerance_mm: self.experiment.surface_tolerance_mm,
-            dice_by_site: self.sites.iter().map(of_site).collect(),
+            dice_by_site: self.by_site(&cases),
             cases,
             alone,
+            dice_by_client,
             adapter_sha256,
         }
     }

@@ -61,8 +61,9 @@ pub fn run(
 
     let models = run.models(&federation);
     let masks = out.join(MASKS);
-    let keep = experiment.save_predictions && (models.len() == 1 || run.personal());
+    let keep = experiment.save_predictions && (models.len() == 1 || experiment.has_personal_models());
     let evaluations = run.judge(&models, keep.then_some(&masks), Some(experiment.surface_tolerance_mm))?;
+    let dice_by_client = run.dice_by_client(&models, &evaluations)?;
     let adapters = run.save_adapters(&models, out)?;
     let trained = federation.members[0].client.trained();
     let trained_parameters = trained.values().map(|array| array.values.len()).sum();
@@ -74,7 +75,7 @@ pub fn run(
         rounds: done.rounds,
         trained_parameters,
     };
-    let mut record = run.record(rounds, &models, &evaluations, adapters);
+    let mut record = run.record(rounds, &models, &evaluations, dice_by_client, adapters);
     if let Some(last) = record.rounds.last_mut().filter(|last| run.judged_after(last.round)) {
         last.dice = Some(record.dice.clone());
     }
@@ -154,7 +155,7 @@ impl Run {
         let (sam, adapter) = network(experiment, manifest.classes.len())?;
         let state = adapt(&base, &sam, Some(&adapter), seed).map_err(Error::content(&base_path))?;
 
-        let chosen = chosen_cases(&manifest, experiment.cases_per_site);
+        let chosen = chosen_cases(&manifest, experiment)?;
         let (train, test): (Vec<&Case>, Vec<&Case>) = chosen.into_iter().partition(|case| case.train);
         let sites = &experiment.preprocessing.sites;
         if let Some(case) = train
@@ -198,7 +199,10 @@ impl Run {
             .find(|name| !sites.iter().any(|site| site.name == **name))
         {
             let names: Vec<&str> = sites.iter().map(|site| site.name.as_str()).collect();
-            let why = format!("[ranks] has a site '{name}', and the data have {}", names.join(", "));
+            let why = format!(
+                "[ranks] has a site '{name}', and those that train are {}",
+                names.join(", ")
+            );
             return Err(Error::invalid(&experiment.path, why));
         }
         if sites.is_empty() {
@@ -407,13 +411,49 @@ fn check_classes_held(path: &Path, manifest: &Manifest, prepared: &[PreparedCase
     }
 }
 
-/// All cases, or the first ones of each site and split.
-pub(super) fn chosen_cases(manifest: &Manifest, limit: Option<[usize; 2]>) -> Vec<&Case> {
+/// All cases, or the first ones of each site and split; of a site that is left out those for testing alone.
+///
+/// # Errors
+/// Such a site does not fit the data.
+pub(super) fn chosen_cases<'a>(manifest: &'a Manifest, experiment: &Experiment) -> Result<Vec<&'a Case>> {
+    let left_out = experiment.leave_out.as_deref();
+    if let Some(why) = left_out.and_then(|site| mistake_of_leaving_out(site, manifest)) {
+        return Err(Error::invalid(&experiment.path, format!("'leave_out' is {why}")));
+    }
     let mut taken: BTreeMap<(String, bool), usize> = BTreeMap::new();
     let keep = |case: &&Case| {
         let count = taken.entry((case.site.clone(), case.train)).or_default();
         *count += 1;
-        limit.is_none_or(|[train, test]| *count <= if case.train { train } else { test })
+        let limit = experiment.cases_per_site;
+        let is_first = limit.is_none_or(|[train, test]| *count <= if case.train { train } else { test });
+        is_first && !(case.train && left_out == Some(&*case.site))
     };
-    manifest.cases.iter().filter(keep).collect()
+    Ok(manifest.cases.iter().filter(keep).collect())
+}
+
+/// Why leaving a site out would show nothing.
+fn mistake_of_leaving_out(site: &str, manifest: &Manifest) -> Option<String> {
+    let sites = |train: bool| -> BTreeSet<&str> {
+        let cases = manifest.cases.iter().filter(|case| case.train == train);
+        cases.map(|case| case.site.as_str()).collect()
+    };
+    let (training, test) = (sites(true), sites(false));
+    let others: Vec<&str> = training.iter().copied().filter(|other| *other != site).collect();
+    let named = |sites: Vec<&str>| sites.join(", ");
+    match (training.contains(site), test.contains(site)) {
+        (false, false) => Some(format!(
+            "'{site}', and the data have no such site; choose one of {}",
+            named(training.union(&test).copied().collect())
+        )),
+        (false, true) => Some(format!("'{site}', which has no training case anyway; remove it")),
+        (true, false) => Some(format!(
+            "'{site}', which has no test case, so that nobody would see what that does to it; leave another site out"
+        )),
+        (true, true) if others.len() < 2 => Some(format!(
+            "'{site}', and then only {} trains: that is what setting = \"alone\" does, and it judges each client's model on \
+             all sites' cases; choose that, and remove 'leave_out'",
+            named(others)
+        )),
+        (true, true) => None,
+    }
 }
