@@ -1,5 +1,5 @@
 //! The scores of masks, and what is made of them: surface distances and surface Dice equal those of the package
-//! surface-distance, bootstrap intervals scipy's, and `flapsam diff` says what moved.
+//! surface-distance, bootstrap intervals scipy's and numpy's, and `flapsam diff` says what moved.
 
 mod common;
 mod micro;
@@ -12,7 +12,7 @@ use std::process::Command;
 use common::{flapsam, python, root};
 use flapsam::experiment::metrics::{Grid, SurfaceDistances};
 use flapsam::verification::golden::{figures, to_text};
-use flapsam::verification::statistics::bootstrap_interval;
+use flapsam::verification::statistics::{Interval, bootstrap_interval, hierarchical_interval};
 use flapsam_model::random::Random;
 use micro::{data, experiment};
 use proptest::prelude::*;
@@ -209,11 +209,43 @@ fn bootstrap_intervals_are_scipys() {
     ];
     let theirs = ask(&python, "bootstrap.py", &json!(samples));
     for (sample, theirs) in samples.iter().zip(theirs) {
-        let ours = bootstrap_interval(sample).unwrap();
-        let [low, high] = [0, 1].map(|end| theirs[end].as_f64().unwrap());
-        let furthest = (ours.low - low).abs().max((ours.high - high).abs());
-        // Both draw at random: an end is the mean of a few hundred resamples that happen to lie there.
-        assert!(furthest < 0.04 * (high - low), "{ours:?}, scipy {theirs}");
+        assert_alike(bootstrap_interval(sample).unwrap(), &theirs);
+    }
+}
+
+/// Both draw at random: an end is the mean of a few hundred resamples that happen to lie there.
+fn assert_alike(ours: Interval, theirs: &Value) {
+    let [low, high] = [0, 1].map(|end| theirs[end].as_f64().unwrap());
+    let furthest = (ours.low - low).abs().max((ours.high - high).abs());
+    assert!(furthest < 0.04 * (high - low), "{ours:?}, Python {theirs}");
+}
+
+#[test]
+fn hierarchical_intervals_are_numpys() {
+    let Some(python) = python() else {
+        return;
+    };
+    let mut random = Random::new(6, "samples");
+    // By site, patient (of one case or two), case and seed; sites differ.
+    let mut sample = |seeds: usize, patients: &[usize]| -> Vec<Vec<Vec<Vec<f64>>>> {
+        let mut of_site = |&patients: &usize| {
+            let site = 0.02 * random.normal();
+            let mut of_patient = |patient: usize| {
+                let mut of_case = |_| (0..seeds).map(|_| site + 0.03 * random.normal()).collect();
+                (0..1 + patient % 2).map(&mut of_case).collect()
+            };
+            (0..patients).map(&mut of_patient).collect()
+        };
+        patients.iter().map(&mut of_site).collect()
+    };
+    let samples = [
+        sample(5, &[15, 5, 62]),
+        sample(8, &[4, 9, 1, 6, 12, 7]),
+        sample(1, &[22]),
+    ];
+    let theirs = ask(&python, "hierarchical.py", &json!(samples));
+    for (sample, theirs) in samples.iter().zip(theirs) {
+        assert_alike(hierarchical_interval(sample).unwrap(), &theirs);
     }
 }
 
@@ -342,5 +374,115 @@ fn diff_compares_a_run_with_golden_figures() {
     for wrong in ["nowhere", ""] {
         let (code, text) = diff(&run, &folder.path().join(wrong), &[]);
         assert!(code == 2 && text.contains("check the path"), "{text}");
+    }
+}
+
+/// `flapsam diff` with groups of runs: exit code and output.
+fn diff_groups(first: &[&Path], second: &[&Path], options: &[&str]) -> (i32, String) {
+    let mut command = flapsam();
+    command.arg("diff").args(first).arg("--with").args(second).args(options);
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn diff_compares_two_groups_of_runs() {
+    let folder = TempDir::new().unwrap();
+    let out = |name: &str| folder.path().join(name);
+    let of_seeds = |name: &str, rounds: usize, seeds: &str| {
+        let config = experiment(folder.path(), |text| {
+            text.replace("rounds = 2", &format!("rounds = {rounds}"))
+                .replace("[1]", seeds)
+        });
+        micro::run(&config, &out(name), "2");
+        out(name)
+    };
+    let short = of_seeds("short", 2, "[1, 2, 5]");
+    let long = of_seeds("long", 3, "[1, 2, 4]");
+    let (code, text) = diff_groups(&[&short], &[&long], &["--json"]);
+    assert_eq!(code, 0, "{text}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        report["paired"],
+        json!({"seeds": 2, "sites": 6, "patients": 6, "cases": 6})
+    );
+    assert_eq!(
+        report["left_out"],
+        json!({"seeds_of_first": [5], "seeds_of_second": [4], "cases": []})
+    );
+    assert_eq!(
+        (&report["same_data"], &report["same_base"]),
+        (&json!(true), &json!(true))
+    );
+    // All cases and the six sites, by two classes; each the mean of what the paired records hold.
+    let rows = report["dice"].as_array().unwrap();
+    assert_eq!(rows.len(), 14);
+    let kidney = |group: &Path| {
+        let dice = |seed: usize| {
+            let bytes = fs::read(group.join(format!("micro-{seed}/metrics.json"))).unwrap();
+            serde_json::from_slice::<Value>(&bytes).unwrap()["dice"][0]
+                .as_f64()
+                .unwrap()
+        };
+        (dice(1) + dice(2)) / 2.0
+    };
+    let number = |key: &str| rows[0][key].as_f64().unwrap();
+    let near = |got: f64, want: f64| assert!((got - want).abs() < 1e-12, "{got}, not {want}");
+    near(number("first"), kidney(&short));
+    near(number("second"), kidney(&long));
+    near(number("difference"), kidney(&long) - kidney(&short));
+    let [low, high] = ["low", "high"].map(|end| rows[0]["interval"][end].as_f64().unwrap());
+    assert!(
+        low <= number("difference") && number("difference") <= high,
+        "{}",
+        rows[0]
+    );
+
+    // Folders of runs and runs themselves; what a pattern of the shell's matches besides is left out by name.
+    let [one, two] = [1, 2].map(|seed| short.join(format!("micro-{seed}")));
+    let beside = out("micro.figures");
+    fs::write(&beside, "").unwrap();
+    let (code, text) = diff_groups(&[&one, &beside, &two], &[&long], &[]);
+    assert_eq!(code, 0, "{text}");
+    for words in [
+        "A is 2 runs of 'micro'",
+        "paired by seed and case: 2 seeds, 6 sites, 6 patients, 6 cases",
+        "only B has: 4",
+        "micro.figures: it is a file",
+    ] {
+        assert!(text.contains(words), "no '{words}' in {text}");
+    }
+    // What was moved aside is no seed of the experiment.
+    fs::create_dir(short.join(".replaced")).unwrap();
+    fs::rename(short.join("micro-5"), short.join(".replaced/micro-5")).unwrap();
+    let (code, text) = diff_groups(&[&short], &[&long], &[]);
+    assert!(
+        code == 0 && text.contains("A is 2 runs") && !text.contains("only A"),
+        "{text}"
+    );
+    let (code, text) = diff_groups(&[&one], &[&long], &[]);
+    assert!(code == 0 && text.contains("one seed: "), "{text}");
+
+    // What is no group says so.
+    let refused = |first: &[&Path], second: &[&Path], words: &str| {
+        let (code, text) = diff_groups(first, second, &[]);
+        assert!(code == 2 && text.contains(words), "no '{words}' in {text}");
+    };
+    refused(&[&one, &long.join("micro-2")], &[&long], "differ in rounds");
+    refused(&[&one], &[&two], "no seed is in both groups");
+    refused(&[&one], &[&beside], "B has no run");
+    refused(&[&out("nowhere")], &[&long], "check the path");
+    let copy = out("copy/micro-1");
+    fs::create_dir_all(&copy).unwrap();
+    for file in ["metrics.json", "provenance.json", "config.toml"] {
+        fs::copy(one.join(file), copy.join(file)).unwrap();
+    }
+    refused(&[&short, &copy], &[&long], "the seed 1 twice");
+    // Neither two nor groups.
+    for runs in [&[&one][..], &[&one, &two, &one]] {
+        let output = flapsam().arg("diff").args(runs).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && text.contains("--with"), "{text}");
     }
 }

@@ -67,7 +67,7 @@ enum Command {
     View(view::Args),
     /// Run a suite and compare every figure with the golden one.
     Verify(verify::Args),
-    /// Compare two runs, or a run and its golden figures: what moved, and by how much.
+    /// Compare two runs, a run and its golden figures, or two groups of runs: what moved, and by how much.
     Diff(diff::Args),
     /// Count what each method trains and sends, without any weights.
     Params(params::Args),

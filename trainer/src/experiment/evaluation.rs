@@ -22,6 +22,9 @@ pub struct CaseScores {
     pub site: String,
     /// Its name.
     pub case: String,
+    /// Of whom it is, where the data set says so: one patient may have several cases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patient: Option<String>,
     /// Dice of the voxels.
     pub dice: Vec<f64>,
     /// Distance, mm, within which 95 % of either surface lie from the other one; none where the mask or the labels are
@@ -32,6 +35,13 @@ pub struct CaseScores {
     /// 0. No entries where surfaces were not measured, as on a grid whose axes are not at right angles.
     #[serde(default)]
     pub surface_dice: Vec<f64>,
+}
+
+impl CaseScores {
+    /// Of whom it is: without a name of its own, a case stands for its patient.
+    pub fn patient(&self) -> &str {
+        self.patient.as_deref().unwrap_or(&self.case)
+    }
 }
 
 /// The test cases, and how they are judged. They are read when they are judged, not kept.
@@ -90,6 +100,7 @@ impl Examination<'_> {
         let mut scores = CaseScores {
             site: case.site.clone(),
             case: case.id.clone(),
+            patient: None,
             dice: foreground
                 .clone()
                 .map(|class| dice(labels, &data.labels, class))
@@ -180,6 +191,7 @@ mod tests {
         let case = |dice: [f64; 2], hausdorff: [Option<f64>; 3], surface: [f64; 2]| CaseScores {
             site: "A".into(),
             case: "c".into(),
+            patient: None,
             dice: dice.into(),
             hausdorff_95_mm: hausdorff.into(),
             surface_dice: surface.into(),

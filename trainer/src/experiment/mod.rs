@@ -13,5 +13,5 @@ mod trace;
 pub use config::{Experiment, Setting};
 pub use evaluation::{CaseScores, MeanScores};
 pub use record::{Provenance, Record, Timing};
-pub use runner::{ADAPTER, Start, adapter_of, adapters, run};
+pub use runner::{ADAPTER, Start, adapter_of, adapters, run, run_folders};
 pub use trace::TRACE;

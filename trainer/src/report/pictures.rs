@@ -359,6 +359,7 @@ mod tests {
         let case = |name: &str, dice: f64| CaseScores {
             site: "A".into(),
             case: name.into(),
+            patient: None,
             dice: vec![dice],
             hausdorff_95_mm: Vec::new(),
             surface_dice: Vec::new(),

@@ -1,6 +1,5 @@
 //! Run folders, read back.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use flapsam_model::adapter::{Adapter, AdapterMetadata};
@@ -8,7 +7,7 @@ use flapsam_model::checkpoint::sha256;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::experiment::{Experiment, Provenance, Record, Timing, adapters};
+use crate::experiment::{Experiment, Provenance, Record, Timing, adapters, run_folders};
 use crate::files::{read, read_json};
 
 /// What a run left behind.
@@ -145,16 +144,18 @@ pub struct LeftOut {
 /// # Errors
 /// There is none, or none can be shown.
 pub fn find_runs(root: &Path) -> Result<(Vec<RunFolder>, Vec<LeftOut>)> {
-    let mut found = Vec::new();
-    search(root, "", &mut found)?;
+    let found = run_folders(root)?;
     if found.is_empty() {
         let why = "there is no run in it (no metrics.json); pass a folder that 'flapsam run' made";
         return Err(Error::invalid(root, why));
     }
     let (mut runs, mut left_out) = (Vec::new(), Vec::new());
     let alone = found.len() == 1;
-    for (path, name) in found {
-        let name = if name.is_empty() { own_name(&path) } else { name };
+    for path in found {
+        let name = match path == root {
+            true => own_name(&path),
+            false => path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned(),
+        };
         match RunFolder::read(&path, name.clone()) {
             Ok(run) => runs.push(run),
             Err(why) if alone => return Err(why),
@@ -176,37 +177,6 @@ pub fn find_runs(root: &Path) -> Result<(Vec<RunFolder>, Vec<LeftOut>)> {
         }
         _ => Ok((runs, left_out)),
     }
-}
-
-fn search(folder: &Path, name: &str, found: &mut Vec<(PathBuf, String)>) -> Result<()> {
-    if folder.join("metrics.json").is_file() {
-        found.push((folder.to_owned(), name.to_owned()));
-        return Ok(());
-    }
-    for entry in names(folder)? {
-        let below = folder.join(&entry);
-        // What was moved aside is no run of this folder.
-        if entry.starts_with('.') {
-            continue;
-        }
-        // A link could lead back up.
-        if below.is_dir() && !below.is_symlink() {
-            let separator = if name.is_empty() { "" } else { "/" };
-            search(&below, &format!("{name}{separator}{entry}"), found)?;
-        }
-    }
-    Ok(())
-}
-
-/// What a folder holds, in order.
-fn names(folder: &Path) -> Result<Vec<String>> {
-    let entries = fs::read_dir(folder).map_err(Error::file("read the folder", folder))?;
-    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-    let mut names: Vec<String> = names
-        .collect::<std::io::Result<_>>()
-        .map_err(Error::file("read the folder", folder))?;
-    names.sort();
-    Ok(names)
 }
 
 /// A folder's name, even if it was given as `.`.

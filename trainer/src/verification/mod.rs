@@ -2,6 +2,7 @@
 
 pub mod claims;
 pub mod golden;
+pub mod groups;
 pub mod parity;
 pub mod statistics;
 pub mod suite;

@@ -47,6 +47,28 @@ pub fn adapters(run: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// The folder itself if a finished run is in it, otherwise those of all such runs below it, in the order of their names.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn run_folders(root: &Path) -> Result<Vec<PathBuf>> {
+    if root.join(RECORD).is_file() {
+        return Ok(vec![root.to_owned()]);
+    }
+    let mut below = files_in(root)?;
+    below.sort();
+    let mut found = Vec::new();
+    for path in below {
+        // What was moved aside is no run of this folder.
+        let hidden = path.file_name().unwrap_or_default().to_string_lossy().starts_with('.');
+        // A link could lead back up.
+        if !hidden && path.is_dir() && !path.is_symlink() {
+            found.extend(run_folders(&path)?);
+        }
+    }
+    Ok(found)
+}
+
 /// The name of a file or folder that lies where a run is to go and that no start of one left there.
 fn foreign_file(out: &Path) -> Result<Option<String>> {
     for path in files_in(out)? {

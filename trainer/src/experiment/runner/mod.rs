@@ -9,7 +9,7 @@ use flapsam_model::checkpoint::adapt;
 use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::parameters::{Layout, Parameters, pairs};
 use flapsam_model::sam::Sam;
-pub use folder::{ADAPTER, adapter_of, adapters};
+pub use folder::{ADAPTER, adapter_of, adapters, run_folders};
 use folder::{CONFIG, MASKS, PROVENANCE, RECORD, is_taken, table};
 use judging::Training;
 

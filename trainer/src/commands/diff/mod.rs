@@ -1,10 +1,12 @@
+mod groups;
+
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::figures::print_rows;
 use super::{Outcome, print_json};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::experiment::{Provenance, Record};
 use crate::files::read_json;
 use crate::verification::golden::{Closeness, Figures, Row, compare, figures, keep_seed, read_snapshot};
@@ -15,14 +17,15 @@ const CASES_SHOWN: usize = 10;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A run folder, or golden figures (.snap); the tolerances are its.
-    #[arg(value_name = "A")]
-    first: PathBuf,
-    /// A run folder, or golden figures (.snap).
-    #[arg(value_name = "B")]
-    second: PathBuf,
+    /// A and B: each a run folder, or golden figures (.snap); the tolerances are A's. With --with, the runs of A alone.
+    #[arg(value_name = "RUN", required = true)]
+    compared: Vec<PathBuf>,
+    /// Compare groups of runs, each the seeds of one experiment: those before, A, with these, B. Run folders, or folders
+    /// that hold them.
+    #[arg(long, value_name = "RUN", num_args = 1..)]
+    with: Vec<PathBuf>,
     /// Show the figures that did not move, too.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "with")]
     all: bool,
     /// Print JSON.
     #[arg(long)]
@@ -59,7 +62,16 @@ enum DiceReport {
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
-    let (mut first, mut second) = (read(&args.first)?, read(&args.second)?);
+    if !args.with.is_empty() {
+        return groups::run(&args.compared, &args.with, args.json);
+    }
+    let [a, b] = &args.compared[..] else {
+        return Err(Error::Message(format!(
+            "diff compares two, A and B, and got {}; for groups of runs write 'flapsam diff A.. --with B..'",
+            args.compared.len()
+        )));
+    };
+    let (mut first, mut second) = (read(a)?, read(b)?);
     match (&first.record, &second.record) {
         (None, Some(run)) => keep_seed(run.seed, &mut first.figures, &mut second.figures),
         (Some(run), None) => keep_seed(run.seed, &mut second.figures, &mut first.figures),
@@ -74,8 +86,8 @@ pub fn run(args: Args) -> Result<Outcome> {
             .record
             .zip(second.record)
             .map(|(first, second)| dice(&first, &second)),
-        first: args.first,
-        second: args.second,
+        first: a.clone(),
+        second: b.clone(),
         rows,
         unmoved,
         passed,
@@ -137,6 +149,23 @@ fn print_report(report: &Report) {
 
 fn print_dice(paired: &[Paired], moved_most: &[CaseDifference]) {
     println!("\nDice case by case, B less A, with the 95 % bootstrap interval of its mean");
+    print_paired(paired);
+    if moved_most.is_empty() {
+        println!("no case moved");
+        return;
+    }
+    println!("\nCases that moved most");
+    for row in moved_most {
+        let case = format!("{} of {}", row.case, row.site);
+        println!(
+            "  {case:<30}{:<16}{:>8.4}{:>8.4}{:>+12.4}",
+            row.class, row.first, row.second, row.difference
+        );
+    }
+}
+
+/// Means by cases and class.
+fn print_paired(paired: &[Paired]) {
     println!(
         "  {:<30}{:<16}{:>8}{:>8}{:>12}  interval",
         "cases", "class", "A", "B", "difference"
@@ -149,18 +178,6 @@ fn print_dice(paired: &[Paired], moved_most: &[CaseDifference]) {
         println!(
             "  {cases:<30}{:<16}{:>8.4}{:>8.4}{:>+12.4}  {:+.4} to {:+.4}",
             row.class, row.first, row.second, row.difference, row.interval.low, row.interval.high
-        );
-    }
-    if moved_most.is_empty() {
-        println!("no case moved");
-        return;
-    }
-    println!("\nCases that moved most");
-    for row in moved_most {
-        let case = format!("{} of {}", row.case, row.site);
-        println!(
-            "  {case:<30}{:<16}{:>8.4}{:>8.4}{:>+12.4}",
-            row.class, row.first, row.second, row.difference
         );
     }
 }
