@@ -7,6 +7,8 @@ const FLOAT: usize = size_of::<f32>();
 /// Stages of the decoder's upscaling, each of which doubles rows and columns: adapted, and official.
 const UPSCALINGS: usize = 4;
 const OFFICIAL_UPSCALINGS: usize = 2;
+/// How many tensors of the largest size the CPU holds at a time, with what they are made from.
+const ON_CPU: usize = 3;
 
 /// Bytes of the largest tensor on the way from `batch` slices to their probabilities on `rows` x `columns` pixels.
 ///
@@ -27,6 +29,11 @@ pub fn largest_prompted_tensor(sam: &SamConfig, [rows, columns]: [usize; 2]) -> 
         FLOAT,
         encoder(sam, 1).max(decoder(sam, 1, OFFICIAL_UPSCALINGS)).max(masks),
     ])
+}
+
+/// Bytes that the CPU holds at a time on that way, beside the weights.
+pub fn prompted_on_cpu(sam: &SamConfig, pixels: [usize; 2]) -> usize {
+    largest_prompted_tensor(sam, pixels).saturating_mul(ON_CPU)
 }
 
 /// A product that stays at the largest number instead of passing it.

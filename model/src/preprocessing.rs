@@ -304,7 +304,7 @@ fn clip(values: &mut [f32], [low, high]: [f32; 2]) {
 }
 
 /// A percentile, interpolated linearly between the two values next to it, as numpy does.
-fn percentile(values: &[f32], percent: f64) -> f32 {
+pub(crate) fn percentile(values: &[f32], percent: f64) -> f32 {
     let mut sorted = values.to_vec();
     let place = percent / 100.0 * (values.len().saturating_sub(1)) as f64;
     let below = place.floor() as usize;

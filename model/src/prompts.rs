@@ -1,18 +1,21 @@
 //! SAM without an adapter, as it was made to be used: an image is encoded once, and then asked by clicks and a box.
 
+mod slice;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use flapsam_kernels::{Alignment, resize_bilinear};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::Error;
-use crate::checkpoint::hex;
+use crate::checkpoint::{adapt, hex};
 use crate::config::SamConfig;
 use crate::parameters::{Parameters, StateDict};
 use crate::prompt_encoder::{Point, PointKind};
 use crate::resize;
 use crate::sam::{Sam, box_points};
-use crate::segment::{read_values, scale_to_unit};
+use crate::segment::{finite, read_values, scale_to_unit};
+pub use slice::{Slice, window};
 
 /// Mean and standard deviation of red, green and blue in `[0, 1]` by which the published checkpoints see images.
 const PUBLISHED_CHANNELS: [[f32; 2]; 3] = [
@@ -24,7 +27,7 @@ const PUBLISHED_CHANNELS: [[f32; 2]; 3] = [
 const PLAIN_CHANNELS: [[f32; 2]; 3] = [[0.0, 1.0]; 3];
 
 /// A click on a slice.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Click {
     /// Column, pixels of the slice; a whole number is a pixel's centre.
     pub x: f32,
@@ -35,7 +38,7 @@ pub struct Click {
 }
 
 /// What a user says of an object on a slice.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Prompt {
     /// In any order.
     pub clicks: Vec<Click>,
@@ -66,8 +69,8 @@ impl Prompt {
         Ok(())
     }
 
-    /// The network's points for a slice of `rows` x `columns` pixels that [`fitted`] into an image of `side`: clicks,
-    /// then the box's corners, or a padding point in their place.
+    /// The network's points for a slice of `rows` x `columns` pixels that [`fitted`] into an image of `side`: clicks on
+    /// the object, those beside it, then the box's corners, or a padding point in their place.
     pub fn points(&self, pixels: [usize; 2], side: usize) -> Vec<Point> {
         // The map by which the slice was resized, and by which its mask comes back: corners onto corners.
         let [down, across] = resize::factors(pixels, fitted(pixels, side));
@@ -81,6 +84,8 @@ impl Prompt {
             kind: kind(click.positive),
         });
         let mut points: Vec<Point> = clicks.collect();
+        // The answer does not depend on the order of clicks, but its last bits do.
+        points.sort_by_key(|point| point.kind == PointKind::Negative);
         match self.region {
             Some([x, y, z, w]) => points.extend(box_points([
                 x.min(z) * across,
@@ -114,6 +119,22 @@ pub struct Answer {
     pub scores: Vec<f32>,
 }
 
+impl Answer {
+    /// The masks `[mask, row, column]`, 1 inside.
+    pub fn masks(&self) -> Vec<u8> {
+        self.logits.iter().map(|&logit| u8::from(logit > 0.0)).collect()
+    }
+
+    /// Which mask has the highest score: the first one of equals.
+    pub fn best(&self) -> usize {
+        let scores = self.scores.iter().enumerate();
+        let best = scores.fold((0, f32::NEG_INFINITY), |best, (mask, &score)| {
+            if score > best.1 { (mask, score) } else { best }
+        });
+        best.0
+    }
+}
+
 /// A slice as an un-adapted SAM sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PreparedSlice {
@@ -135,6 +156,8 @@ impl PreparedSlice {
 /// A base checkpoint as a network to be asked.
 #[derive(Debug)]
 pub struct PromptedSam {
+    /// Which of [`SamConfig::NAMES`] it is.
+    pub name: &'static str,
     /// Its dimensions.
     pub config: SamConfig,
     sam: Sam,
@@ -143,22 +166,31 @@ pub struct PromptedSam {
 }
 
 impl PromptedSam {
-    /// The network of a checkpoint of one of [`SamConfig::NAMES`] at its own image size.
+    /// The network of an official checkpoint of one of [`SamConfig::NAMES`] at its own image size.
     ///
     /// # Errors
-    /// The checkpoint is of none of them.
-    pub fn new(state: &StateDict, device: &Device) -> Result<Self, Error> {
-        let (name, config) = recognise(state)?;
+    /// The checkpoint is of none of them, or lacks a batch norm's statistics.
+    pub fn new(official: StateDict, device: &Device) -> Result<Self, Error> {
+        let (name, config) = recognise(&official)?;
         let channels = match name {
             "nano" => PLAIN_CHANNELS,
             _ => PUBLISHED_CHANNELS,
         };
-        Self::build(config, channels, state, device)
+        let state = adapt(&official, &config, None, 0)?;
+        // A large one is not held once more while the device takes its own.
+        drop(official);
+        Self::build((name, config), channels, &state, device)
     }
 
-    fn build(config: SamConfig, channels: [[f32; 2]; 3], state: &StateDict, device: &Device) -> Result<Self, Error> {
+    fn build(
+        (name, config): (&'static str, SamConfig),
+        channels: [[f32; 2]; 3],
+        state: &StateDict,
+        device: &Device,
+    ) -> Result<Self, Error> {
         let sam = Sam::new(&config, None, &Parameters::new(state, device))?;
         Ok(Self {
+            name,
             config,
             sam,
             channels,
@@ -195,16 +227,19 @@ impl PromptedSam {
     /// What the prompt means on a slice of `rows` x `columns` pixels, by its embedding.
     ///
     /// # Errors
-    /// The device does not answer.
+    /// The device does not answer, or a logit or score is no finite number.
     pub async fn ask(&self, embedding: Tensor<4>, prompt: &Prompt, pixels: [usize; 2]) -> Result<Answer, Error> {
         let side = self.config.image_size;
         let (masks, scores) = self.sam.predict_multimask(embedding, &prompt.points(pixels, side));
         let [rows, columns] = fitted(pixels, side);
         let masks = self.sam.to_image_size(masks).narrow(2, 0, rows).narrow(3, 0, columns);
-        Ok(Answer {
+        let answer = Answer {
             logits: read_values(resize_bilinear(masks, pixels, Alignment::Corners)).await?,
             scores: read_values(scores).await?,
-        })
+        };
+        finite(&answer.logits, || "a logit of a mask".into())?;
+        finite(&answer.scores, || "the score of a mask".into())?;
+        Ok(answer)
     }
 }
 

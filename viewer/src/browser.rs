@@ -18,7 +18,7 @@ use crate::comparison;
 use crate::device::{Adapter, Backend, Choice, Limits, Report, decide};
 use crate::network::Network;
 use crate::promised::Promised;
-use crate::prompting::{Prompting, Slice};
+use crate::prompting::{self, Prompting};
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
@@ -187,7 +187,7 @@ pub fn slice(scan: &[u8], scan_sha256: Option<String>, x: f64, y: f64, z: f64) -
         bytes: scan,
         sha256: scan_sha256.as_deref(),
     };
-    let found = Slice::read(scan, [x, y, z], Limits::CPU).map_err(to_js)?;
+    let found = prompting::slice(scan, [x, y, z], Limits::CPU).map_err(to_js)?;
     let object = plain(&found)?;
     set(&object, "values", &Float32Array::from(&found.values[..]))?;
     Ok(object.unchecked_into())

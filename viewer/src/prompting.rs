@@ -6,7 +6,7 @@ use flapsam_model::burn::tensor::{Device, Tensor};
 use flapsam_model::checkpoint::{official, read_safetensors};
 use flapsam_model::memory;
 use flapsam_model::preprocessing::Preprocessing;
-use flapsam_model::prompts::{Prompt, PromptedSam};
+use flapsam_model::prompts::{Prompt, PromptedSam, Slice};
 use serde::Serialize;
 
 use crate::Error;
@@ -15,46 +15,12 @@ use crate::promised::{BASE, Promised};
 
 /// How many slices' embeddings are kept: 4 MB each with the published networks.
 const KEPT: usize = 32;
-/// How many tensors of the largest size the CPU holds at a time, with what they are made from.
-const ON_CPU: usize = 3;
-
-/// An axial slice: rows towards the back, columns towards the patient's left.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Slice {
-    /// Row-major.
-    #[serde(skip)]
-    pub values: Vec<f32>,
-    /// Rows and columns.
-    pub pixels: [usize; 2],
-    /// Distance between the centres of rows, and of columns, mm.
-    pub spacing: [f64; 2],
-    /// Its number from the feet, from 1.
-    pub number: usize,
-    /// How many slices there are.
-    pub of: usize,
-}
-
-impl Slice {
-    /// The scan's slice at a place, mm: a number of slices would mean another one to whoever counts along another axis.
-    ///
-    /// # Errors
-    /// The scan cannot be read, or is too large.
-    pub fn read(scan: Promised, mm: [f64; 3], limits: Limits) -> Result<Self, Error> {
-        let volume = scan.volume(limits, &Preprocessing::default())?;
-        let axial = volume.axial();
-        let [_, down, across] = axial.axes();
-        let spacing = volume.spacing();
-        let slice = axial.slice_of(volume.voxel_at(mm));
-        let slices = volume.to_slices();
-        let [count, rows, columns] = slices.dims;
-        Ok(Self {
-            values: slices.slice(slice).to_vec(),
-            pixels: [rows, columns],
-            spacing: [spacing[down], spacing[across]],
-            number: count - slice,
-            of: count,
-        })
-    }
+/// A scan's slice at a place, mm: a number of slices would mean another one to whoever counts along another axis.
+///
+/// # Errors
+/// The scan cannot be read, or is too large.
+pub fn slice(scan: Promised, mm: [f64; 3], limits: Limits) -> Result<Slice, Error> {
+    Ok(Slice::at(&scan.volume(limits, &Preprocessing::default())?, mm))
 }
 
 /// What SAM takes a prompt to mean.
@@ -87,7 +53,7 @@ impl Prompting {
         let (state, _) = read_safetensors(base.bytes).map_err(Error::content(BASE))?;
         let state = official(state).map_err(Error::content(BASE))?;
         Ok(Self {
-            sam: PromptedSam::new(&state, device).map_err(Error::content(BASE))?,
+            sam: PromptedSam::new(state, device).map_err(Error::content(BASE))?,
             embeddings: VecDeque::new(),
         })
     }
@@ -125,7 +91,7 @@ impl Prompting {
             self.embeddings.drain(..self.embeddings.len().saturating_sub(KEPT));
         }
         Ok(Masks {
-            masks: answer.logits.iter().map(|&logit| u8::from(logit > 0.0)).collect(),
+            masks: answer.masks(),
             scores: answer.scores,
             kept: kept.is_some(),
         })
@@ -137,7 +103,7 @@ impl Prompting {
             return Err(limits.refuse(largest, pixels));
         }
         let on_cpu = limits.largest_tensor.is_none();
-        let needed = ON_CPU.saturating_mul(largest);
+        let needed = memory::prompted_on_cpu(&self.sam.config, pixels);
         if on_cpu && needed > limits.host {
             return Err(Error::Memory(format!(
                 "this network needs about {} of memory on the CPU, and a page may take {}; choose WebGPU, or a smaller \

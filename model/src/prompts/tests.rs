@@ -1,5 +1,5 @@
 use super::*;
-use crate::checkpoint::read_safetensors;
+use crate::checkpoint::{read_safetensors, unfolded};
 use crate::parameters::initialise;
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/parity");
@@ -17,7 +17,7 @@ fn config(case: &str) -> SamConfig {
 
 fn nano() -> PromptedSam {
     let state = initialise(&Sam::layout(&SamConfig::named("nano").unwrap(), None).unwrap(), 3);
-    PromptedSam::new(&state, &Device::flex()).unwrap()
+    PromptedSam::new(state, &Device::flex()).unwrap()
 }
 
 fn click(x: f32, y: f32, positive: bool) -> Click {
@@ -56,7 +56,7 @@ fn bilinear(values: &[f32], from: [usize; 2], to: [usize; 2], alignment: Alignme
 fn clicks_and_a_box_give_the_references_masks_and_scores() {
     for case in ["dora", "two-lora"] {
         let (weights, wanted) = (read(case, "sam"), read(case, "sam_forward"));
-        let network = PromptedSam::build(config(case), PLAIN_CHANNELS, &weights, &Device::flex()).unwrap();
+        let network = PromptedSam::build(("nano", config(case)), PLAIN_CHANNELS, &weights, &Device::flex()).unwrap();
         let side = network.config.image_size;
         let places = &wanted["prompt.points"].values;
         let prompt = Prompt {
@@ -103,8 +103,35 @@ fn places_grow_with_the_slice_and_clicks_alone_are_padded() {
         place(60.0, 40.0, PointKind::BoxEnd),
     ];
     same(&prompt, &[asked[0], asked[1], corners[0], corners[1]]);
+    // Clicks beside the object come last, in whatever order they were made.
+    prompt.clicks.reverse();
+    same(&prompt, &[asked[0], asked[1], corners[0], corners[1]]);
     prompt.clicks.clear();
     same(&prompt, &corners);
+}
+
+#[test]
+fn the_best_mask_is_the_first_of_the_highest_score() {
+    let answer = |scores: [f32; 3]| Answer {
+        logits: vec![-1.0, 0.0, 0.5],
+        scores: scores.to_vec(),
+    };
+    assert_eq!(answer([0.1, 0.7, 0.7]).best(), 1);
+    assert_eq!(answer([-2.0, -3.0, -1.0]).best(), 2);
+    assert_eq!(answer([0.0; 3]).masks(), [0, 0, 1]);
+}
+
+#[test]
+fn a_mobile_sams_batch_norms_are_folded() {
+    let config = SamConfig::named("mobile_sam").unwrap();
+    let layout = Sam::layout(&config, None).unwrap();
+    let mut state = unfolded(initialise(&layout, 3), &layout);
+    let network = PromptedSam::new(state.clone(), &Device::flex()).unwrap();
+    assert_eq!(network.name, "mobile_sam");
+    // What nothing but the folding asks for.
+    state.remove("image_encoder.patch_embed.seq.0.bn.running_mean");
+    let said = PromptedSam::new(state, &Device::flex()).unwrap_err().to_string();
+    assert!(said.contains("running_mean"), "{said}");
 }
 
 #[test]
@@ -143,7 +170,7 @@ fn a_slice_fits_by_its_longer_side() {
 fn published_networks_see_normalised_channels() {
     let state = initialise(&Sam::layout(&SamConfig::named("nano").unwrap(), None).unwrap(), 3);
     let config = SamConfig::named("nano").unwrap();
-    let network = PromptedSam::build(config, PUBLISHED_CHANNELS, &state, &Device::flex()).unwrap();
+    let network = PromptedSam::build(("vit_b", config), PUBLISHED_CHANNELS, &state, &Device::flex()).unwrap();
     let prepared = network.prepare(&[1.0; 4], [2, 2], [0.0, 2.0]);
     // (127.5 - 123.675) / 58.395 and so on.
     close(&[prepared.values[0]], &[0.065_502_2]);
@@ -199,6 +226,6 @@ fn places_off_the_slice_and_empty_prompts_are_refused() {
 fn an_unknown_checkpoint_is_refused() {
     let smaller = SamConfig::named("nano").unwrap().with_image_size(64);
     let state = initialise(&Sam::layout(&smaller, None).unwrap(), 3);
-    let refused = PromptedSam::new(&state, &Device::flex()).unwrap_err().to_string();
+    let refused = PromptedSam::new(state, &Device::flex()).unwrap_err().to_string();
     assert!(refused.contains("vit_b, vit_l, vit_h, mobile_sam, nano"), "{refused}");
 }

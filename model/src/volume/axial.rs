@@ -80,13 +80,16 @@ impl Axial {
 
     /// The file's voxel index of every place in axial order.
     pub fn indices(self) -> impl Iterator<Item = usize> {
-        let [slices, rows, columns] = self.dims;
+        (0..self.dims[0]).flat_map(move |slice| self.indices_of(slice))
+    }
+
+    /// Those of one slice, by its number from the head, from 0.
+    pub fn indices_of(self, slice: usize) -> impl Iterator<Item = usize> {
+        let [_, rows, columns] = self.dims;
         let [by_slice, by_row, by_column] = self.steps;
-        (0..slices as isize).flat_map(move |slice| {
-            (0..rows as isize).flat_map(move |row| {
-                let start = self.origin as isize + slice * by_slice + row * by_row;
-                (0..columns as isize).map(move |column| (start + column * by_column) as usize)
-            })
+        (0..rows as isize).flat_map(move |row| {
+            let start = self.origin as isize + slice as isize * by_slice + row * by_row;
+            (0..columns as isize).map(move |column| (start + column * by_column) as usize)
         })
     }
 

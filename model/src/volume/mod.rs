@@ -163,6 +163,12 @@ impl Volume {
         space::volume(&self.affine)
     }
 
+    /// What a pixel of an axial slice takes up, mm²: less than the product of its sides where these are not at right angles.
+    pub fn pixel_mm2(&self) -> f64 {
+        let [_, down, across] = self.axial().axes();
+        space::area(&self.affine, [down, across])
+    }
+
     /// Whether each of the file's axes is at right angles to the others.
     pub fn has_right_angles(&self) -> bool {
         space::has_right_angles(&self.affine)
@@ -188,6 +194,12 @@ impl Volume {
         let place = space::inverse(&self.affine, mm);
         // A place that is none counts as the first voxel.
         std::array::from_fn(|axis| (place[axis].round().max(0.0) as usize).min(self.dims[axis].saturating_sub(1)))
+    }
+
+    /// Whether a place in millimetres is in one of the voxels.
+    pub fn holds(&self, mm: [f64; 3]) -> bool {
+        let place = space::inverse(&self.affine, mm);
+        (0..3).all(|axis| (-0.5..=self.dims[axis] as f64 - 0.5).contains(&place[axis]))
     }
 
     /// The axial slices, see [`Axial`].

@@ -151,6 +151,15 @@ pub(super) fn volume(affine: &Affine) -> f64 {
     (a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)).abs()
 }
 
+/// What two of the axes enclose, mm²: the length of their vector product.
+pub(super) fn area(affine: &Affine, [one, other]: [usize; 2]) -> f64 {
+    let part = |row: usize| {
+        let (next, last) = (affine[(row + 1) % 3], affine[(row + 2) % 3]);
+        next[one] * last[other] - last[one] * next[other]
+    };
+    (0..3).map(|row| part(row).powi(2)).sum::<f64>().sqrt()
+}
+
 /// Whether each axis is at right angles to the others.
 pub(super) fn has_right_angles(affine: &Affine) -> bool {
     let cosine = |one: usize, other: usize| {
@@ -301,6 +310,8 @@ mod tests {
         // The second axis leans over the first by half its length.
         let skew = [[2.0, 1.5, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]];
         assert_eq!(volume(&skew), 12.0);
+        assert_eq!(area(&skew, [0, 1]), 4.0);
+        assert_eq!(area(&skew, [2, 1]), 7.5);
         assert_eq!(column_length(&skew, 1), 2.5);
         assert!(!has_right_angles(&skew) && has_right_angles(&ROWS));
         let turn = directions(&skew);

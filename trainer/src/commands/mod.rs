@@ -12,6 +12,7 @@ mod params;
 mod parity;
 mod phantom;
 mod pretrain;
+mod prompt;
 mod report;
 mod run;
 mod segment;
@@ -61,6 +62,8 @@ enum Command {
     Report(report::Args),
     /// Segment a scan with a run's adapter.
     Segment(segment::Args),
+    /// Ask a base without an adapter about one slice, by clicks and a box, as the viewer's page does.
+    Prompt(prompt::Args),
     /// Write a run's network for other programs: the reference's, one without LoRA, or a browser's.
     Export(export::Args),
     /// Show a run's cases in a browser, and segment them there.
@@ -90,6 +93,7 @@ impl Flapsam {
             Command::Report(args) => report::run(args),
             Command::LabelsToCt(args) => labels_to_ct::run(args),
             Command::Segment(args) => segment::run(args),
+            Command::Prompt(args) => prompt::run(args),
             Command::Export(args) => export::run(args),
             Command::Verify(args) => verify::run(args),
             Command::View(args) => view::run(args),

@@ -54,7 +54,7 @@ struct Report {
 }
 
 /// How a mask of this name is packed.
-fn packing(path: &Path) -> Result<Packing> {
+pub(super) fn packing(path: &Path) -> Result<Packing> {
     let name = path.to_string_lossy().to_lowercase();
     if name.ends_with(".nii.gz") {
         Ok(Packing::Gzip)

@@ -1,7 +1,7 @@
 use flapsam_model::checkpoint::{sha256, write_safetensors};
 use flapsam_model::config::SamConfig;
 use flapsam_model::parameters::initialise;
-use flapsam_model::prompts::Click;
+use flapsam_model::prompts::{Click, window};
 use flapsam_model::sam::Sam;
 use flapsam_model::volume::Volume;
 
@@ -104,21 +104,37 @@ fn a_base_of_another_checksum_is_refused() {
     assert_eq!(Prompting::load(base, &Device::flex()).unwrap_err().kind(), "checksum");
 }
 
+/// What the native program does with a prompt, step by step.
 #[test]
-fn slices_are_counted_from_the_feet_and_seen_as_by_radiologists() {
-    // Voxels 0 to 23 along right, front and up, of 1, 2 and 3 mm.
-    let affine = [[1.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]];
-    let scan = Volume::new([2, 3, 4], (0..24).map(|value| value as f32).collect(), affine).to_nifti_i16();
-    let scan = Promised {
-        bytes: &scan,
+fn the_answer_is_the_native_programs() {
+    let affine = [[0.0, 0.0, -1.0, 30.0], [2.0, 0.0, 0.0, -8.0], [0.0, 3.0, 0.0, 5.0]];
+    let voxels = (0..24 * 5 * 30).map(|index| (index * 37 % 400) as f32).collect();
+    let file = Volume::new([24, 5, 30], voxels, affine).to_nifti_i16();
+    let promised = Promised {
+        bytes: &file,
         sha256: None,
     };
-    let slice = Slice::read(scan, [0.4, 3.0, 3.9], ROOMY).unwrap();
-    assert_eq!((slice.number, slice.of), (2, 4));
-    assert_eq!((slice.pixels, slice.spacing), ([3, 2], [2.0, 1.0]));
-    // The patient's front right first.
-    assert_eq!(slice.values, [11.0, 10.0, 9.0, 8.0, 7.0, 6.0]);
-    // Outside of the scan, its last slice.
-    assert_eq!(Slice::read(scan, [0.0, 0.0, 90.0], ROOMY).unwrap().number, 4);
-    assert_eq!(Slice::read(scan, [f64::NAN; 3], ROOMY).unwrap().number, 1);
+    let seen = slice(promised, [14.0, 10.0, 12.0], ROOMY).unwrap();
+    let scan = Volume::from_nifti(&file, None).unwrap();
+    assert_eq!(seen, Slice::numbered(&scan, 3).unwrap());
+    let click = |x, y, positive| Click { x, y, positive };
+    let prompt = |clicks: [Click; 3]| Prompt {
+        clicks: clicks.to_vec(),
+        region: Some([20.0, 3.0, 4.0, 15.0]),
+    };
+    let [first, second, beside] = [click(12.0, 9.0, true), click(8.0, 4.5, true), click(25.0, 20.0, false)];
+    let window = window(&scan);
+
+    let (state, _) = read_safetensors(&base()).unwrap();
+    let network = PromptedSam::new(state, &Device::flex()).unwrap();
+    let embedding = network.embed(&network.prepare(&seen.values, seen.pixels, window));
+    let asked = prompt([first, second, beside]);
+    let native = network.ask(embedding, &asked, seen.pixels);
+    let native = pollster::block_on(native).unwrap();
+    // The page's marks come in the order in which they were made.
+    let mut page = prompting();
+    let asked = prompt([first, beside, second]);
+    let answer = page.ask(&seen.values, seen.pixels, window, &asked, ROOMY);
+    let answer = pollster::block_on(answer).unwrap();
+    assert_eq!((answer.masks, answer.scores), (native.masks(), native.scores));
 }
