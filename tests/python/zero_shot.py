@@ -2,9 +2,10 @@
 
     python tests/python/zero_shot.py --base FILE --data data/hippocampus --table data-manifests/hippocampus.csv
 
-Of each site's first training patients the first hippocampus in the table is asked for by `flapsam prompt`, on the middle
-one of the axial slices that hold it, with a box two voxels around its true outline there. Printed are the Dice on that slice
-of the mask to which the network gives the highest score, and of the best of its three masks, case by case and as means.
+Of each site's first training patients the first hippocampus in the table is asked for by `flapsam prompt`, on the
+middle one of the axial slices that hold it, with a box two voxels around its true outline there. Printed are the
+Dice on that slice of the mask to which the network gives the highest score, and of the best of its three masks,
+case by case and as means.
 Needs nibabel.
 """
 
@@ -21,8 +22,8 @@ MARGIN = 2
 
 
 def middle_slice(path, ids):
-    """The true outline on the middle slice that holds it (rows towards the back, columns towards the patient's left), and
-    the slice's number from 1 at the feet."""
+    """The true outline on the middle slice that holds it (rows towards the back, columns towards the patient's left),
+    and the slice's number from 1 at the feet."""
     image = nibabel.load(path)
     turn = nibabel.orientations.ornt_transform(
         nibabel.io_orientation(image.affine), nibabel.orientations.axcodes2ornt(("L", "P", "S"))
@@ -47,8 +48,9 @@ def ask(arguments, case):
     scan, labels = (arguments.data / case[key] for key in ("image", "label"))
     outline, number = middle_slice(labels, [int(id) for id in case["label_ids"].split("+")])
     box = ",".join(map(str, box_around(outline)))
-    command = [arguments.program.resolve(), "prompt", scan, "--base", arguments.base, "--slice", str(number), "--box", box]
-    command += ["--truth", labels, "--label-ids", case["label_ids"], "--device", "cpu", "--json"]
+    command = [arguments.program.resolve(), "prompt", scan, "--base", arguments.base]
+    command += ["--slice", str(number), "--box", box, "--truth", labels, "--label-ids", case["label_ids"]]
+    command += ["--device", "cpu", "--json"]
     answer = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     # nibabel and the program mean the same slice.
     assert answer["truth"]["pixels"] == int(outline.sum()), case
@@ -78,7 +80,8 @@ def main():
             best_score, best, answer = ask(arguments, case)
             found.append((best_score, best))
             number, pixels = answer["slice"]["number"], answer["truth"]["pixels"]
-            print(f"{case['case_id']}: slice {number}, {pixels} pixels, Dice {best_score:.3f}, best {best:.3f}", flush=True)
+            dice = f"Dice {best_score:.3f}, best {best:.3f}"
+            print(f"{case['case_id']}: slice {number}, {pixels} pixels, {dice}", flush=True)
         dice, best = np.mean(found, axis=0)
         print(f"{site}: mean Dice {dice:.3f} of the highest score, {best:.3f} of the best mask, {len(found)} patients")
 
