@@ -167,7 +167,7 @@ fn list_and_status_know_every_data_set() {
         |name: &str| ["sites", "train", "test", "files", "with_checksum"].map(|key| row(name)[key].as_u64().unwrap());
     assert_eq!(numbers("fed-kits19"), [6, 74, 22, 192, 96]);
     assert_eq!(numbers("fed-ixi"), [3, 453, 113, 1132, 0]);
-    assert_eq!(numbers("sam-checkpoints"), [0, 0, 0, 3, 3]);
+    assert_eq!(numbers("sam-checkpoints"), [0, 0, 0, 4, 4]);
     assert_eq!(row("fed-ixi")["licence"], "CC-BY-SA-3.0");
 
     let (code, status, _) = data("status", &["fed-kits19"], folder.path());

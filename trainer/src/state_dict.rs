@@ -1,6 +1,7 @@
 //! Base checkpoints from files.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
@@ -8,33 +9,83 @@ use flapsam_model::checkpoint::{Floats, official, read_safetensors, sha256};
 use flapsam_model::foreign::recognise;
 use flapsam_model::parameters::{Array, StateDict};
 use pytorch_reader::{DType, PytorchError, PytorchReader, Tensor};
+use safetensors::tensor::SafeTensors;
 
 use crate::error::{Error, Result};
 use crate::files::{enough_memory, read};
 
-/// Reads a state dict, `.safetensors` or `.pth` by its content, and the sha256 of its file. Weights that were saved within
-/// something larger (under `model`, `state_dict`, `module.`) lose what is before SAM's own names.
+/// A checkpoint's file.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The network's weights, under SAM's own names.
+    pub state: StateDict,
+    /// The sha256 of the file.
+    pub sha256: String,
+    /// How many tensors it keeps in each type (`f32`, `i64`), those included that are no network's.
+    pub types: BTreeMap<String, usize>,
+    /// What it says of itself: the metadata of a safetensors file.
+    pub notes: BTreeMap<String, String>,
+}
+
+/// Reads a state dict and the sha256 of its file, as [`read_checkpoint`] does.
+///
+/// # Errors
+/// The file cannot be read, is no checkpoint, or holds two networks.
+pub fn read_state_dict(path: &Path) -> Result<(StateDict, String)> {
+    let checkpoint = read_checkpoint(path)?;
+    Ok((checkpoint.state, checkpoint.sha256))
+}
+
+/// Reads a checkpoint, `.safetensors` or `.pth` by its content. Weights that were saved within something larger (under
+/// `model`, `state_dict`, `module.`) lose what is before SAM's own names.
 ///
 /// No pickle code is run: the reader knows tensors and dictionaries, and refuses the rest.
 ///
 /// # Errors
 /// The file cannot be read, is no checkpoint, or holds two networks.
-pub fn read_state_dict(path: &Path) -> Result<(StateDict, String)> {
+pub fn read_checkpoint(path: &Path) -> Result<Checkpoint> {
     let bytes = read(path)?;
     if let Some(what) = recognise(&bytes) {
         return Err(Error::invalid(path, what));
     }
-    let digest = sha256(&bytes);
+    let sha256 = sha256(&bytes);
     // A safetensors file starts with the length of its header and the brace that opens it.
-    let state = match bytes.get(8) == Some(&b'{') {
-        true => read_safetensors(&bytes).map_err(Error::content(path))?.0,
-        false => read_pth(path, &bytes)?,
+    let (state, types, notes) = match bytes.get(8) == Some(&b'{') {
+        true => {
+            let (state, notes) = read_safetensors(&bytes).map_err(Error::content(path))?;
+            (state, safetensors_types(&bytes), notes.into_iter().collect())
+        }
+        false => {
+            let (state, types) = read_pth(path, &bytes)?;
+            (state, types, BTreeMap::new())
+        }
     };
-    Ok((official(state).map_err(Error::content(path))?, digest))
+    Ok(Checkpoint {
+        state: official(state).map_err(Error::content(path))?,
+        sha256,
+        types,
+        notes,
+    })
 }
 
-/// The tensors of floats in a PyTorch file's bytes.
-fn read_pth(path: &Path, bytes: &[u8]) -> Result<StateDict> {
+/// Counts the tensors of each type.
+fn count_types(types: impl Iterator<Item = impl Debug>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for name in types {
+        *counts.entry(format!("{name:?}").to_lowercase()).or_default() += 1;
+    }
+    counts
+}
+
+fn safetensors_types(bytes: &[u8]) -> BTreeMap<String, usize> {
+    match SafeTensors::read_metadata(bytes) {
+        Ok((_, header)) => count_types(header.tensors().values().map(|tensor| tensor.dtype)),
+        Err(_) => BTreeMap::new(),
+    }
+}
+
+/// The tensors of floats in a PyTorch file's bytes, and the types of all.
+fn read_pth(path: &Path, bytes: &[u8]) -> Result<(StateDict, BTreeMap<String, usize>)> {
     // The reader opens files only. It gets a copy of what was read, since what lies at the path may be another file by now.
     let copied = tempfile::NamedTempFile::new().and_then(|mut file| {
         file.write_all(bytes)?;
@@ -61,7 +112,8 @@ fn read_pth(path: &Path, bytes: &[u8]) -> Result<StateDict> {
         }
         Ok((key.clone(), Array::new(tensor.shape(), values)))
     };
-    tensors.into_iter().map(read).collect()
+    let state = tensors.into_iter().map(read).collect::<Result<_>>()?;
+    Ok((state, count_types(reader.tensors().values().map(Tensor::dtype))))
 }
 
 fn floats(dtype: DType) -> Option<Floats> {
