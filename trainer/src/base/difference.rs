@@ -100,8 +100,8 @@ fn difference(name: &str, one: &Array, other: &Array) -> Option<Difference> {
 /// What PyTorch's batch norms add to a variance.
 pub(super) const NORM_EPSILON: f64 = 1e-5;
 
-/// A state dict with each batch norm `X.bn` folded into the convolution `X.c` before it, which gets a bias for it: what the
-/// network computes, however a file keeps it.
+/// A state dict with each batch norm `X.bn` folded into the convolution `X.c` before it, which gets a bias for it: what
+/// the network computes, however a file keeps it.
 pub fn fold_norms(mut state: StateDict) -> StateDict {
     let layers: Vec<String> = state
         .keys()

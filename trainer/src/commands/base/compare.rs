@@ -123,16 +123,16 @@ fn print_report(report: &Report, all: bool) {
     for (side, names) in [("A", &comparison.only_first), ("B", &comparison.only_second)] {
         names.iter().for_each(|name| println!("{name}: only in {side}"));
     }
-    println!(
-        "\n{} tensors are equal to the bit, {} differ ({} of them within what is let pass), {} have other shapes, {} are only \
-         in A, {} only in B",
-        comparison.equal,
-        comparison.different.len(),
-        report.within,
-        comparison.other_shapes.len(),
-        comparison.only_first.len(),
-        comparison.only_second.len(),
-    );
+    let counts = [
+        (comparison.different.len() - report.within, "different"),
+        (report.within, "different by no more than --within"),
+        (comparison.other_shapes.len(), "of other shapes"),
+        (comparison.only_first.len(), "only in A"),
+        (comparison.only_second.len(), "only in B"),
+    ];
+    let counts = counts.iter().filter(|(count, _)| *count > 0);
+    let rest: String = counts.map(|(count, what)| format!(", {count} {what}")).collect();
+    println!("\n{} tensors are equal to the bit{rest}", comparison.equal);
     let norms = comparison.different.iter().any(|tensor| tensor.name.contains(".bn."));
     if norms && !report.norms_folded {
         println!("batch norms differ: --fold-norms compares what the networks compute, however a file keeps it");
