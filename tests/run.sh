@@ -82,7 +82,7 @@ skips=$(mktemp)
 log=$(mktemp)
 trap 'rm -f "$skips" "$log"' EXIT
 export FLAPSAM_SKIPS="$skips"
-# The page on a fresh run, in headless Chromium.
+# The page on a fresh run, in headless Chromium. What npm installs for it has MobileSAM's weights, for the tests after these.
 browser_tests() (
     cd tests/browser
     if [ ! node_modules/.package-lock.json -nt package-lock.json ]; then

@@ -310,6 +310,18 @@ fn folded(official: &StateDict, conv: &str, norm: &str, key: &str, spec: &Spec) 
     Ok(array)
 }
 
+/// What an official checkpoint has for a network of this layout: shapes by names.
+pub fn official_shapes(layout: &Layout) -> BTreeMap<String, Vec<usize>> {
+    let mut shapes = BTreeMap::new();
+    for (key, spec) in layout {
+        shapes.insert(key.clone(), spec.shape.clone());
+        if let Start::Folded { norm, .. } = &spec.start {
+            shapes.extend(NORM.map(|name| (format!("{norm}.{name}"), vec![spec.shape[0]])));
+        }
+    }
+    shapes
+}
+
 /// A network's state as an official state dict: where a convolution and its batch norm were folded into one, with a norm
 /// beside it that changes nothing more.
 pub fn unfolded(mut state: StateDict, layout: &Layout) -> StateDict {

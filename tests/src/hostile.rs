@@ -11,7 +11,7 @@ use flapsam::data::files::archive::{Limits, unpack};
 use flapsam::data::manifest::{Manifest, parse_cases, table};
 use flapsam::experiment::Experiment;
 use flapsam::federation::wire::{self, Precision};
-use flapsam::state_dict::state_dict;
+use flapsam::state_dict::checkpoint as checkpoint_of;
 use flapsam_model::adapter::Adapter;
 use flapsam_model::checkpoint::{adapt, base_sha256, read_safetensors};
 use flapsam_model::config::{AdapterConfig, EncoderConfig, SamConfig, VitConfig};
@@ -93,12 +93,14 @@ fn use_all_of(volume: &Volume) {
 
 /// A base checkpoint in PyTorch's or in safetensors' form.
 pub fn pth(bytes: &[u8]) -> Verdict {
-    said(state_dict(Path::new(NAME), bytes).map(|_| ()))
+    said(checkpoint_of(Path::new(NAME), bytes).map(|_| ()))
 }
 
 /// A safetensors checkpoint, and a network that starts from it.
 pub fn checkpoint(bytes: &[u8]) -> Verdict {
-    let state = state_dict(Path::new(NAME), bytes).map_err(|why| why.to_string())?;
+    let state = checkpoint_of(Path::new(NAME), bytes)
+        .map_err(|why| why.to_string())?
+        .state;
     let notes = read_safetensors(bytes).map_or(HashMap::new(), |(_, notes)| notes);
     let _ = base_sha256(&notes, String::new);
     let network = adapt(&state, &smallest_sam(), Some(&AdapterConfig::lora(1, 1)), 1);

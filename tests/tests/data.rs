@@ -125,7 +125,7 @@ fn list_and_status_know_every_data_set() {
         row("hippocampus")["licence"],
         "CC-BY-SA-4.0 AND LicenseRef-CC-BY-NC AND CC-BY-SA-3.0"
     );
-    assert_eq!(numbers("sam-checkpoints"), [0, 0, 0, 3, 3]);
+    assert_eq!(numbers("sam-checkpoints"), [0, 0, 0, 4, 4]);
     assert_eq!(row("fed-ixi")["licence"], "CC-BY-SA-3.0");
 
     let (code, status, _) = data("status", &["fed-kits19"], folder.path());

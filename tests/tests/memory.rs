@@ -7,7 +7,7 @@ mod seeds;
 use std::path::Path;
 
 use common::fixture;
-use flapsam::state_dict::{pickle::memory as pickle_memory, state_dict};
+use flapsam::state_dict::{self, pickle::memory as pickle_memory};
 use flapsam_model::adapter::Adapter;
 use flapsam_model::checkpoint::write_safetensors;
 use flapsam_model::config::{EncoderConfig, SamConfig, VitConfig};
@@ -28,7 +28,7 @@ const MEBIBYTE: usize = 1 << 20;
 
 /// What is said of a checkpoint, and how much memory that took.
 fn said_of_checkpoint(bytes: &[u8]) -> (String, usize) {
-    let (state, memory) = peak(|| state_dict(Path::new("bytes.pth"), bytes));
+    let (state, memory) = peak(|| state_dict::checkpoint(Path::new("bytes.pth"), bytes).map(|read| read.state));
     (state.map_or_else(|why| why.to_string(), |_| "nothing".into()), memory)
 }
 

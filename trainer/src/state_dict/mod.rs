@@ -3,6 +3,7 @@
 pub mod pickle;
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::io::{self, BufReader, Cursor, ErrorKind, Read, Write};
 use std::path::Path;
 
@@ -10,6 +11,7 @@ use flapsam_model::checkpoint::{Floats, official, read_safetensors, sha256};
 use flapsam_model::foreign::recognise;
 use flapsam_model::parameters::{Array, StateDict};
 use pytorch_reader::{DType, PytorchError, PytorchReader, Tensor};
+use safetensors::tensor::SafeTensors;
 use tempfile::NamedTempFile;
 use zip::result::{ZipError, ZipResult};
 use zip::write::SimpleFileOptions;
@@ -28,36 +30,76 @@ const PICKLES: usize = 5;
 /// How many values a checkpoint has at most for each of its bytes: tensors may share what they hold, but not without end.
 const MOST_VALUES_A_BYTE: u64 = 64;
 
-/// Reads a state dict, `.safetensors` or `.pth` by its content, and the sha256 of its file. Weights that were saved within
-/// something larger (under `model`, `state_dict`, `module.`) lose what is before SAM's own names.
-///
-/// No pickle code is run: the reader knows tensors and dictionaries, and refuses the rest.
+/// A checkpoint's file.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The network's weights, under SAM's own names.
+    pub state: StateDict,
+    /// The sha256 of the file.
+    pub sha256: String,
+    /// How many tensors it keeps in each type (`f32`, `i64`), those included that are no network's.
+    pub types: BTreeMap<String, usize>,
+    /// What it says of itself: the metadata of a safetensors file.
+    pub notes: BTreeMap<String, String>,
+}
+
+/// Reads a state dict and the sha256 of its file, as [`checkpoint`] does.
 ///
 /// # Errors
 /// The file cannot be read, is no checkpoint, or holds two networks.
 pub fn read_state_dict(path: &Path) -> Result<(StateDict, String)> {
-    let bytes = read(path)?;
-    Ok((state_dict(path, &bytes)?, sha256(&bytes)))
+    let checkpoint = checkpoint(path, &read(path)?)?;
+    Ok((checkpoint.state, checkpoint.sha256))
 }
 
-/// The state dict in the bytes that were read from `path`.
+/// The checkpoint in the bytes that were read from `path`, `.safetensors` or `.pth` by their content. Weights that were saved
+/// within something larger (under `model`, `state_dict`, `module.`) lose what is before SAM's own names.
+///
+/// No pickle code is run: the reader knows tensors and dictionaries, and refuses the rest.
 ///
 /// # Errors
 /// They are no checkpoint, or hold two networks.
-pub fn state_dict(path: &Path, bytes: &[u8]) -> Result<StateDict> {
+pub fn checkpoint(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
     if let Some(what) = recognise(bytes) {
         return Err(Error::invalid(path, what));
     }
     // A safetensors file starts with the length of its header and the brace that opens it.
-    let state = match bytes.get(8) == Some(&b'{') {
-        true => read_safetensors(bytes).map_err(Error::content(path))?.0,
-        false => read_pth(path, bytes)?,
+    let (state, types, notes) = match bytes.get(8) == Some(&b'{') {
+        true => {
+            let (state, notes) = read_safetensors(bytes).map_err(Error::content(path))?;
+            (state, safetensors_types(bytes), notes.into_iter().collect())
+        }
+        false => {
+            let (state, types) = read_pth(path, bytes)?;
+            (state, types, BTreeMap::new())
+        }
     };
-    official(state).map_err(Error::content(path))
+    Ok(Checkpoint {
+        state: official(state).map_err(Error::content(path))?,
+        sha256: sha256(bytes),
+        types,
+        notes,
+    })
 }
 
-/// The tensors of floats in a PyTorch file's bytes.
-fn read_pth(path: &Path, bytes: &[u8]) -> Result<StateDict> {
+/// Counts the tensors of each type.
+fn count_types(types: impl Iterator<Item = impl Debug>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for name in types {
+        *counts.entry(format!("{name:?}").to_lowercase()).or_default() += 1;
+    }
+    counts
+}
+
+fn safetensors_types(bytes: &[u8]) -> BTreeMap<String, usize> {
+    match SafeTensors::read_metadata(bytes) {
+        Ok((_, header)) => count_types(header.tensors().values().map(|tensor| tensor.dtype)),
+        Err(_) => BTreeMap::new(),
+    }
+}
+
+/// The tensors of floats in a PyTorch file's bytes, and the types of all.
+fn read_pth(path: &Path, bytes: &[u8]) -> Result<(StateDict, BTreeMap<String, usize>)> {
     if bytes.get(TAR_MARK_AT..).is_some_and(|rest| rest.starts_with(TAR_MARK)) {
         let why = "it is a tar archive, as PyTorch before 0.1.10 made them; load and save it with a newer one";
         return Err(Error::invalid(path, why));
@@ -89,7 +131,8 @@ fn read_pth(path: &Path, bytes: &[u8]) -> Result<StateDict> {
         }
         Ok((key.clone(), Array::new(tensor.shape(), values)))
     };
-    tensors.into_iter().map(read).collect()
+    let state = tensors.into_iter().map(read).collect::<Result<_>>()?;
+    Ok((state, count_types(reader.tensors().values().map(Tensor::dtype))))
 }
 
 /// The reader opens files only. It gets a copy of what was read, since what lies at the path may be another file by now; and
