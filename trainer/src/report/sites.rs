@@ -156,7 +156,7 @@ impl LeftOutSites {
         let first = without[0];
         let sites = test_sites(first);
         let row = |experiment: &&Experiment| {
-            let left_out = experiment.runs[0].record.left_out.clone();
+            let left_out = experiment.runs[0].settings.leave_out.clone();
             let against = match (&left_out, complete) {
                 (Some(site), [complete]) => against_taking_part(experiment, complete, site),
                 _ => None,
@@ -187,10 +187,7 @@ fn common(experiment: &Experiment) -> Vec<Departure> {
 }
 
 /// Puts what is alike together, in the order of the first ones.
-fn grouped<'a>(
-    experiments: Vec<&'a Experiment>,
-    alike: impl Fn(&Experiment, &Experiment) -> bool,
-) -> Vec<Vec<&'a Experiment>> {
+fn grouped(experiments: Vec<&Experiment>, alike: impl Fn(&Experiment, &Experiment) -> bool) -> Vec<Vec<&Experiment>> {
     let mut groups: Vec<Vec<&Experiment>> = Vec::new();
     for experiment in experiments {
         match groups.iter_mut().find(|group| alike(group[0], experiment)) {
