@@ -585,6 +585,11 @@ fn claims_are_judged_by_the_runs_where_there_are_claims() {
         assert!(page.contains(words), "{words}");
     }
     assert!(row(&page, "By numbers", "C1").ends_with("48 times | 49.03 times | ✓ reproduced"));
+    // Ours have a section and a table of their own.
+    let (papers, ours) = page.split_once("Claims of ours</h2>").unwrap();
+    assert!(!papers.contains("hippocampus") && !ours.contains("fed-kits19"));
+    let similar = row(&page, "On hippocampus, with mobile_sam", "hippocampus.C3");
+    assert!(similar.ends_with("within 2 of 0 | – | – | ○ not run"), "{similar}");
 
     let refused = judged(Path::new("no/claims.toml")).code(2);
     assert!(String::from_utf8_lossy(&refused.get_output().stderr).contains("no/claims.toml"));

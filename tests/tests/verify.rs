@@ -13,6 +13,7 @@ use common::{flapsam, root};
 use flapsam::experiment::{Experiment, Provenance, Record};
 use flapsam::verification::claims::Claims;
 use flapsam::verification::golden::{Figure, figures, read_snapshot, to_text};
+use flapsam_model::random::Random;
 use micro::{data, experiment};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -633,6 +634,21 @@ fn a_mistake_among_the_claims_is_refused_by_name() {
         ("id = \"C2\"", "id = \"C1\"", "two claims are called 'C1'"),
         ("data = \"counts\"", "data = \"fed-kits19\"", "C1"),
         ("model = \"vit_b\"", "model = \"vit_x\"", "vit_x"),
+        // Of ours.
+        (
+            "id = \"hippocampus.C2\"",
+            "id = \"GB.flap_sam\"",
+            "two claims are called 'GB.flap_sam'",
+        ),
+        ("\nseeds = 5", "\nseeds = 1", "at least 2"),
+        ("data = \"hippocampus\"", "data = \"fed-ixi\"", "C7.fed-ixi.C2"),
+        ("\nrule = { similar = 2 }", "\nrule = { similar = 0 }", "hippocampus.C3"),
+        ("\nrule = { similar = 2 }", "\nrule = { simular = 2 }", "simular"),
+        (
+            "measure = { gain_over_alone = { of = \"flap_sam\" } }\nrule",
+            "measure = { gibibits = { of = \"flap_sam\" } }\nrule",
+            "hippocampus.C6",
+        ),
     ] {
         assert!(text.contains(from), "{from}");
         fs::write(&file, text.replacen(from, to, 1)).unwrap();
@@ -645,4 +661,311 @@ fn a_mistake_among_the_claims_is_refused_by_name() {
             "no '{word}' in: {message}"
         );
     }
+}
+
+/// Runs on the hippocampus data that were never run, beside the claims and experiments that they are judged by.
+struct Drawn {
+    folder: TempDir,
+    record: Value,
+    provenance: Value,
+}
+
+/// Sites of the drawn runs, and how many test patients and cases of each they have.
+const HOSPITALS: [(&str, usize, usize); 3] = [("hammersmith", 4, 2), ("st-louis", 2, 2), ("vanderbilt", 8, 1)];
+
+/// A site's Dice.
+type OfSite = fn(&str) -> f64;
+
+impl Drawn {
+    fn new() -> Self {
+        let MadeUp {
+            folder,
+            mut record,
+            provenance,
+        } = MadeUp::new();
+        record["data"] = "hippocampus".into();
+        record["classes"] = json!(["background", "hippocampus"]);
+        let golden = folder.path().join("golden");
+        fs::create_dir_all(folder.path().join("runs")).unwrap();
+        for (part, setting, methods) in [
+            (
+                "methods",
+                "federated",
+                &["flap_sam", "full_ft", "lora_decoder_ft", "decoder_ft"][..],
+            ),
+            ("alone", "alone", &["flap_sam"]),
+        ] {
+            let part = golden.join("hippocampus").join(part);
+            fs::create_dir_all(&part).unwrap();
+            for method in methods {
+                let file = experiment(&part, |text| {
+                    let text = text
+                        .replace("\"nano\"", "\"mobile_sam\"")
+                        .replace("seeds = [1]", "seeds = [1, 2, 3, 4, 5]");
+                    let text = text
+                        .replace("cases_per_site = [1, 1]\n", "")
+                        .replace("flap_sam", method);
+                    text.replace("rank = 4", &format!("rank = 4\nsetting = \"{setting}\""))
+                });
+                fs::rename(file, part.join(format!("{method}.toml"))).unwrap();
+            }
+        }
+        fs::copy(root().join("golden/claims.toml"), golden.join("claims.toml")).unwrap();
+        Self {
+            folder,
+            record,
+            provenance,
+        }
+    }
+
+    /// Writes a run whose cases have the Dice of their site, but for a little that method, seed, patient and case add.
+    fn run(&self, part: &str, method: &str, seed: u64, of_site: impl Fn(&str) -> f64) -> PathBuf {
+        let (mut record, mut cases) = (self.record.clone(), Vec::new());
+        for (site, patients, sides) in HOSPITALS {
+            for patient in 0..patients {
+                let patient = format!("{site}-{patient}");
+                for side in 0..sides {
+                    let case = format!("{patient}-{side}");
+                    let noise = 0.005 * Random::new(seed, &format!("{part} {method} {case}")).normal();
+                    let dice = of_site(site) + noise;
+                    cases.push(json!({"site": site, "case": case, "patient": patient, "dice": [dice]}));
+                }
+            }
+        }
+        let mean = cases.iter().map(|case| case["dice"][0].as_f64().unwrap()).sum::<f64>() / cases.len() as f64;
+        record["method"] = method.into();
+        record["setting"] = if part == "alone" { "alone" } else { "federated" }.into();
+        record["seed"] = seed.into();
+        record["dice"] = json!([mean]);
+        record["cases"] = cases.into();
+        let run = self.folder.path().join(format!("runs/{part}/{method}-{seed}"));
+        fs::create_dir_all(&run).unwrap();
+        fs::write(run.join("metrics.json"), record.to_string()).unwrap();
+        fs::write(run.join("provenance.json"), self.provenance.to_string()).unwrap();
+        let planned = self
+            .folder
+            .path()
+            .join(format!("golden/hippocampus/{part}/{method}.toml"));
+        fs::write(run.join("config.toml"), Experiment::read(&planned).unwrap().resolved).unwrap();
+        run
+    }
+
+    /// The same with every seed.
+    fn runs(&self, part: &str, method: &str, of_site: impl Fn(&str) -> f64) {
+        (1..=5).for_each(|seed| drop(self.run(part, method, seed, &of_site)));
+    }
+
+    fn command(&self) -> assert_cmd::Command {
+        let mut command = flapsam();
+        command
+            .current_dir(root())
+            .args(["verify", "--claims", "--claims-file"]);
+        command.arg(self.folder.path().join("golden/claims.toml")).arg("--runs");
+        command.arg(self.folder.path().join("runs"));
+        command
+    }
+
+    fn table(&self) -> String {
+        let ended = self.command().assert().code(0);
+        String::from_utf8(ended.get_output().stdout.clone()).unwrap()
+    }
+
+    fn report(&self) -> Value {
+        let ended = self.command().arg("--json").assert().code(0);
+        serde_json::from_slice(&ended.get_output().stdout).unwrap()
+    }
+
+    /// What is said of a claim of ours.
+    fn judged(&self, id: &str) -> Value {
+        let report = self.report();
+        let mut claims = report["ours"].as_array().unwrap().iter();
+        claims
+            .find(|claim| claim["id"] == format!("hippocampus.{id}"))
+            .unwrap()
+            .clone()
+    }
+
+    /// Why the one run that does not count does not.
+    fn not_counted(&self) -> String {
+        let report = self.report();
+        let runs = report["not_counted"].as_array().unwrap();
+        assert_eq!(runs.len(), 1, "{runs:?}");
+        runs[0]["why"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A claim of ours is decided by where the interval over seeds, sites and patients lies.
+#[test]
+fn claims_of_ours_are_judged_by_intervals() {
+    let drawn = Drawn::new();
+    let waiting = drawn.judged("C6");
+    assert_eq!(
+        (&waiting["verdict"], &waiting["evidence"]),
+        (&json!("not_run"), &Value::Null)
+    );
+    let missing = waiting["missing"].to_string();
+    for words in [
+        "hippocampus, flap_sam, federated",
+        "hippocampus, flap_sam, alone",
+        "golden/hippocampus/",
+    ] {
+        assert!(missing.contains(words), "no '{words}' in {missing}");
+    }
+
+    drawn.runs("methods", "flap_sam", |_| 0.80);
+    assert_eq!(drawn.judged("C2")["verdict"], "not_run");
+    // Better by five points; worse by as much; better at two hospitals and worse at the third, better on the whole.
+    let odd = |site: &str| if site == "st-louis" { 0.83 } else { 0.75 };
+    let cases: [(OfSite, &str); 3] = [
+        (|_| 0.75, "reproduced"),
+        (|_| 0.85, "not_reproduced"),
+        (odd, "undecided"),
+    ];
+    for (full_ft, verdict) in cases {
+        drawn.runs("methods", "full_ft", full_ft);
+        let judged = drawn.judged("C2");
+        assert_eq!(judged["verdict"], verdict, "{judged}");
+        let evidence = &judged["evidence"];
+        let counts = json!({"seeds": 5, "sites": 3, "patients": 14, "cases": 20});
+        assert_eq!(evidence["paired"], counts, "{judged}");
+        let [difference, low, high] = [
+            &evidence["difference"],
+            &evidence["interval"]["low"],
+            &evidence["interval"]["high"],
+        ]
+        .map(|value| value.as_f64().unwrap());
+        let expected = HOSPITALS
+            .iter()
+            .map(|&(site, patients, sides)| (patients * sides) as f64 * (0.80 - full_ft(site)) * 100.0 / 20.0)
+            .sum::<f64>();
+        assert!(
+            (difference - expected).abs() < 0.5 && low < difference && difference < high,
+            "{judged}"
+        );
+    }
+    assert!(
+        drawn.judged("C2")["why"]
+            .as_str()
+            .unwrap()
+            .contains("the interval holds 0")
+    );
+
+    // Similar: within two points; outside; neither.
+    let apart = |site: &str| if site == "vanderbilt" { 0.79 } else { 0.83 };
+    let cases: [(OfSite, &str); 3] = [
+        (|_| 0.795, "reproduced"),
+        (|_| 0.76, "not_reproduced"),
+        (apart, "undecided"),
+    ];
+    for (lora_decoder_ft, verdict) in cases {
+        drawn.runs("methods", "lora_decoder_ft", lora_decoder_ft);
+        let judged = drawn.judged("C3");
+        assert_eq!(judged["verdict"], verdict, "{judged}");
+    }
+    // Over the same method's clients alone.
+    drawn.runs("alone", "flap_sam", |_| 0.70);
+    assert_eq!(drawn.judged("C6")["verdict"], "reproduced");
+
+    // Four seeds are not five, however clear they are.
+    for seed in 1..=4 {
+        drawn.run("methods", "decoder_ft", seed, |_| 0.5);
+    }
+    let judged = drawn.judged("C5");
+    assert_eq!(judged["verdict"], "undecided", "{judged}");
+    assert!(judged["why"].as_str().unwrap().contains("asks for 5 seeds"), "{judged}");
+    assert_eq!(
+        judged["evidence"]["left_out"]["seeds_of_second"],
+        json!([5]),
+        "{judged}"
+    );
+
+    // A table of their own, below the paper's, which has nothing of them.
+    let report = drawn.report();
+    let papers = report["claims"].to_string();
+    assert!(!papers.contains("hippocampus"), "{papers}");
+    let table = drawn.table();
+    let (above, ours) = table
+        .split_once("\nclaims of ours, on hippocampus with mobile_sam")
+        .unwrap();
+    assert!(
+        !above.contains("hippocampus") && above.contains("GB.flap_sam"),
+        "{table}"
+    );
+    let ours = ours.split("\nmissing\n").next().unwrap();
+    let line = |id: &str| {
+        ours.lines()
+            .find(|line| line.contains(&format!("hippocampus.{id} ")))
+            .unwrap()
+    };
+    assert!(
+        line("C2").ends_with("  undecided") && line("C6").ends_with("  reproduced"),
+        "{table}"
+    );
+    for words in [
+        "hippocampus.C5: 4 seeds, 3 sites, 14 patients, 20 cases",
+        "hippocampus.C5: left out: seeds that only flap_sam has: 5",
+        "hippocampus.C5: undecided: the rule asks for 5 seeds",
+    ] {
+        assert!(ours.contains(words), "no '{words}' in {table}");
+    }
+    let widest = ours.lines().map(|line| line.chars().count()).max().unwrap();
+    assert!(widest <= 100, "{widest} columns:\n{table}");
+}
+
+/// Runs of another network, of settings or seeds that were not planned, of parts of the data, and runs that were moved
+/// aside decide no claim of ours.
+#[test]
+fn only_planned_runs_decide_claims_of_ours() {
+    let drawn = Drawn::new();
+    drawn.runs("methods", "flap_sam", |_| 0.80);
+    drawn.runs("methods", "full_ft", |_| 0.75);
+    assert_eq!(drawn.judged("C2")["verdict"], "reproduced");
+    assert_eq!(drawn.report()["not_counted"], json!([]));
+
+    let run = drawn.run("methods", "flap_sam", 5, |_| 0.80);
+    let config = run.join("config.toml");
+    let planned = fs::read_to_string(&config).unwrap();
+    for (from, to, why) in [
+        ("\"mobile_sam\"", "\"nano\"", "its network is nano, not mobile_sam"),
+        ("base_lr = 1e-3", "base_lr = 2e-3", "schedule.base_lr"),
+        ("rank = 4", "rank = 4\ndora = true", "dora"),
+    ] {
+        assert!(planned.contains(from), "{planned}");
+        fs::write(&config, planned.replace(from, to)).unwrap();
+        assert!(drawn.not_counted().contains(why), "{why}");
+        assert_eq!(drawn.judged("C2")["verdict"], "undecided", "{why}");
+    }
+    fs::write(&config, &planned).unwrap();
+    let metrics = run.join("metrics.json");
+    let record = fs::read_to_string(&metrics).unwrap();
+    for (from, to, why) in [
+        ("\"partial\":false", "\"partial\":true", "a part of the cases"),
+        ("\"seed\":5", "\"seed\":6", "its seed, 6, is none of those of"),
+    ] {
+        assert!(record.contains(from), "{record}");
+        fs::write(&metrics, record.replace(from, to)).unwrap();
+        assert!(drawn.not_counted().contains(why), "{why}");
+    }
+    // Nor does one in its place that was replaced.
+    let aside = run.with_file_name(".replaced");
+    fs::create_dir(&aside).unwrap();
+    fs::rename(&run, aside.join("flap_sam-5")).unwrap();
+    assert_eq!(drawn.report()["not_counted"], json!([]));
+    assert_eq!(drawn.judged("C2")["verdict"], "undecided");
+
+    // With all of both on another state of the data, too, neither is chosen.
+    let runs = drawn.folder.path().join("runs/methods");
+    drawn.run("methods", "flap_sam", 5, |_| 0.80);
+    copy_folder(&runs, &runs.with_file_name("others"));
+    for entry in fs::read_dir(runs.with_file_name("others")).unwrap() {
+        let provenance = entry.unwrap().path().join("provenance.json");
+        if provenance.exists() {
+            let mut other = drawn.provenance.clone();
+            other["data_sha256"] = "other".into();
+            fs::write(provenance, other.to_string()).unwrap();
+        }
+    }
+    let judged = drawn.judged("C2");
+    assert_eq!(judged["verdict"], "not_run", "{judged}");
+    assert!(judged["missing"].to_string().contains("there are 2"), "{judged}");
 }

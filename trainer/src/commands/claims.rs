@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{Outcome, print_json};
 use crate::error::Result;
+use crate::verification::claims::ours::OursJudged;
 use crate::verification::claims::{Claims, Judged, Missing, NotCounted, Paper, Runs, Sign};
 
 /// Where runs are looked for if the command line does not say.
@@ -13,8 +14,10 @@ const RUNS: &str = "runs";
 /// Claims and their verdicts.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// One for each claim.
+    /// One for each claim of the paper's.
     pub claims: Vec<Judged>,
+    /// One for each claim of ours.
+    pub ours: Vec<OursJudged>,
     /// The runs that no claim is judged by.
     pub not_counted: Vec<NotCounted>,
 }
@@ -40,11 +43,12 @@ pub fn report(file: &Path, runs: Option<&Path>) -> Result<Report> {
     };
     Ok(Report {
         claims: claims.judge(&runs)?,
+        ours: claims.judge_ours(&runs)?,
         not_counted: runs.not_counted,
     })
 }
 
-/// The verdicts as tables, one for each data set, then what is missing.
+/// The verdicts as tables, one for each data set and one of ours, then what is missing.
 pub fn print_report(report: &Report) {
     let mut data: Vec<&str> = Vec::new();
     for judged in &report.claims {
@@ -55,7 +59,10 @@ pub fn print_report(report: &Report) {
     for data in data {
         print_table(data, report.claims.iter().filter(|judged| judged.claim.data == data));
     }
-    let missing: BTreeSet<&Missing> = report.claims.iter().flat_map(|judged| &judged.missing).collect();
+    print_ours(&report.ours);
+    let papers = report.claims.iter().flat_map(|judged| &judged.missing);
+    let ours = report.ours.iter().flat_map(|judged| &judged.missing);
+    let missing: BTreeSet<&Missing> = papers.chain(ours).collect();
     if !missing.is_empty() {
         println!("\nmissing");
     }
@@ -96,5 +103,39 @@ fn print_table<'a>(data: &str, rows: impl Iterator<Item = &'a Judged>) {
             claim.measure.describe(),
             judged.verdict.name()
         );
+    }
+}
+
+/// The claims of ours, and below them what each verdict rests on.
+fn print_ours(ours: &[OursJudged]) {
+    let Some(first) = ours.first() else { return };
+    println!(
+        "\nclaims of ours, on {} with {}: none of the paper's",
+        first.data, first.model
+    );
+    println!(
+        "  {:<16} {:<34}{:>8}  {:<18} verdict",
+        "claim", "measure", "points", "95 % interval"
+    );
+    for judged in ours {
+        let claim = &judged.claim;
+        let (difference, interval) = judged.evidence.as_ref().map_or_else(Default::default, |evidence| {
+            let interval = evidence.interval;
+            (
+                format!("{:+.2}", evidence.difference),
+                format!("{:+.2} to {:+.2}", interval.low, interval.high),
+            )
+        });
+        println!(
+            "  {:<16} {:<34}{difference:>8}  {interval:<18} {}",
+            claim.id,
+            claim.measure.describe(),
+            judged.verdict.name()
+        );
+    }
+    for judged in ours {
+        for note in judged.notes() {
+            println!("  {}: {note}", judged.claim.id);
+        }
     }
 }

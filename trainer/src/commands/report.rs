@@ -20,7 +20,7 @@ pub struct Args {
     /// Folder of manifests, for the same.
     #[arg(long, default_value = "data-manifests")]
     manifests: PathBuf,
-    /// The paper's claims, to be judged by these runs [default: golden/claims.toml, where it is there].
+    /// The paper's claims and ours, to be judged by these runs [default: golden/claims.toml, where it is there].
     #[arg(long)]
     claims_file: Option<PathBuf>,
     /// Print the facts as JSON.
@@ -53,7 +53,8 @@ pub fn run(args: Args) -> Result<Outcome> {
         .or_else(|| Path::new(CLAIMS).is_file().then(|| CLAIMS.into()));
     if let Some(file) = claims {
         let judged = claims::report(&file, Some(&args.run))?;
-        (report.claims, report.not_counted) = (judged.claims, judged.not_counted);
+        (report.claims, report.ours) = (judged.claims, judged.ours);
+        report.not_counted = judged.not_counted;
     }
     write(&out, page(&report).as_bytes())?;
     // After the page, which may be one of the files that a crate lists.

@@ -31,6 +31,7 @@ pub use sites::{Cell, LeftOutRow, LeftOutSites, ModelRow, SiteBySite, TestSite};
 pub use variant::Departure;
 
 use crate::error::Result;
+use crate::verification::claims::ours::OursJudged;
 use crate::verification::claims::{Judged, NotCounted};
 
 /// All that a report says.
@@ -41,6 +42,9 @@ pub struct Report {
     /// The paper's claims, judged by these runs; none hides their section.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<Judged>,
+    /// Claims of ours, apart from those.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ours: Vec<OursJudged>,
     /// Runs below the folder that cannot be shown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
@@ -62,6 +66,7 @@ impl Report {
             comparisons: Comparison::of(runs, source),
             left_out,
             claims: Vec::new(),
+            ours: Vec::new(),
             not_counted: Vec::new(),
         })
     }

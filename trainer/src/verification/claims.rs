@@ -1,5 +1,7 @@
 //! The paper's claims, judged by what can be computed: from numbers of parameters at once, from Dice where there are
-//! runs on the claim's data set.
+//! runs on the claim's data set. And, apart from them, claims of [`ours`].
+
+pub mod ours;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,9 +12,10 @@ use flapsam_model::parameters::Layout;
 use flapsam_model::sam::Sam;
 use serde::{Deserialize, Serialize};
 
+use self::ours::{OurClaim, Ours, OursJudged};
 use super::golden::{Figure, Figures};
 use crate::error::{Error, Result};
-use crate::experiment::{Experiment, Provenance, Setting};
+use crate::experiment::{Experiment, Provenance, Record, Setting, run_folders};
 use crate::files::{read, read_json};
 
 /// The data of a claim that numbers of parameters alone decide.
@@ -29,9 +32,11 @@ pub struct Claims {
     pub rounds: usize,
     /// The paper's network.
     pub network: Network,
-    /// All claims.
+    /// All of the paper's claims.
     #[serde(rename = "claim")]
     pub claims: Vec<Claim>,
+    /// Claims of ours, if the file has any.
+    pub ours: Option<Ours>,
 }
 
 /// The network that the claims are about.
@@ -115,13 +120,21 @@ impl Measure {
         matches!(self, Measure::ParameterRatio { .. } | Measure::Gibibits { .. })
     }
 
+    /// What is measured, and what that is compared with.
+    fn sides(self) -> [&'static str; 2] {
+        match self {
+            Measure::ParameterRatio { of, to } | Measure::DiceDifference { of, to } => [of.name(), to.name()],
+            Measure::Gibibits { of } | Measure::GainOverAlone { of } => [of.name(), "clients alone"],
+        }
+    }
+
     /// What is computed, for people.
     pub fn describe(self) -> String {
+        let [of, to] = self.sides();
         match self {
-            Measure::ParameterRatio { of, to } => format!("parameters: {} / {}", of.name(), to.name()),
-            Measure::Gibibits { of } => format!("gibibits of {}", of.name()),
-            Measure::DiceDifference { of, to } => format!("Dice: {} - {}", of.name(), to.name()),
-            Measure::GainOverAlone { of } => format!("Dice: {} - clients alone", of.name()),
+            Measure::ParameterRatio { .. } => format!("parameters: {of} / {to}"),
+            Measure::Gibibits { .. } => format!("gibibits of {of}"),
+            Measure::DiceDifference { .. } | Measure::GainOverAlone { .. } => format!("Dice: {of} - {to}"),
         }
     }
 }
@@ -162,6 +175,8 @@ pub enum Verdict {
     Differs,
     /// Neither.
     NotReproduced,
+    /// Of ours only: runs are there, and chance may have made them what they are.
+    Undecided,
     /// Runs are missing.
     NotRun,
 }
@@ -173,6 +188,7 @@ impl Verdict {
             Verdict::Reproduced => "reproduced",
             Verdict::Differs => "differs",
             Verdict::NotReproduced => "not reproduced",
+            Verdict::Undecided => "undecided",
             Verdict::NotRun => "not run",
         }
     }
@@ -232,30 +248,49 @@ impl Claims {
     /// Reads a file of claims.
     ///
     /// # Errors
-    /// It cannot be read, a key is missing or unknown, two claims have one id, or a claim's data do not fit its measure.
+    /// It cannot be read, a key is missing or unknown, two claims have one id, a claim's data do not fit its measure, or
+    /// ours are about a data set of the paper's.
     pub fn read(path: &Path) -> Result<Self> {
         let text = String::from_utf8_lossy(&read(path)?).into_owned();
         let mut claims: Self =
             toml::from_str(&text).map_err(|why| Error::invalid(path, why.to_string().trim_end().to_owned()))?;
         claims.path = path.to_owned();
+        let ours = claims.ours.iter().flat_map(|ours| &ours.claims);
         let mut ids = BTreeSet::new();
-        for claim in &claims.claims {
-            let id = &claim.id;
+        for id in claims
+            .claims
+            .iter()
+            .map(|claim| &claim.id)
+            .chain(ours.map(|claim| &claim.id))
+        {
             if !ids.insert(id) {
                 return Err(Error::invalid(
                     path,
                     format!("two claims are called '{id}'; rename one"),
                 ));
             }
+        }
+        for claim in &claims.claims {
+            let id = &claim.id;
             if claim.measure.is_counted() != (claim.data == COUNTS) {
                 let why = format!("claim '{id}': data must be '{COUNTS}' where parameters are counted, and only there");
+                return Err(Error::invalid(path, why));
+            }
+        }
+        if let Some(ours) = &claims.ours {
+            let mixed = claims.claims.iter().find(|claim| claim.data == ours.data);
+            let mixed = mixed.map(|claim| {
+                let (id, data) = (&claim.id, &ours.data);
+                format!("[ours] is about '{data}', as the paper's '{id}' is; choose data that only ours are about")
+            });
+            if let Some(why) = mixed.or_else(|| ours.mistake()) {
                 return Err(Error::invalid(path, why));
             }
         }
         Ok(claims)
     }
 
-    /// Judges every claim. Those on data sets need runs.
+    /// Judges every claim of the paper's. Those on data sets need runs.
     ///
     /// # Errors
     /// The paper's network is none.
@@ -315,40 +350,76 @@ impl Claims {
         }
     }
 
+    /// Judges every claim of ours.
+    ///
+    /// # Errors
+    /// The paper's network is none.
+    pub fn judge_ours(&self, runs: &Runs) -> Result<Vec<OursJudged>> {
+        let Some(ours) = &self.ours else {
+            return Ok(Vec::new());
+        };
+        let layout = self.layout()?;
+        let judge = |claim: &OurClaim| match self.means(claim.measure, &layout) {
+            Means::Runs(wanted) => match self.state_with(&ours.data, wanted, runs) {
+                Ok(state) => {
+                    let [of, to] = wanted.map(|wanted| runs.records(&ours.data, &state, wanted));
+                    ours.judged(claim, &of, &to, state)
+                }
+                Err(missing) => ours.not_run(claim, missing),
+            },
+            // Refused when the file was read.
+            Means::Counted(_) => ours.not_run(claim, Vec::new()),
+        };
+        Ok(ours.claims.iter().map(judge).collect())
+    }
+
     fn judge_by_runs(&self, claim: &Claim, wanted: [(Method, Setting); 2], runs: &Runs) -> Judged {
-        let states = runs.states(&claim.data);
-        let dice = |state| wanted.map(|wanted| runs.dice(&claim.data, state, wanted));
-        let complete: Vec<f64> = states
+        match self.state_with(&claim.data, wanted, runs) {
+            Ok(state) => {
+                let [dice, other] = wanted.map(|wanted| runs.dice(&claim.data, &state, wanted));
+                claim.judged(dice - other)
+            }
+            Err(missing) => Judged {
+                claim: claim.clone(),
+                ours: None,
+                verdict: Verdict::NotRun,
+                missing,
+            },
+        }
+    }
+
+    /// The one state of a data set on which there are both kinds of runs; otherwise what is missing.
+    fn state_with(
+        &self,
+        data: &str,
+        wanted: [(Method, Setting); 2],
+        runs: &Runs,
+    ) -> std::result::Result<State, Vec<Missing>> {
+        let states = runs.states(data);
+        let has = |state: &State, wanted| !runs.records(data, state, wanted).is_empty();
+        let complete: Vec<&State> = states
             .iter()
-            .filter_map(|state| match dice(state) {
-                [Some(dice), Some(other)] => Some(dice - other),
-                _ => None,
-            })
+            .filter(|state| wanted.iter().all(|&wanted| has(state, wanted)))
             .collect();
-        let missing = match complete[..] {
-            [ours] => return claim.judged(ours),
+        match complete[..] {
+            [state] => Ok(state.clone()),
             [] => {
                 // Counted against the state of the data that has most of them.
-                let fullest = states.iter().max_by_key(|state| dice(state).iter().flatten().count());
+                let fullest = states
+                    .iter()
+                    .max_by_key(|state| wanted.iter().filter(|&&wanted| has(state, wanted)).count());
                 let absent = wanted
                     .into_iter()
-                    .filter(|&wanted| fullest.is_none_or(|state| runs.dice(&claim.data, state, wanted).is_none()));
-                absent.map(|wanted| self.missing(&claim.data, wanted)).collect()
+                    .filter(|&wanted| fullest.is_none_or(|state| !has(state, wanted)));
+                Err(absent.map(|wanted| self.missing(data, wanted)).collect())
             }
-            _ => vec![Missing {
+            _ => Err(vec![Missing {
                 runs: format!(
-                    "{}, runs on one state of data and base; there are {}",
-                    claim.data,
+                    "{data}, runs on one state of data and base; there are {}",
                     complete.len()
                 ),
                 remedy: "pass --runs with a folder that holds the runs of only one".into(),
-            }],
-        };
-        Judged {
-            claim: claim.clone(),
-            ours: None,
-            verdict: Verdict::NotRun,
-            missing,
+            }]),
         }
     }
 
@@ -406,23 +477,18 @@ pub struct NotCounted {
 
 #[derive(Debug, Clone)]
 struct Run {
-    facts: Facts,
+    record: Record,
     state: State,
     experiment: Experiment,
 }
 
-/// sha256 of the data's table and of the base checkpoint: runs on different ones are not compared.
-type State = (String, String);
-
-/// What a claim needs of a run's `metrics.json`.
-#[derive(Debug, Clone, Deserialize)]
-struct Facts {
-    data: String,
-    method: Method,
-    setting: Setting,
-    seed: u64,
-    partial: bool,
-    dice: Vec<f64>,
+/// Runs on other data or from another base are not compared.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct State {
+    /// sha256 of the data's table.
+    pub data_sha256: String,
+    /// sha256 of the base checkpoint.
+    pub base_sha256: String,
 }
 
 impl Runs {
@@ -431,10 +497,8 @@ impl Runs {
     /// # Errors
     /// The folder or one of the paper's experiment files cannot be read.
     pub fn find(folder: &Path, claims: &Claims) -> Result<Self> {
-        std::fs::read_dir(folder).map_err(Error::file("read the folder", folder))?;
         let mut runs = Self::default();
-        for metrics in files(folder, "**/metrics.json")? {
-            let folder = metrics.parent().unwrap_or(folder).to_owned();
+        for folder in run_folders(folder)? {
             match read_run(&folder) {
                 Err(why) => runs.leave_out(folder, why.to_string()),
                 Ok(run) => match runs.why_not(&run, claims)? {
@@ -453,53 +517,71 @@ impl Runs {
     /// Why a run does not count.
     fn why_not(&self, run: &Run, claims: &Claims) -> Result<Option<String>> {
         let Run {
-            facts,
+            record,
             state,
             experiment,
         } = run;
-        if claims.claims.iter().all(|claim| claim.data != facts.data) {
-            return Ok(Some(format!("no claim is about {}", facts.data)));
+        let ours = claims.ours.as_ref().filter(|ours| ours.data == record.data);
+        if ours.is_none() && claims.claims.iter().all(|claim| claim.data != record.data) {
+            return Ok(Some(format!("no claim is about {}", record.data)));
         }
-        if facts.partial {
+        if record.partial {
             return Ok(Some("it used only a part of the cases".into()));
         }
-        if facts.dice.is_empty() {
+        if record.dice.is_empty() {
             return Ok(Some("it has no Dice of any class".into()));
         }
-        if state.1 != claims.network.base_sha256 {
-            return Ok(Some("it started from another base checkpoint than the paper's".into()));
+        match ours {
+            Some(ours) if experiment.model != ours.model => {
+                return Ok(Some(format!("its network is {}, not {}", experiment.model, ours.model)));
+            }
+            None if state.base_sha256 != claims.network.base_sha256 => {
+                return Ok(Some("it started from another base checkpoint than the paper's".into()));
+            }
+            _ => {}
         }
-        let paper = claims.experiment(&facts.data, (facts.method, facts.setting));
+        let paper = claims.experiment(&record.data, (record.method, record.setting));
         if !Experiment::exists(&paper) {
             return Ok(Some(format!("there is no {} to hold it against", paper.display())));
         }
-        let mut different = experiment.differences(&Experiment::read(&paper)?);
+        let planned = Experiment::read(&paper)?;
+        let mut different = experiment.differences(&planned);
         different.retain(|key| !JUDGING.contains(&&**key));
         if !different.is_empty() {
             let (paper, keys) = (paper.display(), different.join(", "));
             return Ok(Some(format!("it is not of the settings of {paper}: {keys}")));
         }
-        let key = |facts: &Facts| (facts.data.clone(), facts.method, facts.setting, facts.seed);
+        if ours.is_some() && !planned.seeds.contains(&record.seed) {
+            let (seed, paper) = (record.seed, paper.display());
+            return Ok(Some(format!("its seed, {seed}, is none of those of {paper}")));
+        }
+        let key = |record: &Record| (record.data.clone(), record.method, record.setting, record.seed);
         let mut counted = self.counted.iter();
-        let twin = counted.any(|run| key(&run.facts) == key(facts) && run.state == *state);
-        Ok(twin.then(|| format!("another run of {} has its seed, {}", facts.method.name(), facts.seed)))
+        let twin = counted.any(|run| key(&run.record) == key(record) && run.state == *state);
+        Ok(twin.then(|| format!("another run of {} has its seed, {}", record.method.name(), record.seed)))
     }
 
     /// The states of a data set and its base that there are runs on.
     fn states(&self, data: &str) -> BTreeSet<State> {
-        let runs = self.counted.iter().filter(|run| run.facts.data == data);
+        let runs = self.counted.iter().filter(|run| run.record.data == data);
         runs.map(|run| run.state.clone()).collect()
     }
 
-    /// Dice in percent: the mean over foreground classes and seeds.
-    fn dice(&self, data: &str, state: &State, wanted: (Method, Setting)) -> Option<f64> {
+    /// The runs of a method in a setting, on one state of a data set.
+    fn records(&self, data: &str, state: &State, wanted: (Method, Setting)) -> Vec<&Record> {
+        let wanted = |run: &&Run| {
+            let record = &run.record;
+            record.data == data && run.state == *state && (record.method, record.setting) == wanted
+        };
+        let runs = self.counted.iter().filter(wanted);
+        runs.map(|run| &run.record).collect()
+    }
+
+    /// Dice of such runs in percent: the mean over foreground classes and seeds.
+    fn dice(&self, data: &str, state: &State, wanted: (Method, Setting)) -> f64 {
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        let runs = self.counted.iter().filter(|run| {
-            let facts = &run.facts;
-            facts.data == data && run.state == *state && (facts.method, facts.setting) == wanted
-        });
-        let seeds: Vec<f64> = runs.map(|run| 100.0 * mean(&run.facts.dice)).collect();
-        (!seeds.is_empty()).then(|| mean(&seeds))
+        let runs = self.records(data, state, wanted).into_iter();
+        mean(&runs.map(|record| 100.0 * mean(&record.dice)).collect::<Vec<f64>>())
     }
 }
 
@@ -510,14 +592,10 @@ fn read_run(folder: &Path) -> Result<Run> {
     let provenance: Provenance = read_json(&folder.join("provenance.json"))?;
     Ok(Run {
         experiment: Experiment::read(&folder.join("config.toml"))?,
-        facts: read_json(&folder.join("metrics.json"))?,
-        state: (provenance.data_sha256, provenance.base_sha256),
+        record: read_json(&folder.join("metrics.json"))?,
+        state: State {
+            data_sha256: provenance.data_sha256,
+            base_sha256: provenance.base_sha256,
+        },
     })
-}
-
-/// The files below a folder that a pattern names, in order.
-fn files(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
-    let pattern = format!("{}/{pattern}", glob::Pattern::escape(&folder.to_string_lossy()));
-    let paths = glob::glob(&pattern).map_err(|why| Error::invalid(folder, why))?;
-    Ok(paths.filter_map(|path| path.ok()).collect())
 }

@@ -49,7 +49,7 @@ pub struct Args {
     /// Run every part of the suite on about a hundredth of it, and compare nothing.
     #[arg(long, conflicts_with = "estimate")]
     dry_run: bool,
-    /// Judge the paper's claims instead, by numbers of parameters and by the runs that there are.
+    /// Judge the paper's claims and ours instead, by numbers of parameters and by the runs that there are.
     #[arg(long)]
     claims: bool,
     /// The claims.
