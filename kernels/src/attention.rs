@@ -18,6 +18,10 @@ const QUERIES: usize = 128;
 
 /// What positions add to the scores of tokens that are the places of a grid `[high, wide]`.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is made for each attention, and moved once"
+)]
 pub enum Positions {
     /// SAM's: `q . rows[row - row' + high - 1]` and `q . columns[column - column' + wide - 1]`.
     Relative {

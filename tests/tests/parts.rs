@@ -55,10 +55,10 @@ fn site_files(site: &str, seed: u64) -> (Vec<u8>, Vec<u8>, [&'static str; 2]) {
         "vanderbilt" => {
             // In floats up to more than a million; every other one in 8 bits.
             let blocks = [([3..6, 2..5, 2..6], 1), ([3..6, 5..8, 2..6], 2)];
-            let scale = if seed % 2 == 0 { 8000.0 } else { 1.0 };
+            let scale = if seed.is_multiple_of(2) { 8000.0 } else { 1.0 };
             let (scan, labels) = drawn(seed, [9, 10, 8], RAS, scale, &blocks);
             let bytes: Vec<u8> = scan.voxels.iter().map(|&value| value as u8).collect();
-            let image = match seed % 2 == 0 {
+            let image = match seed.is_multiple_of(2) {
                 true => scan.to_nifti_f32(),
                 false => scan.mask_to_nifti(&bytes, Packing::Gzip),
             };

@@ -26,8 +26,8 @@ pub struct ImageEncoder {
 
 #[derive(Debug, Clone)]
 enum Trunk {
-    Vit(Vit),
-    TinyVit(TinyVit),
+    Vit(Box<Vit>),
+    TinyVit(Box<TinyVit>),
 }
 
 impl ImageEncoder {
@@ -37,8 +37,8 @@ impl ImageEncoder {
     /// A parameter is missing, or of another shape.
     pub fn new(scope: &mut Scope, config: &SamConfig, adapter: Option<&AdapterConfig>) -> Result<Self, Error> {
         let trunk = match &config.encoder {
-            EncoderConfig::Vit(vit) => Trunk::Vit(Vit::new(scope, vit, config.grid(), adapter)?),
-            EncoderConfig::TinyVit(vit) => Trunk::TinyVit(TinyVit::new(scope, vit, adapter)?),
+            EncoderConfig::Vit(vit) => Trunk::Vit(Box::new(Vit::new(scope, vit, config.grid(), adapter)?)),
+            EncoderConfig::TinyVit(vit) => Trunk::TinyVit(Box::new(TinyVit::new(scope, vit, adapter)?)),
         };
         let channels = config.encoder.channels();
         Ok(Self {

@@ -31,7 +31,7 @@ struct Stage {
 
 #[derive(Debug, Clone)]
 enum Block {
-    Convolution(Bottleneck),
+    Convolution(Box<Bottleneck>),
     Attention(Box<Windowed>),
 }
 
@@ -76,7 +76,10 @@ impl Stage {
             let mut scope = scope.at("blocks");
             let mut scope = scope.at(index);
             Ok(match stage {
-                0 => Block::Convolution(Bottleneck::new(&mut scope, [dim, EXPANSION * dim, dim], 1)?),
+                0 => {
+                    let widths = [dim, EXPANSION * dim, dim];
+                    Block::Convolution(Box::new(Bottleneck::new(&mut scope, widths, 1)?))
+                }
                 _ => {
                     let (heads, side) = (config.num_heads[stage], config.window_sizes[stage]);
                     Block::Attention(Box::new(Windowed::new(&mut scope, dim, heads, side, adapter)?))

@@ -94,6 +94,10 @@ pub struct Experiment {
     /// Keep the predicted masks of the test cases.
     #[serde(default)]
     pub save_predictions: bool,
+    /// For choosing settings: this share of each site's training patients (above 0, below 1; the same ones for every
+    /// experiment on the data) is held out and judged in place of the test cases, which nobody looks at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_out: Option<f64>,
     /// Use only so many training and test cases of each site, for short suites; all without it.
     pub cases_per_site: Option<[usize; 2]>,
     /// How scans are prepared.
@@ -235,14 +239,14 @@ impl Experiment {
         }) {
             return Some(format!("'seeds' has {seed} twice"));
         }
-        if let Some((site, rank)) = self.ranks.iter().find(|(_, rank)| !(1..=self.rank).contains(*rank)) {
+        if let Some((site, rank)) = self.ranks.iter().find(|(_, rank)| **rank == 0 || **rank > self.rank) {
             return Some(format!(
                 "[ranks] gives '{site}' a rank of {rank}; it must be from 1 to 'rank', which is {}",
                 self.rank
             ));
         }
         let ordered = self.aggregation == Aggregation::ProductSvd && self.precision == Precision::F32;
-        if !self.ranks.is_empty() && !(ordered && self.method.uses_lora()) {
+        if !(self.ranks.is_empty() || ordered && self.method.uses_lora()) {
             let why = "[ranks] needs a method with LoRA, aggregation = \"product_svd\", which puts the ranks in order of size, \
                        and precision = \"f32\"; change these, or remove it";
             return Some(why.into());
@@ -258,6 +262,9 @@ impl Experiment {
         }
         if let Some(why) = self.server_adam.as_ref().and_then(ServerAdam::mistake) {
             return Some(why);
+        }
+        if let Some(share) = self.hold_out.filter(|share| !(*share > 0.0 && *share < 1.0)) {
+            return Some(format!("'hold_out' is {share}; it must be above 0 and below 1"));
         }
         if self.leave_out.is_some() && self.setting == Setting::Alone {
             let why = "'leave_out' has no effect with setting = \"alone\", where each client's model is judged on all sites' \

@@ -9,7 +9,7 @@ use flapsam_model::segment::{STACK, Scaling, to_input};
 use serde::Serialize;
 
 use super::config::{Experiment, Setting};
-use super::runner::{chosen_cases, network};
+use super::runner::{Chosen, chosen_cases, network};
 use crate::data::batches::stacks::Batch;
 use crate::data::manifest::Manifest;
 use crate::device::OpenDevice;
@@ -123,8 +123,7 @@ pub fn noise(stacks: usize, side: usize, classes: usize) -> Batch {
 /// # Errors
 /// It leaves out a site that the data do not have.
 pub fn estimate(experiment: &Experiment, manifest: &Manifest, pace: &Pace, device: &OpenDevice) -> Result<Estimate> {
-    let cases = chosen_cases(manifest, experiment)?;
-    let (train, test): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.train);
+    let Chosen { train, test } = chosen_cases(manifest, experiment)?;
     let epoch: usize = train.iter().map(|case| experiment.local.stacks(case.slices)).sum();
     let mut sites: Vec<&str> = train.iter().map(|case| case.site.as_str()).collect();
     sites.sort_unstable();
@@ -181,11 +180,9 @@ impl Experiment {
     pub fn rehearsal(&self, manifest: &Manifest) -> Result<Self> {
         let mut small = self.clone();
         small.cases_per_site = Some([1, 1]);
-        let shortest = chosen_cases(manifest, &small)?
-            .iter()
-            .filter(|case| case.train)
-            .map(|case| case.slices)
-            .min();
+        small.hold_out = None;
+        let train = chosen_cases(manifest, &small)?.train;
+        let shortest = train.iter().map(|case| case.slices).min();
         small.local.stack_stride = shortest.unwrap_or(1).max(self.local.stack_stride).max(1);
         small.local.share = 1.0;
         small.local.batch_stacks = 1;

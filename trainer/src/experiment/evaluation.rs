@@ -100,7 +100,7 @@ impl Examination<'_> {
         let mut scores = CaseScores {
             site: case.site.clone(),
             case: case.id.clone(),
-            patient: None,
+            patient: case.patient.clone(),
             dice: foreground
                 .clone()
                 .map(|class| dice(labels, &data.labels, class))

@@ -192,7 +192,7 @@ impl Run {
             setting: self.experiment.setting,
             data: self.manifest.about.name.clone(),
             seed: self.seed,
-            partial: self.experiment.cases_per_site.is_some(),
+            partial: self.experiment.cases_per_site.is_some() || self.experiment.hold_out.is_some(),
             left_out: self.experiment.leave_out.clone(),
             classes: self.manifest.classes.clone(),
             data_description: self.manifest.about.description.clone(),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use flapsam_model::checkpoint::adapt;
 use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::parameters::{Layout, Parameters, pairs};
+use flapsam_model::random::Random;
 use flapsam_model::sam::Sam;
 pub use folder::{ADAPTER, adapter_of, adapters, run_folders};
 use folder::{CONFIG, MASKS, PROVENANCE, RECORD, is_taken, table};
@@ -155,8 +156,7 @@ impl Run {
         let (sam, adapter) = network(experiment, manifest.classes.len())?;
         let state = adapt(&base, &sam, Some(&adapter), seed).map_err(Error::content(&base_path))?;
 
-        let chosen = chosen_cases(&manifest, experiment)?;
-        let (train, test): (Vec<&Case>, Vec<&Case>) = chosen.into_iter().partition(|case| case.train);
+        let Chosen { train, test } = chosen_cases(&manifest, experiment)?;
         let sites = &experiment.preprocessing.sites;
         if let Some(case) = train
             .iter()
@@ -411,24 +411,71 @@ fn check_classes_held(path: &Path, manifest: &Manifest, prepared: &[PreparedCase
     }
 }
 
-/// All cases, or the first ones of each site and split; of a site that is left out those for testing alone.
+/// The cases of an experiment.
+pub(super) struct Chosen<'a> {
+    /// For training.
+    pub(super) train: Vec<&'a Case>,
+    /// To be judged.
+    pub(super) test: Vec<&'a Case>,
+}
+
+/// All cases, or the first ones of each site and split; of a site that is left out those for testing alone; and where
+/// patients are held out, theirs in place of those for testing.
 ///
 /// # Errors
-/// Such a site does not fit the data.
-pub(super) fn chosen_cases<'a>(manifest: &'a Manifest, experiment: &Experiment) -> Result<Vec<&'a Case>> {
+/// A site that is left out does not fit the data, or no patient is left to train on.
+pub(super) fn chosen_cases<'a>(manifest: &'a Manifest, experiment: &Experiment) -> Result<Chosen<'a>> {
+    let refuse = |why| Error::invalid(&experiment.path, why);
     let left_out = experiment.leave_out.as_deref();
     if let Some(why) = left_out.and_then(|site| mistake_of_leaving_out(site, manifest)) {
-        return Err(Error::invalid(&experiment.path, format!("'leave_out' is {why}")));
+        return Err(refuse(format!("'leave_out' is {why}")));
     }
     let mut taken: BTreeMap<(String, bool), usize> = BTreeMap::new();
     let keep = |case: &&Case| {
         let count = taken.entry((case.site.clone(), case.train)).or_default();
         *count += 1;
         let limit = experiment.cases_per_site;
-        let is_first = limit.is_none_or(|[train, test]| *count <= if case.train { train } else { test });
-        is_first && !(case.train && left_out == Some(&*case.site))
+        limit.is_none_or(|[train, test]| *count <= if case.train { train } else { test })
     };
-    Ok(manifest.cases.iter().filter(keep).collect())
+    let (mut train, mut test): (Vec<&Case>, Vec<&Case>) =
+        manifest.cases.iter().filter(keep).partition(|case| case.train);
+    if let Some(share) = experiment.hold_out {
+        let held_out = held_out(&train, share);
+        (test, train) = train.into_iter().partition(|case| held_out.contains(&patient(case)));
+        if let Some(case) = test
+            .iter()
+            .find(|case| !train.iter().any(|other| other.site == case.site))
+        {
+            let why = format!(
+                "'hold_out' leaves site '{}' no patient to train on; hold out a smaller share",
+                case.site
+            );
+            return Err(refuse(why));
+        }
+    }
+    train.retain(|case| left_out != Some(&*case.site));
+    Ok(Chosen { train, test })
+}
+
+/// A case's site and patient; a case that names no patient is one by itself.
+fn patient(case: &Case) -> (&str, &str) {
+    (&case.site, case.patient.as_deref().unwrap_or(&case.id))
+}
+
+/// This share of each site's patients, rounded up; the same ones whenever it is asked for.
+fn held_out<'a>(train: &[&'a Case], share: f64) -> BTreeSet<(&'a str, &'a str)> {
+    let mut of_sites: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for case in train {
+        let (site, patient) = patient(case);
+        of_sites.entry(site).or_default().insert(patient);
+    }
+    let of_site = |(site, patients): (&'a str, BTreeSet<&'a str>)| {
+        let mut patients: Vec<&str> = patients.into_iter().collect();
+        Random::new(0, &format!("held out/{site}")).shuffle(&mut patients);
+        patients.truncate((share * patients.len() as f64).ceil() as usize);
+        patients.into_iter().map(move |patient| (site, patient))
+    };
+    of_sites.into_iter().flat_map(of_site).collect()
 }
 
 /// Why leaving a site out would show nothing.

@@ -2,7 +2,7 @@
 //!
 //! A case is a folder with `meta.json`, `sam.pth`, `sam.safetensors`, `sam_forward.safetensors`, `flap.safetensors`,
 //! `flap_forward_backward.safetensors` and `flap_after_4_steps.safetensors`; `aggregate.safetensors` may lie beside
-//! the cases or in one. Those of MobileSAM are of other files: see [`mobile_sam`].
+//! the cases or in one. Those of MobileSAM are of other files: see `mobile_sam`.
 
 mod mobile_sam;
 
