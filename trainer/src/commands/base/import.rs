@@ -25,10 +25,9 @@ pub struct Args {
 /// The one metadata entry of a file that was imported: JSON that says what it was made of.
 const IMPORT_KEY: &str = "flapsam_import";
 
+/// Not which program made it: the same two files give the same bytes, and with them the same base.
 #[derive(Debug, Serialize)]
 struct About {
-    /// This program's version.
-    flapsam: &'static str,
     /// sha256 of the image encoder's file.
     encoder_sha256: String,
     /// sha256 of the file with prompt encoder and mask decoder.
@@ -50,7 +49,6 @@ pub fn run(args: Args) -> Result<Outcome> {
     refuse_input(&args.out, &[&args.encoder, &args.decoder])?;
     let imported = import(&args.encoder, &args.decoder)?;
     let about = About {
-        flapsam: env!("CARGO_PKG_VERSION"),
         encoder_sha256: imported.encoder_sha256,
         decoder_sha256: imported.decoder_sha256,
     };
