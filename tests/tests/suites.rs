@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::root;
+use common::{flapsam, root};
 use flapsam::data::manifest::Manifest;
 use flapsam::experiment::suite::is_suite;
 use flapsam::files::files_below;
@@ -105,4 +105,26 @@ fn figures_are_of_an_experiment() {
             }
         }
     }
+}
+
+/// `golden/` need not be typed, and a misspelt experiment is told the nearest.
+#[test]
+fn experiments_are_named_by_their_suite() {
+    let refused = |experiment: &str| {
+        let mut command = flapsam();
+        let ended = command.current_dir(root()).args(["run", experiment]).assert().code(2);
+        String::from_utf8(ended.get_output().stderr.clone()).unwrap()
+    };
+    for experiment in [
+        "phantom/quick/methods/flap_sm",
+        "golden/phantom/quick/methods/flap_sm.toml",
+    ] {
+        let said = refused(experiment);
+        assert!(
+            said.contains("golden/phantom/quick: ") && said.contains("'methods/flap_sam'"),
+            "{said}"
+        );
+    }
+    assert!(refused("phantom/quick").contains("--suite golden/phantom/quick"));
+    assert!(refused("experiments/methods/flap_sam.toml").contains("below the suite's folder"));
 }

@@ -187,17 +187,15 @@ impl Experiment {
     /// As of [`Experiment::read`].
     pub fn parse(path: &Path, text: String, whence: &str) -> Result<Self> {
         let refuse = |why: toml::de::Error| {
-            let hint = match why.message().starts_with("missing field") {
-                true => INCOMPLETE,
-                false => "",
-            };
+            let by_itself = why.message().starts_with("missing field") && path.is_file();
+            let hint = if by_itself { INCOMPLETE } else { "" };
             Error::invalid(path, explain(&why) + whence + hint)
         };
         let mut experiment: Self = toml::from_str(&text).map_err(refuse)?;
         let preprocessing = experiment.preprocessing.check();
         preprocessing.map_err(Error::content(path))?;
         if let Some(why) = experiment.mistake() {
-            return Err(Error::invalid(path, why));
+            return Err(Error::invalid(path, why + whence));
         }
         experiment.path = path.to_owned();
         experiment.resolved = text;
