@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use common::{flapsam, root, shared};
 use flapsam::data::cases::dataset::{LabelledCase, read_pair};
-use flapsam::data::manifest::{Case, DataFile, Manifest};
+use flapsam::data::manifest::{Case, DataFile, Manifest, parse_cases};
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::random::Random;
 use flapsam_model::segment::{range, scale_to_unit};
@@ -375,6 +375,49 @@ fn misfits_are_named(set: &Manifest, folder: &Path) {
         output.status.code() == Some(2) && said.contains(&file) && said.contains("reaches out"),
         "{said}"
     );
+}
+
+/// What the table does not know is recorded of the box, and what it says of the case stays.
+#[test]
+fn boxes_of_unknown_files_are_pinned() {
+    let folder = TempDir::new().unwrap();
+    let (mut set, files) = hippocampus();
+    for (path, bytes) in &files {
+        put(&folder.path().join("hippocampus").join(path), bytes);
+    }
+    let published = set.cases.clone();
+    for case in &mut set.cases {
+        case.slices = 0;
+        for file in [&mut case.image, &mut case.label] {
+            (file.sha256, file.bytes) = (None, None);
+        }
+    }
+    let name = write_manifest(&set, &folder.path().join("manifests"))
+        .display()
+        .to_string();
+    let (code, pinned, said) = data("pin", &[&name], folder.path());
+    assert_eq!((code, pinned["cases_known"].as_u64()), (0, Some(15)), "{pinned} {said}");
+    let lock = folder.path().join("hippocampus.lock.csv");
+    let known = parse_cases(&lock, &fs::read(&lock).unwrap()).unwrap();
+    assert_eq!(known, published);
+    let (code, report, _) = data("verify", &[&name], folder.path());
+    assert_eq!((code, count(&report, "right")), (0, files.len()));
+
+    // A lock file that speaks of another part, or of another patient, is not believed.
+    let text = fs::read_to_string(&lock).unwrap();
+    for (from, to) in [
+        ("11:20 3:14 1:11,48", "10:20 3:14 1:11,48"),
+        (",1+2,", ",1,"),
+        (",msd-001,", ",msd-0001,"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        fs::write(&lock, text.replacen(from, to, 1)).unwrap();
+        let (code, _, said) = data("verify", &[&name], folder.path());
+        assert!(
+            code == 2 && said.contains("is not as the manifest of hippocampus has it"),
+            "{said}"
+        );
+    }
 }
 
 /// The table's facts of the real files: voxels of the class in each box, slices, and values that scale.

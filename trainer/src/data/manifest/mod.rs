@@ -432,20 +432,21 @@ pub fn check_cases(path: &Path, cases: &[Case]) -> Result<()> {
                 ));
             }
         }
-        if let Some(sha256) = case.image.sha256.as_deref() {
-            let twin = *scans.entry(sha256).or_insert(case);
+        // By its place, and by its content, where that is known.
+        let scan = std::iter::once(case.image.path.as_str()).chain(case.image.sha256.as_deref());
+        for key in scan {
+            let twin = *scans.entry(key).or_insert(case);
             if twin.train != case.train {
                 let (train, test) = sides(twin, case);
                 return refuse(format!(
-                    "'{train}' for training and '{test}' for testing are the same scan (sha256 {sha256}); remove one of them"
+                    "'{train}' for training and '{test}' for testing are the same scan ({key}); remove one of them"
                 ));
             }
             if let (Some(one), Some(other)) = (&twin.patient, &case.patient)
                 && one != other
             {
                 return refuse(format!(
-                    "'{}' of the patient '{one}' and '{}' of '{other}' are the same scan (sha256 {sha256}); name its one \
-                     patient",
+                    "'{}' of the patient '{one}' and '{}' of '{other}' are the same scan ({key}); name its one patient",
                     twin.id, case.id
                 ));
             }

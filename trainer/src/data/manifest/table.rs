@@ -323,6 +323,16 @@ mod tests {
                 "{said}"
             );
         }
+        // Nobody needs to know its checksum for that; and a copy has another place.
+        let unknown = |row: String| row.replace(",1,9,", ",,,");
+        let said = of(&[
+            unknown(row("l", "train", "1", "", left)),
+            unknown(row("r", "test", "1", "", right)),
+        ]);
+        assert!(said.unwrap_err().to_string().contains("are the same scan (1.nii.gz)"));
+        let copy = row("r", "test", "1", "", right).replace("1.nii.gz", "copy.nii.gz");
+        let said = of(&[row("l", "train", "1", "", left), copy]).unwrap_err().to_string();
+        assert!(said.contains("are the same scan (1)"), "{said}");
         // Another scan of the same patient.
         for patient in ["p", "P"] {
             let said = of(&[row("l", "train", "1", "p", left), row("r", "test", "2", patient, right)]);
