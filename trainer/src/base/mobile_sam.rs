@@ -197,7 +197,7 @@ impl Half {
         Self {
             what: "image encoder",
             before: "image_encoder.",
-            wrapped_in: "",
+            wrapped_in: "image_encoder.",
             shapes: image_encoder(),
             convolutions: convolutions().into_iter().map(|(name, _)| name).collect(),
         }
