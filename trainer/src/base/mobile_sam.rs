@@ -97,7 +97,7 @@ impl Half {
         Self {
             what: "image encoder",
             before: "image_encoder.",
-            wrapped_in: "",
+            wrapped_in: "image_encoder.",
             layout: layout(&[Part::ImageEncoder]),
             shapes: official_shapes(&layout(&[Part::ImageEncoder])),
             convolutions: convolutions(),

@@ -6,9 +6,9 @@ use std::path::Path;
 use flapsam_model::checkpoint::{Floats, sha256};
 use flapsam_model::foreign::recognise;
 use flapsam_model::parameters::Array;
-use rten_onnx::onnx::{DataLocation, DataType, GraphProto, ModelProto, NodeProto, TensorProto};
+use rten_onnx::onnx::{DataLocation, DataType, TensorProto};
 use rten_onnx::protobuf::varint::{MAX_VARINT_LEN, read_varint};
-use rten_onnx::protobuf::{DecodeMessage, ErrorKind, Fields, OwnedValues, ProtobufError, ReadValue};
+use rten_onnx::protobuf::{DecodeMessage, ErrorKind, Field, Fields, OwnedValues, ProtobufError, ReadValue};
 
 use crate::error::{Error, Result};
 use crate::files::{enough_memory, read};
@@ -25,7 +25,7 @@ pub struct Graph {
 }
 
 /// An operation.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Node {
     /// What it does, by ONNX's name for it.
     pub operation: String,
@@ -57,20 +57,18 @@ fn parse(bytes: &[u8]) -> std::result::Result<Graph, String> {
         ErrorKind::IoError(why) => format!("{why}; pass a network's file, such as encoder.onnx"),
         other => format!("it cannot be read as ONNX; pass a network's file, such as encoder.onnx ({other})"),
     })?;
-    let Some(GraphProto { node, initializer, .. }) = model.graph else {
+    let Some(parts) = model.graph else {
         return Err("it holds no graph of ONNX; pass a network's file, such as encoder.onnx".into());
     };
     let mut graph = Graph::default();
-    for mut tensor in initializer {
+    for mut tensor in parts.weights {
         let name = tensor.name.take().unwrap_or_default();
         if let Some(array) = floats(&name, tensor)? {
             graph.weights.insert(name, array);
         }
     }
-    for mut node in node {
-        let constant = node.attribute.iter_mut().find_map(|attribute| attribute.t.take());
-        let node = Node::from(node);
-        match (node.operation.as_str(), constant) {
+    for NodePart { node, tensor } in parts.nodes {
+        match (&node.operation[..], tensor) {
             ("Constant", Some(tensor)) => {
                 if let Some(array) = floats(&node.output, tensor)? {
                     graph.constants.insert(node.output, array);
@@ -80,16 +78,6 @@ fn parse(bytes: &[u8]) -> std::result::Result<Graph, String> {
         }
     }
     Ok(graph)
-}
-
-impl From<NodeProto> for Node {
-    fn from(node: NodeProto) -> Self {
-        Self {
-            operation: node.op_type.unwrap_or_default(),
-            inputs: node.input,
-            output: node.output.into_iter().next().unwrap_or_default(),
-        }
-    }
 }
 
 /// A tensor's values; `None` if they are no 32-bit floats.
@@ -125,44 +113,116 @@ fn floats(name: &str, tensor: TensorProto) -> std::result::Result<Option<Array>,
 /// What the parser makes of bytes.
 type Decoded<T> = std::result::Result<T, ProtobufError>;
 
-/// Where messages of ONNX hold others of their own kind, by the numbers of the fields that lead there from the model: a
-/// graph in an operation's attribute, and sequences in the types of inputs, outputs and values. MobileSAM has neither.
-const NESTED: [[u64; 4]; 4] = [[7, 1, 5, 6], [7, 11, 2, 4], [7, 12, 2, 4], [7, 13, 2, 4]];
-
-/// The parser takes a file's end for that of what it reads, and goes as deep as a file says: both are looked at first.
-fn decode(bytes: &[u8]) -> Decoded<ModelProto> {
-    let mut reader = Bounded::new(bytes);
-    let mut parts = Fields::new(&mut reader, None);
-    while let Some(mut part) = parts.next()? {
-        part.skip()?;
-    }
-    for path in NESTED {
-        if holds(Fields::new(&mut Bounded::new(bytes), None), &path)? {
-            return Err(refusal(
-                "it holds graphs or types within others, which MobileSAM has none of",
-            ));
-        }
-    }
-    ModelProto::decode(Bounded::new(bytes))
+fn decode(bytes: &[u8]) -> Decoded<ModelPart> {
+    // The parser takes the end of a file for that of what it reads: each part must be there.
+    each_field(Fields::new(&mut Bounded::new(bytes), None), |field| field.skip())?;
+    ModelPart::decode(Bounded::new(bytes))
 }
 
-/// Whether a message has a field at the end of a path of fields.
-fn holds<R: ReadValue<Types = OwnedValues>>(mut fields: Fields<R>, path: &[u64]) -> Decoded<bool> {
-    let Some((first, rest)) = path.split_first() else {
-        return Ok(true);
-    };
+/// What is read of ONNX's messages. The parser's own types hold graphs within the operations of graphs, and it goes as
+/// deep into them as a file says.
+#[derive(Default)]
+struct ModelPart {
+    graph: Option<GraphPart>,
+}
+
+#[derive(Default)]
+struct GraphPart {
+    nodes: Vec<NodePart>,
+    weights: Vec<TensorProto>,
+}
+
+#[derive(Default)]
+struct NodePart {
+    node: Node,
+    /// The last one among its attributes.
+    tensor: Option<TensorProto>,
+}
+
+#[derive(Default)]
+struct AttributePart {
+    tensor: Option<TensorProto>,
+}
+
+// The numbers are those of the fields in onnx.proto.
+
+impl DecodeMessage for ModelPart {
+    type Types = OwnedValues;
+
+    fn decode_fields<R: ReadValue<Types = OwnedValues>>(fields: Fields<R>) -> Decoded<Self> {
+        let mut model = Self::default();
+        each_field(fields, |field| {
+            match field.number() {
+                7 => model.graph = Some(GraphPart::decode_field(field)?),
+                _ => field.skip()?,
+            }
+            Ok(())
+        })?;
+        Ok(model)
+    }
+}
+
+impl DecodeMessage for GraphPart {
+    type Types = OwnedValues;
+
+    fn decode_fields<R: ReadValue<Types = OwnedValues>>(fields: Fields<R>) -> Decoded<Self> {
+        let mut graph = Self::default();
+        each_field(fields, |field| {
+            match field.number() {
+                1 => graph.nodes.push(NodePart::decode_field(field)?),
+                5 => graph.weights.push(TensorProto::decode_field(field)?),
+                _ => field.skip()?,
+            }
+            Ok(())
+        })?;
+        Ok(graph)
+    }
+}
+
+impl DecodeMessage for NodePart {
+    type Types = OwnedValues;
+
+    fn decode_fields<R: ReadValue<Types = OwnedValues>>(fields: Fields<R>) -> Decoded<Self> {
+        let Self { mut node, mut tensor } = Self::default();
+        each_field(fields, |field| {
+            match field.number() {
+                1 => node.inputs.push(field.read_string()?),
+                2 if node.output.is_empty() => node.output = field.read_string()?,
+                4 => node.operation = field.read_string()?,
+                5 => tensor = AttributePart::decode_field(field)?.tensor.or(tensor.take()),
+                _ => field.skip()?,
+            }
+            Ok(())
+        })?;
+        Ok(Self { node, tensor })
+    }
+}
+
+impl DecodeMessage for AttributePart {
+    type Types = OwnedValues;
+
+    fn decode_fields<R: ReadValue<Types = OwnedValues>>(fields: Fields<R>) -> Decoded<Self> {
+        let mut attribute = Self::default();
+        each_field(fields, |field| {
+            match field.number() {
+                5 => attribute.tensor = Some(TensorProto::decode_field(field)?),
+                _ => field.skip()?,
+            }
+            Ok(())
+        })?;
+        Ok(attribute)
+    }
+}
+
+/// Hands over each field of a message, to be read or skipped.
+fn each_field<R: ReadValue<Types = OwnedValues>>(
+    mut fields: Fields<R>,
+    mut take: impl FnMut(&mut Field<'_, R>) -> Decoded<()>,
+) -> Decoded<()> {
     while let Some(mut field) = fields.next()? {
-        if field.number() != *first {
-            field.skip()?;
-        } else if holds(field.read_message(None)?, rest)? {
-            return Ok(true);
-        }
+        take(&mut field)?;
     }
-    Ok(false)
-}
-
-fn refusal(why: &str) -> ProtobufError {
-    ProtobufError::new(ErrorKind::IoError(std::io::Error::other(why)))
+    Ok(())
 }
 
 fn end() -> ProtobufError {
@@ -196,7 +256,7 @@ impl<'a> Bounded<'a> {
         Ok(taken)
     }
 
-    fn take_array<const N: usize>(&mut self) -> std::result::Result<[u8; N], ProtobufError> {
+    fn take_array<const N: usize>(&mut self) -> Decoded<[u8; N]> {
         let (taken, rest) = self.rest.split_first_chunk().ok_or_else(end)?;
         self.rest = rest;
         Ok(*taken)
@@ -217,7 +277,8 @@ impl ReadValue for Bounded<'_> {
     fn read_varint(&mut self) -> Decoded<u64> {
         self.numbers += 1;
         if self.numbers > MOST_NUMBERS {
-            return Err(refusal("it has far more parts than MobileSAM"));
+            let many = std::io::Error::other("it has far more parts than MobileSAM");
+            return Err(ProtobufError::new(ErrorKind::IoError(many)));
         }
         // A number's last byte has its high bit clear; the parser's own function takes the bytes, which are few then.
         let last = self.rest.iter().take(MAX_VARINT_LEN).position(|byte| *byte < 0x80);
@@ -250,7 +311,7 @@ impl ReadValue for Bounded<'_> {
 mod tests {
     use std::cell::RefCell;
 
-    use rten_onnx::onnx::AttributeProto;
+    use rten_onnx::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto};
 
     use super::*;
 
@@ -365,9 +426,9 @@ mod tests {
         }
     }
 
-    /// Deeper than any stack, had it been followed.
+    /// Deeper than any stack, if they were followed.
     #[test]
-    fn graphs_within_graphs_are_refused() {
+    fn graphs_within_graphs_are_passed_over() {
         let field = |number: u8, content: Vec<u8>| {
             let mut bytes = vec![number << 3 | 2];
             let mut length = content.len();
@@ -379,12 +440,10 @@ mod tests {
             bytes.extend(content);
             bytes
         };
-        let within = (0..3_000).fold(Vec::new(), |graph, _| field(1, field(5, field(6, graph))));
-        let said = parse(&field(7, within)).unwrap_err();
-        assert!(said.contains("graphs or types within others"), "{said}");
-        let types = (0..3_000).fold(Vec::new(), |kind, _| field(4, field(1, kind)));
-        let said = parse(&field(7, field(11, field(2, types)))).unwrap_err();
-        assert!(said.contains("graphs or types within others"), "{said}");
+        let graphs = (0..5_000).fold(Vec::new(), |graph, _| field(1, field(5, field(6, graph))));
+        assert_eq!(parse(&field(7, graphs)).unwrap().nodes.len(), 1);
+        let types = (0..5_000).fold(Vec::new(), |kind, _| field(4, field(1, kind)));
+        assert!(parse(&field(7, field(11, field(2, types)))).is_ok());
     }
 
     /// Two bytes each in the file, hundreds in memory.
