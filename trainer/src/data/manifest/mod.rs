@@ -135,7 +135,8 @@ struct Row {
     case_id: String,
     site: String,
     split: Split,
-    slices: Option<usize>,
+    // As wide as what is added up of all cases never is.
+    slices: Option<u32>,
     image: String,
     image_sha256: Option<String>,
     image_bytes: Option<u64>,
@@ -426,7 +427,7 @@ pub fn table(cases: &[Case]) -> String {
             case_id: case.id.clone(),
             site: case.site.clone(),
             split: if case.train { Split::Train } else { Split::Test },
-            slices: (case.slices > 0).then_some(case.slices),
+            slices: u32::try_from(case.slices).ok().filter(|&slices| slices > 0),
             image: image.path,
             image_sha256: image.sha256,
             image_bytes: image.bytes,
@@ -457,7 +458,7 @@ pub fn parse_cases(path: &Path, table: &[u8]) -> Result<Vec<Case>> {
             id: row.case_id,
             site: row.site,
             train: row.split == Split::Train,
-            slices: row.slices.unwrap_or(0),
+            slices: row.slices.unwrap_or(0) as usize,
             image: DataFile {
                 path: row.image,
                 sha256: row.image_sha256,
