@@ -166,9 +166,12 @@ a,A,train,3,A/a.nii.gz,,,A/a_mask.nii.gz,,
 b,A,test,,A/b.nii.gz,,,A/b_mask.nii.gz,,
 ";
 
-/// A manifest's table of cases, which is written again.
+/// A manifest's table of cases, which is written again, and counted.
 pub fn cases(bytes: &[u8]) -> Verdict {
-    said(parse_cases(Path::new(NAME), bytes).map(|cases| drop(table(&cases))))
+    let cases = parse_cases(Path::new(NAME), bytes).map_err(|why| why.to_string())?;
+    let _ = (table(&cases), cases.iter().map(|case| case.slices).sum::<usize>());
+    let _ = cases.iter().any(|case| case.is_template() && case.label.is_pattern());
+    Ok(())
 }
 
 /// An experiment file that extends no other.

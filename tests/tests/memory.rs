@@ -5,6 +5,7 @@ mod mini;
 mod seeds;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use common::fixture;
 use flapsam::state_dict::{self, pickle::memory as pickle_memory};
@@ -181,7 +182,22 @@ fn labels_take_no_more_than_is_judged() {
     }
 }
 
-/// Of which no tensor is there.
+/// What is said of an adapter of which no tensor is there, and how much memory that took.
+fn said_of_adapter(sam: &SamConfig, pairs: usize) -> (String, usize) {
+    let metadata = json!({
+        "method": "flap_sam",
+        "sam": sam,
+        "adapter": {"num_classes": 1, "rank": 1, "num_lora": pairs},
+        "classes": ["background", "a"],
+        "preprocessing": {},
+        "base_sha256": "00",
+        "seed": 1
+    });
+    let bytes = write_safetensors(&StateDict::new(), Some(("flapsam_adapter", metadata.to_string())));
+    let (adapter, memory) = peak(|| Adapter::from_bytes(&bytes).map_err(|why| why.to_string()));
+    (adapter.unwrap_err(), memory)
+}
+
 #[test]
 fn an_adapter_of_absurd_dimensions_takes_nothing() {
     let sam = smallest_sam();
@@ -205,25 +221,30 @@ fn an_adapter_of_absurd_dimensions_takes_nothing() {
         vit.num_heads = [1; 4];
         vit.depths = [1 << 7; 4];
     }
-    for (sam, pairs) in [(large, 1), (deep, 1), (wide, 1), (sam, 1 << 14)] {
-        let metadata = json!({
-            "method": "flap_sam",
-            "sam": sam,
-            "adapter": {"num_classes": 1, "rank": 1, "num_lora": pairs},
-            "classes": ["background", "a"],
-            "preprocessing": {},
-            "base_sha256": "00",
-            "seed": 1
-        });
-        let bytes = write_safetensors(&StateDict::new(), Some(("flapsam_adapter", metadata.to_string())));
-        let (adapter, memory) = peak(|| Adapter::from_bytes(&bytes).map_err(|why| why.to_string()));
-        let said = adapter.unwrap_err();
-        assert!(
-            said.contains("than any there is") || said.contains("at most") || said.contains("more than"),
-            "{said}"
-        );
+    for (sam, pairs, wanted) in [
+        (large, 1, "more than any there is"),
+        (deep, 1, "depth is 16384"),
+        (wide, 1, "more than any there is"),
+        (sam, 1 << 14, "num_lora 16384"),
+    ] {
+        let (said, memory) = said_of_adapter(&sam, pairs);
+        assert!(said.contains(wanted), "{said}");
         assert!(memory < MEBIBYTE, "{memory}: {said}");
     }
+}
+
+/// As many blocks and pairs as there may be.
+#[test]
+fn the_largest_adapter_is_judged_in_a_second() {
+    let sam = SamConfig {
+        depth: 128,
+        ..smallest_sam()
+    };
+    let start = Instant::now();
+    let (said, memory) = said_of_adapter(&sam, 128);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(said.contains("is missing"), "{said}");
+    assert!(memory < 64 * MEBIBYTE, "{memory}");
 }
 
 /// The fixtures of PyTorch's, with as much memory as they have bytes, some times over.

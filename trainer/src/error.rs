@@ -80,3 +80,23 @@ fn remedy(source: &io::Error) -> &'static str {
         _ => "check the disk and run the command again",
     }
 }
+
+/// A message as a terminal may show it: what it quotes of a file may be anybody's, and is no command to the terminal.
+pub fn printable(message: &str) -> String {
+    let shown = |character: char| match character {
+        '\n' | '\t' => String::from(character),
+        command if command.is_control() => command.escape_default().to_string(),
+        plain => String::from(plain),
+    };
+    message.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_says_is_no_command_to_the_terminal() {
+        assert_eq!(printable("'\u{1b}[2Ja\r' ä\n\tb"), "'\\u{1b}[2Ja\\r' ä\n\tb");
+    }
+}

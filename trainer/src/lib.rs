@@ -22,4 +22,4 @@ pub mod training;
 pub mod verification;
 pub mod view;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, printable};

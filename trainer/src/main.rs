@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,
         Ok(Outcome::CheckFailed) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("flapsam: {error}");
+            eprintln!("flapsam: {}", flapsam::printable(&error.to_string()));
             ExitCode::from(2)
         }
     }

@@ -128,7 +128,7 @@ pub struct ScheduleSettings {
 impl ScheduleSettings {
     /// The schedule of a client whose epochs have so many batches.
     pub fn of_client(&self, batches: usize) -> Schedule {
-        let by_epochs = self.max_epochs.map(|epochs| epochs * batches);
+        let by_epochs = self.max_epochs.map(|epochs| epochs.saturating_mul(batches));
         Schedule {
             base_lr: self.base_lr,
             warmup_period: self.warmup_period,

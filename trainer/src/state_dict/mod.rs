@@ -23,6 +23,8 @@ use crate::files::{enough_memory, read};
 /// Where a tar archive has its mark.
 const TAR_MARK_AT: usize = 257;
 const TAR_MARK: &[u8] = b"ustar";
+/// How an archive begins.
+const ZIP_MARK: &[u8] = b"PK";
 /// How the entry's name ends that says which tensors there are.
 const PICKLE: &str = "data.pkl";
 /// How many pickles a file without an archive begins with: before PyTorch 1.6 the last ones say what there is.
@@ -148,8 +150,9 @@ fn copy_for_reader(path: &Path, bytes: &[u8]) -> Result<NamedTempFile> {
         why => refuse(path, &PytorchError::Zip(why)),
     };
     let mut copy = NamedTempFile::new().map_err(failed)?;
-    // What is no archive, or no whole one, the reader takes or refuses.
-    let Ok(mut archive) = ZipArchive::new(Cursor::new(bytes)) else {
+    // What does not begin as an archive is none, whatever it ends with; what is not a whole one, the reader refuses.
+    let archive = bytes.starts_with(ZIP_MARK).then(|| ZipArchive::new(Cursor::new(bytes)));
+    let Some(Ok(mut archive)) = archive else {
         let mut rest = bytes;
         check_memory(path, (0..PICKLES).map(|_| pickle::memory(&mut rest)))?;
         copy.write_all(bytes).map_err(failed)?;

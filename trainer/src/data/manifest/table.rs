@@ -145,7 +145,8 @@ struct Row {
     case_id: String,
     site: String,
     split: Split,
-    slices: Option<usize>,
+    // As wide as what is added up of all cases never is.
+    slices: Option<u32>,
     image: String,
     image_sha256: Option<String>,
     image_bytes: Option<u64>,
@@ -183,7 +184,7 @@ impl Row {
             id: self.case_id,
             site: self.site,
             train: self.split == Split::Train,
-            slices: self.slices.unwrap_or(0),
+            slices: self.slices.unwrap_or(0) as usize,
             image: DataFile {
                 path: self.image,
                 sha256: self.image_sha256,
