@@ -182,6 +182,15 @@ fn labels_take_no_more_than_is_judged() {
     }
 }
 
+/// The smallest network with another encoder.
+fn vit(change: fn(&mut VitConfig)) -> SamConfig {
+    let mut sam = smallest_sam();
+    if let EncoderConfig::Vit(vit) = &mut sam.encoder {
+        change(vit);
+    }
+    sam
+}
+
 /// What is said of an adapter of which no tensor is there, and how much memory that took.
 fn said_of_adapter(sam: &SamConfig, pairs: usize) -> (String, usize) {
     let metadata = json!({
@@ -201,13 +210,6 @@ fn said_of_adapter(sam: &SamConfig, pairs: usize) -> (String, usize) {
 #[test]
 fn an_adapter_of_absurd_dimensions_takes_nothing() {
     let sam = smallest_sam();
-    let vit = |change: fn(&mut VitConfig)| {
-        let mut sam = smallest_sam();
-        if let EncoderConfig::Vit(vit) = &mut sam.encoder {
-            change(vit);
-        }
-        sam
-    };
     let large = SamConfig {
         image_size: 1 << 14,
         prompt_dim: 1 << 14,
@@ -236,10 +238,7 @@ fn an_adapter_of_absurd_dimensions_takes_nothing() {
 /// As many blocks and pairs as there may be.
 #[test]
 fn the_largest_adapter_is_judged_in_a_second() {
-    let sam = SamConfig {
-        depth: 128,
-        ..smallest_sam()
-    };
+    let sam = vit(|vit| vit.depth = 128);
     let start = Instant::now();
     let (said, memory) = said_of_adapter(&sam, 128);
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
