@@ -729,7 +729,11 @@ fn an_import_says_which_labels_make_which_class() {
         );
         // Nor does a run take it.
         let config = folder.path().join("wrong.toml");
-        fs::write(&config, experiment(&manifests.join("own.json"), "", 1)).unwrap();
+        fs::write(
+            &config,
+            experiment(&manifests.join("own.json"), "[local]\nbatch_stacks = 1", 1),
+        )
+        .unwrap();
         let mut command = flapsam();
         command.arg("run").arg(&config).arg("--data").arg(folder.path());
         let output = command.arg("--out").arg(folder.path().join("wrong")).assert().code(2);

@@ -361,7 +361,7 @@ fn misfits_are_named(set: &Manifest, folder: &Path) {
     );
     assert_eq!(report["misfits"].as_array().unwrap().len(), 1);
     let config = folder.join("wrong.toml");
-    fs::write(&config, experiment(&place, "", 1)).unwrap();
+    fs::write(&config, experiment(&place, "[local]\nbatch_stacks = 1", 1)).unwrap();
     let mut command = flapsam();
     command
         .arg("run")

@@ -691,7 +691,7 @@ impl Drawn {
             ),
             ("alone", "alone", &["flap_sam"]),
         ] {
-            let part = golden.join("hippocampus").join(part);
+            let part = golden.join("experiments").join(part);
             fs::create_dir_all(&part).unwrap();
             for method in methods {
                 let file = experiment(&part, |text| {
@@ -707,6 +707,9 @@ impl Drawn {
             }
         }
         fs::copy(root().join("golden/claims.toml"), golden.join("claims.toml")).unwrap();
+        let suite = "[suite]\nname = \"made-up hospitals\"\nexperiments = \"../experiments\"\n";
+        fs::create_dir(golden.join("hippocampus")).unwrap();
+        fs::write(golden.join("hippocampus/suite.toml"), suite).unwrap();
         Self {
             folder,
             record,
@@ -923,7 +926,7 @@ fn only_planned_runs_decide_claims_of_ours() {
     let planned = fs::read_to_string(&config).unwrap();
     for (from, to, why) in [
         ("\"mobile_sam\"", "\"nano\"", "its network is nano, not mobile_sam"),
-        ("base_lr = 1e-3", "base_lr = 2e-3", "schedule.base_lr"),
+        ("base_lr = 0.001", "base_lr = 0.002", "schedule.base_lr"),
         ("rank = 4", "rank = 4\ndora = true", "dora"),
     ] {
         assert!(planned.contains(from), "{planned}");
