@@ -38,7 +38,7 @@ const GRADIENT_FLOOR: f64 = 1e-6;
 const STEPS: Tolerance = Tolerance::Absolute(1e-5);
 /// How often the computation is repeated with every weight moved by at most its last bit, to see how far the rounding
 /// of an f32 computation can carry.
-const REPETITIONS: u64 = 5;
+const REPETITIONS: u64 = 8;
 /// How many times that far a result may lie from the reference, which was computed in f32 as well.
 const ROUNDING_FACTOR: f64 = 3.0;
 
