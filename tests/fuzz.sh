@@ -13,9 +13,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 seconds=${1:-600}
 shift || true
 targets=("$@")
-if [ ${#targets[@]} -eq 0 ]; then
-    mapfile -t targets < <(sed -n 's|^path = "fuzz_targets/\(.*\)\.rs"|\1|p' fuzz/Cargo.toml)
-fi
+# As cargo builds otherwise: cargo-fuzz has one unit, whose time is all of a core's.
+options=(--codegen-units 16)
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/flapsam"
 # Its own: another compiler, and a sanitizer in everything.
 export CARGO_TARGET_DIR="$cache/fuzz"
@@ -30,13 +29,14 @@ set_up() {
     cargo fuzz --version 2>/dev/null || cargo install cargo-fuzz --locked
     # The versions of the main tree.
     cp Cargo.lock fuzz/Cargo.lock
-    cargo +nightly fuzz build
+    cargo +nightly fuzz build "${options[@]}"
+    [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(cargo fuzz list)
 }
 
 # fuzz TARGET: what libFuzzer says goes into a file.
 fuzz() {
     mkdir -p "fuzz/found/$1"
-    cargo +nightly fuzz run "$1" "fuzz/found/$1" "fuzz/corpus/$1" -- \
+    cargo +nightly fuzz run "${options[@]}" "$1" "fuzz/found/$1" "fuzz/corpus/$1" -- \
         -max_total_time="$seconds" -timeout=1 -rss_limit_mb=1024 -print_final_stats=1 >"fuzz/found/$1.log" 2>&1
 }
 
