@@ -1,5 +1,6 @@
 //! How far two checkpoints are apart.
 
+use flapsam_model::checkpoint::norm_factor;
 use flapsam_model::parameters::{Array, StateDict};
 use serde::Serialize;
 
@@ -97,9 +98,6 @@ fn difference(name: &str, one: &Array, other: &Array) -> Option<Difference> {
     })
 }
 
-/// What PyTorch's batch norms add to a variance.
-pub(super) const NORM_EPSILON: f64 = 1e-5;
-
 /// A state dict with each batch norm `X.bn` folded into the convolution `X.c` before it, which gets a bias for it: what
 /// the network computes, however a file keeps it.
 pub fn fold_norms(mut state: StateDict) -> StateDict {
@@ -132,7 +130,7 @@ fn folded(state: &StateDict, layer: &str) -> Option<(Array, Array)> {
     let factors: Vec<f64> = scale
         .iter()
         .zip(variance)
-        .map(|(scale, variance)| f64::from(*scale) / (f64::from(*variance) + NORM_EPSILON).sqrt())
+        .map(|(scale, variance)| norm_factor(*scale, *variance))
         .collect();
     let size = (weight.values.len() / channels.max(1)).max(1);
     let of_channel = |(values, factor)| scaled(values, factor);
