@@ -6,7 +6,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use flapsam_model::checkpoint::{adapt, norm_factor, start};
-use flapsam_model::config::{AdapterConfig, EncoderConfig, LoraInit, STAGES, SamConfig, TinyVitConfig};
+use flapsam_model::config::{AdapterConfig, EncoderConfig, STAGES, SamConfig, TinyVitConfig};
 use flapsam_model::image_encoder::ImageEncoder;
 use flapsam_model::parameters::{Array, Layout, Parameters, Part, Role, Source, Start, StateDict, to_vec};
 use flapsam_model::prompt_encoder::{Point, PointKind};
@@ -14,7 +14,7 @@ use flapsam_model::sam::{Sam, box_points};
 use serde::Deserialize;
 
 use super::{
-    Comparison, FORWARD, GRADIENT, GRADIENT_FLOOR, META, Quantities, Tensors, Tolerance, judge, name, named, norm,
+    Comparison, FORWARD, GRADIENT, GRADIENT_FLOOR, Lora, META, Quantities, Tensors, Tolerance, judge, name, named, norm,
 };
 use crate::error::{Error, Result};
 use crate::files::read_json;
@@ -28,10 +28,8 @@ const MASKS: Tolerance = Tolerance::Absolute(1e-3);
 #[derive(Debug, Deserialize)]
 struct Meta {
     config: Config,
-    rank: usize,
-    num_lora: usize,
-    dora: bool,
-    lora_scale: f64,
+    #[serde(flatten)]
+    lora: Lora,
 }
 
 #[derive(Debug, Deserialize)]
@@ -76,15 +74,8 @@ pub fn compare_encoder(folder: &Path, device: &Device) -> Result<Vec<Comparison>
         decoder_heads: 1,
     };
     sam.encoder.check(sam.image_size).map_err(Error::content(&path))?;
-    let adapter = AdapterConfig {
-        num_classes: 1,
-        rank: meta.rank,
-        num_lora: meta.num_lora,
-        dora: meta.dora,
-        train_magnitude: false,
-        lora_scale: meta.lora_scale,
-        lora_init: LoraInit::Zero,
-    };
+    // No class is asked for.
+    let adapter = meta.lora.adapter(1);
     adapter.check().map_err(Error::content(&path))?;
     let case = Encoder {
         weights: Tensors::read(folder.join("weights.safetensors"))?,

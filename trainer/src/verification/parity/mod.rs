@@ -149,10 +149,8 @@ struct Meta {
     config: SamConfig,
     train_image_size: usize,
     num_classes: usize,
-    rank: usize,
-    num_lora: usize,
-    dora: bool,
-    lora_scale: f64,
+    #[serde(flatten)]
+    lora: Lora,
     adamw: AdamWMeta,
 }
 
@@ -167,10 +165,19 @@ struct AdamWMeta {
     lr_used: Vec<f64>,
 }
 
-impl Meta {
-    fn adapter(&self) -> AdapterConfig {
+/// How a case's network is adapted.
+#[derive(Debug, Deserialize)]
+struct Lora {
+    rank: usize,
+    num_lora: usize,
+    dora: bool,
+    lora_scale: f64,
+}
+
+impl Lora {
+    fn adapter(&self, num_classes: usize) -> AdapterConfig {
         AdapterConfig {
-            num_classes: self.num_classes,
+            num_classes,
             rank: self.rank,
             num_lora: self.num_lora,
             dora: self.dora,
@@ -472,7 +479,7 @@ struct Adapted<'a> {
 impl<'a> Adapted<'a> {
     fn read(folder: &Path, meta: &'a Meta, device: &'a Device) -> Result<Self> {
         let config = meta.config.clone().with_image_size(meta.train_image_size);
-        let adapter = meta.adapter();
+        let adapter = meta.lora.adapter(meta.num_classes);
         Ok(Self {
             weights: Tensors::read(folder.join("flap.safetensors"))?,
             fixture: Tensors::read(folder.join("flap_forward_backward.safetensors"))?,
