@@ -540,6 +540,12 @@ fn only_a_whole_checkpoint_of_the_same_experiment_counts() {
         "{text}"
     );
     assert!(fs::read(whole.join("adapter.safetensors")).unwrap() == adapter);
+    // What a kill between writing the newest checkpoint and removing the oldest leaves over goes.
+    let oldest = whole.join("checkpoints/round-00000.safetensors");
+    fs::copy(&newest, &oldest).unwrap();
+    let text = again(&config, 0, &[]);
+    assert!(text.contains("going on after round 2 of 2"), "{text}");
+    assert!(!oldest.exists() && newest.exists());
 
     // A newer program makes a checkpoint of another fingerprint.
     let (tensors, metadata) = read_safetensors(&fs::read(&newest).unwrap()).unwrap();

@@ -75,13 +75,19 @@ impl Checkpoints {
         // TOML, since it gives floats back to the last bit.
         let metadata = toml::to_string(&checkpoint).map_err(|why| Error::invalid(&path, why))?;
         write_state_dict(&path, &tensors, (METADATA_KEY, metadata))?;
+        self.prune()
+    }
+
+    /// Removes what is older than the last two.
+    fn prune(&self) -> Result<()> {
         for path in self.newest_first()?.into_iter().skip(KEPT) {
             fs::remove_file(&path).map_err(Error::file("remove", &path))?;
         }
         Ok(())
     }
 
-    /// Brings a fresh federation to the newest state that is whole; `None` if there is none.
+    /// Brings a fresh federation to the newest state that is whole; `None` if there is none. What a run that was killed
+    /// between writing a checkpoint and removing the oldest left over goes too.
     ///
     /// # Errors
     /// The folder cannot be read, or that state is of another fingerprint.
@@ -97,6 +103,7 @@ impl Checkpoints {
                 return Err(Error::invalid(&path, why));
             }
             put_back(federation, tensors, &checkpoint)?;
+            self.prune()?;
             return Ok(Some(checkpoint));
         }
         Ok(None)

@@ -193,6 +193,8 @@ impl Run {
                 }),
             }
         }
+        // By name, not as the manifest has them: the order of the server's sums must not depend on who wrote down whom first.
+        sites.sort_by(|one, other| one.name.cmp(&other.name));
         if let Some(name) = experiment
             .ranks
             .keys()
