@@ -3,6 +3,7 @@
 mod base;
 mod bench;
 mod claims;
+mod client;
 mod data;
 mod diff;
 mod estimate;
@@ -17,6 +18,7 @@ mod prompt;
 mod report;
 mod run;
 mod segment;
+mod server;
 mod verify;
 mod view;
 
@@ -59,6 +61,10 @@ enum Command {
     Pretrain(pretrain::Args),
     /// Run an experiment: one of a suite's, or a file.
     Run(run::Args),
+    /// A site's part of a federation over many machines.
+    Client(client::Args),
+    /// The coordinating site's part of it.
+    Server(server::Args),
     /// Make one HTML page of a run or of several, and describe each run's folder as an RO-Crate.
     Report(report::Args),
     /// Segment a scan with a run's adapter.
@@ -93,6 +99,8 @@ impl Flapsam {
             Command::Phantom(args) => phantom::run(args),
             Command::Pretrain(args) => pretrain::run(args),
             Command::Run(args) => run::run(args),
+            Command::Client(args) => client::run(args),
+            Command::Server(args) => server::run(args),
             Command::Report(args) => report::run(args),
             Command::LabelsToCt(args) => labels_to_ct::run(args),
             Command::Segment(args) => segment::run(args),

@@ -11,7 +11,7 @@ use super::suite;
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::federation::wire::Precision;
-use crate::federation::{Aggregation, LocalTraining, ServerAdam};
+use crate::federation::{Aggregation, LocalTraining, Rules, ServerAdam};
 use crate::training::Schedule;
 
 /// An experiment file.
@@ -322,6 +322,19 @@ impl Experiment {
         None
     }
 
+    /// What its clients and its server agree on.
+    pub fn rules(&self, seed: u64) -> Rules {
+        Rules {
+            seed,
+            rounds: self.rounds,
+            local: self.local,
+            participation: self.participation,
+            aggregation: self.aggregation,
+            precision: self.precision,
+            server_adam: self.server_adam,
+        }
+    }
+
     /// Whether clients keep a part of the network to themselves, so that each has a model of its own.
     pub fn has_personal_models(&self) -> bool {
         let personal = self.num_lora > 1 || self.aggregation.is_personal();
@@ -358,14 +371,14 @@ impl Experiment {
 
     /// The keys of settings that decide the figures and are not the same in another experiment.
     pub fn differences(&self, other: &Experiment) -> Vec<String> {
-        let [own, other] = [self, other].map(|experiment| {
-            let mut flat = BTreeMap::new();
-            flatten("", experiment.deciding(), &mut flat);
-            flat
-        });
-        let keys: BTreeSet<&String> = own.keys().chain(other.keys()).collect();
-        let differ = keys.into_iter().filter(|key| own.get(*key) != other.get(*key));
-        differ.cloned().collect()
+        differences(self.deciding(), other.deciding())
+    }
+
+    /// The same, of another experiment's [`Experiment::deciding_settings`]; none if they are not readable.
+    pub fn differing_settings(&self, other: &str) -> Vec<String> {
+        other
+            .parse()
+            .map_or_else(|_| Vec::new(), |other| differences(self.deciding(), other))
     }
 
     /// The file's name without its ending: what the experiment is called.
@@ -389,6 +402,18 @@ impl Experiment {
             Err(_) => self.folder.join(path),
         }
     }
+}
+
+/// The keys that two tables do not have alike.
+fn differences(own: toml::Table, other: toml::Table) -> Vec<String> {
+    let [own, other] = [own, other].map(|table| {
+        let mut flat = BTreeMap::new();
+        flatten("", table, &mut flat);
+        flat
+    });
+    let keys: BTreeSet<&String> = own.keys().chain(other.keys()).collect();
+    let differ = keys.into_iter().filter(|key| own.get(*key) != other.get(*key));
+    differ.cloned().collect()
 }
 
 /// A table's values by their whole keys, such as `local.augment`.

@@ -9,7 +9,8 @@ use flapsam_model::segment::{STACK, Scaling, to_input};
 use serde::Serialize;
 
 use super::config::{Experiment, Setting};
-use super::runner::{Chosen, chosen_cases, network};
+use super::network::configs;
+use super::runner::{Chosen, chosen_cases};
 use crate::data::batches::stacks::Batch;
 use crate::data::manifest::Manifest;
 use crate::device::OpenDevice;
@@ -51,7 +52,7 @@ impl Pace {
     /// # Errors
     /// The experiment names no network.
     pub fn measure(experiment: &Experiment, classes: usize, device: &OpenDevice) -> Result<Self> {
-        let (sam, adapter) = network(experiment, classes)?;
+        let (sam, adapter) = configs(experiment, classes)?;
         let layout = Sam::layout(&sam, Some(&adapter))?;
         let trained = experiment.method.trained(&layout);
         let weights = initialise(&layout, 0);

@@ -1,10 +1,12 @@
 //! A run: the experiment file, the runner, the record it leaves.
 
+pub mod across;
 mod config;
 pub mod estimate;
 mod evaluation;
 mod files;
 pub mod metrics;
+mod network;
 mod record;
 mod runner;
 pub mod suite;

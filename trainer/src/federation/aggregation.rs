@@ -373,13 +373,13 @@ pub(super) mod tests {
             let updates = [only(0.0), only(2.0)];
             assert!(updates[0].contains_key(sent) && !updates[0].contains_key(other));
             let common = update(5.0);
-            let mut server = super::super::Server {
+            let mut global = super::super::Global {
                 state: common.clone(),
                 ..Default::default()
             };
-            let averaged = server.combine(&updates, &[0.25, 0.75], how, None, &layout());
+            let averaged = global.combine(&updates, &[0.25, 0.75], how, None, &layout());
             assert!(averaged.lora_error.unwrap() < 1e-6, "{how:?}");
-            assert_eq!(server.state[other], common[other]);
+            assert_eq!(global.state[other], common[other]);
             assert!(!averaged.sent.contains_key(other));
         }
     }

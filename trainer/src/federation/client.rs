@@ -65,7 +65,7 @@ fn yes() -> bool {
 const AHEAD: usize = 4;
 
 /// What an epoch came to.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// Mean loss of the steps.
     pub loss: f64,

@@ -138,38 +138,26 @@ fn quantised(array: &Array) -> (Vec<u8>, Vec<f32>) {
     (bytes, scales)
 }
 
-/// What has travelled.
+/// A message that is on its way.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Delivery {
-    /// The message.
+pub struct Sent {
+    /// The message: see [`encode`].
     pub message: Vec<u8>,
-    /// What the receiver has afterwards.
-    pub received: StateDict,
     /// The sum of squares of what rounding took from the message, and of what was to be said; zero at 32 bits.
     pub squares: [f64; 2],
 }
 
-impl Delivery {
-    /// A state at 32 bits.
-    fn whole(state: &StateDict) -> Result<Self, ModelError> {
+impl Sent {
+    /// A state at 32 bits, the same for whoever receives it.
+    ///
+    /// # Errors
+    /// A number is not finite.
+    pub fn whole(state: &StateDict) -> Result<Self, ModelError> {
         check_finite(state, "")?;
-        let message = encode(state, Precision::F32);
         Ok(Self {
-            received: decode(&message)?,
-            message,
+            message: encode(state, Precision::F32),
             squares: [0.0; 2],
         })
-    }
-}
-
-/// What all clients are sent alike: the server's state, at 32 bits. Below, each is sent what it lacks: see [`Link::down`].
-///
-/// # Errors
-/// A number is not finite.
-pub fn broadcast(global: &StateDict, precision: Precision) -> Result<Option<Delivery>, ModelError> {
-    match precision {
-        Precision::F32 => Delivery::whole(global).map(Some),
-        Precision::F16 | Precision::Int8 => Ok(None),
     }
 }
 
@@ -193,7 +181,7 @@ fn squares(state: &StateDict) -> f64 {
     values.map(|&value| f64::from(value) * f64::from(value)).sum()
 }
 
-/// One client's line to the server.
+/// One end of the line between a client and the server.
 ///
 /// Below 32 bits a client sends how its parameters differ from those it started the round with, which the server holds
 /// too; what the rounding took away is added to its next message (error feedback). The server sends differences as well,
@@ -204,12 +192,12 @@ pub struct Link {
     precision: Precision,
     /// What both ends hold. Empty at 32 bits, where messages are whole.
     held: StateDict,
-    /// What the client's messages have lost so far.
+    /// What the client's messages have lost so far; the server's end has none.
     residual: StateDict,
 }
 
 impl Link {
-    /// A line over which nothing has travelled yet; both ends know the initial state by its seed.
+    /// An end over which nothing has travelled yet; both know the initial state by its seed.
     pub fn new(precision: Precision, initial: &StateDict) -> Self {
         let held = match precision {
             Precision::F32 => StateDict::new(),
@@ -222,43 +210,64 @@ impl Link {
         }
     }
 
-    /// Carries a client's update to the server. `lasting` says which parameters keep their coordinates from round to
+    /// The client's end: its update, as a message. `lasting` says which parameters keep their coordinates from round to
     /// round.
     ///
     /// # Errors
     /// A number is not finite, or too large for the precision.
-    pub fn up(&mut self, update: &StateDict, lasting: impl Fn(&str) -> bool) -> Result<Delivery, ModelError> {
-        let known = self.held.clone();
-        let (delivery, lost) = self.carry(update, &known, &self.residual)?;
+    pub fn send_update(&mut self, update: &StateDict, lasting: impl Fn(&str) -> bool) -> Result<Sent, ModelError> {
+        if self.precision == Precision::F32 {
+            return Sent::whole(update);
+        }
+        let (sent, _, mut lost) = self.rounded(update, &self.held, &self.residual)?;
+        lost.retain(|key, _| lasting(key));
         self.residual = lost;
-        self.residual.retain(|key, _| lasting(key));
-        Ok(delivery)
+        Ok(sent)
     }
 
-    /// Carries the server's state to the client.
+    /// The server's end: the update that a client's message holds.
     ///
     /// # Errors
-    /// See [`Link::up`].
-    pub fn down(&mut self, global: &StateDict, lasting: impl Fn(&str) -> bool) -> Result<Delivery, ModelError> {
-        let mut known = self.held.clone();
-        known.retain(|key, _| lasting(key));
-        let (delivery, _) = self.carry(global, &known, &StateDict::new())?;
-        if self.precision != Precision::F32 {
-            self.held = delivery.received.clone();
-        }
-        Ok(delivery)
+    /// It is no message, or a number is not finite.
+    pub fn receive_update(&self, message: &[u8]) -> Result<StateDict, ModelError> {
+        received(message, &self.held)
     }
 
-    /// Sends how `state` differs from what both ends know, and what was lost before; returns what was lost now too.
-    fn carry(
+    /// The server's end: its state, as a message.
+    ///
+    /// # Errors
+    /// See [`Link::send_update`].
+    pub fn send_state(&mut self, global: &StateDict, lasting: impl Fn(&str) -> bool) -> Result<Sent, ModelError> {
+        if self.precision == Precision::F32 {
+            return Sent::whole(global);
+        }
+        self.held.retain(|key, _| lasting(key));
+        let (sent, got, _) = self.rounded(global, &self.held, &StateDict::new())?;
+        self.held = got;
+        Ok(sent)
+    }
+
+    /// The client's end: the server's state that a message holds.
+    ///
+    /// # Errors
+    /// See [`Link::receive_update`].
+    pub fn receive_state(&mut self, message: &[u8], lasting: impl Fn(&str) -> bool) -> Result<StateDict, ModelError> {
+        self.held.retain(|key, _| lasting(key));
+        let got = received(message, &self.held)?;
+        if self.precision != Precision::F32 {
+            self.held = got.clone();
+        }
+        Ok(got)
+    }
+
+    /// How `state` differs from what both ends know, with what was lost before: the message, what the receiver has
+    /// afterwards, and what was lost now.
+    fn rounded(
         &self,
         state: &StateDict,
         known: &StateDict,
         lost_before: &StateDict,
-    ) -> Result<(Delivery, StateDict), ModelError> {
-        if self.precision == Precision::F32 {
-            return Ok((Delivery::whole(state)?, StateDict::new()));
-        }
+    ) -> Result<(Sent, StateDict, StateDict), ModelError> {
         check_finite(state, "")?;
         let wanted = plus(&minus(state, known), lost_before);
         check_finite(&wanted, "the change of ")?;
@@ -266,15 +275,11 @@ impl Link {
         let got = decode(&message)?;
         check_finite(&got, "after rounding, the change of ")?;
         let lost = minus(&wanted, &got);
-        let delivery = Delivery {
-            message,
-            received: plus(&got, known),
-            squares: [squares(&lost), squares(&wanted)],
-        };
-        Ok((delivery, lost))
+        let squares = [squares(&lost), squares(&wanted)];
+        Ok((Sent { message, squares }, plus(&got, known), lost))
     }
 
-    /// Both ends put these in place of what they hold of the same name.
+    /// Puts these in place of what both ends hold of the same name.
     pub fn agree(&mut self, state: &StateDict) {
         if self.precision != Precision::F32 {
             self.held.extend(state.clone());
@@ -286,7 +291,7 @@ impl Link {
         (&self.held, &self.residual)
     }
 
-    /// The line with these parts.
+    /// The end with these parts.
     pub fn with_parts(precision: Precision, held: StateDict, residual: StateDict) -> Self {
         Self {
             precision,
@@ -294,6 +299,13 @@ impl Link {
             residual,
         }
     }
+}
+
+/// What a message says to who knows this already.
+fn received(message: &[u8], known: &StateDict) -> Result<StateDict, ModelError> {
+    let got = decode(message)?;
+    check_finite(&got, "the message's ")?;
+    Ok(plus(&got, known))
 }
 
 /// Every value of `state`, less that of `other` where it has one.
@@ -404,9 +416,9 @@ mod tests {
             for _ in 0..50 {
                 // The client moves by the same step from what both hold, and they agree on what arrived.
                 let moved = plus(&step, &link.held);
-                let received = link.up(&moved, |_| lasting).unwrap().received;
-                link.agree(&received);
-                sent = received;
+                let message = link.send_update(&moved, |_| lasting).unwrap().message;
+                sent = link.receive_update(&message).unwrap();
+                link.agree(&sent);
             }
             sent
         };
@@ -421,8 +433,14 @@ mod tests {
     #[test]
     fn the_servers_differences_carry_what_was_lost() {
         let (start, goal) = (noise("start"), noise("goal"));
-        let mut link = Link::new(Precision::Int8, &start);
-        let mut furthest_after = |lasting: bool| furthest(&link.down(&goal, |_| lasting).unwrap().received, &goal);
+        let mut server = Link::new(Precision::Int8, &start);
+        let mut client = server.clone();
+        let mut furthest_after = |lasting: bool| {
+            let message = server.send_state(&goal, |_| lasting).unwrap().message;
+            let got = client.receive_state(&message, |_| lasting).unwrap();
+            assert_eq!(client, server, "both ends hold the same");
+            furthest(&got, &goal)
+        };
         let first = furthest_after(true);
         let second = furthest_after(true);
         assert!(first > 0.0 && second < first / 50.0, "{first} {second}");
@@ -435,10 +453,12 @@ mod tests {
     fn what_rounding_took_is_measured() {
         let (start, goal) = (noise("start"), noise("goal"));
         let share = |precision| {
-            let delivery = Link::new(precision, &start).up(&goal, |_| true).unwrap();
-            let (wanted, got) = (minus(&goal, &start), minus(&delivery.received, &start));
+            let mut link = Link::new(precision, &start);
+            let sent = link.send_update(&goal, |_| true).unwrap();
+            let received = link.receive_update(&sent.message).unwrap();
+            let (wanted, got) = (minus(&goal, &start), minus(&received, &start));
             let exact = (squares(&minus(&wanted, &got)) / squares(&wanted)).sqrt();
-            let share = rounding([delivery.squares]).unwrap_or(0.0);
+            let share = rounding([sent.squares]).unwrap_or(0.0);
             assert!((share - exact).abs() < 1e-6, "{share} {exact}");
             share
         };
@@ -458,7 +478,7 @@ mod tests {
                 let mut state = noise("state");
                 state.get_mut("vector").unwrap().values[3] = value;
                 let mut link = Link::new(precision, &noise("start"));
-                for refused in [link.up(&state, |_| true), link.down(&state, |_| true)] {
+                for refused in [link.send_update(&state, |_| true), link.send_state(&state, |_| true)] {
                     let refused = refused.unwrap_err().to_string();
                     assert!(refused.starts_with("'vector' is"), "{refused}");
                 }
@@ -467,7 +487,7 @@ mod tests {
         // Finite, but not in 16 bits.
         let large = StateDict::from([("vector".to_owned(), Array::new([1], vec![1e6]))]);
         let refused = Link::new(Precision::F16, &StateDict::new())
-            .up(&large, |_| true)
+            .send_update(&large, |_| true)
             .unwrap_err()
             .to_string();
         assert!(

@@ -92,8 +92,11 @@ struct RunOf {
     data: String,
 }
 
+/// What travelled.
+pub(in crate::experiment) const LEDGER: &str = "ledger.csv";
+
 /// Entries of the ledger as a table for people and spreadsheets.
-pub(super) fn table(entries: &[Entry]) -> Result<Vec<u8>> {
+pub(in crate::experiment) fn table(entries: &[Entry]) -> Result<Vec<u8>> {
     let mut table = csv::Writer::from_writer(Vec::new());
     let failed = |why: String| Error::Message(format!("the ledger cannot be written: {why}"));
     for entry in entries {
@@ -121,7 +124,7 @@ impl Run {
             program: format!("flapsam {}", env!("CARGO_PKG_VERSION")),
             commit: option_env!("FLAPSAM_COMMIT").map(str::to_owned),
             data_sha256: self.manifest.sha256.clone(),
-            base_sha256: self.base_sha256.clone(),
+            base_sha256: self.network.base_sha256().to_owned(),
             device: self.device.name.clone(),
             seed: self.seed,
             fingerprint: self.fingerprint(),
@@ -185,13 +188,13 @@ impl Run {
     }
 
     /// sha256 of all that decides what the run leaves behind.
-    pub(super) fn fingerprint(&self) -> String {
+    pub(in crate::experiment) fn fingerprint(&self) -> String {
         let parts = [
             env!("FLAPSAM_SOURCES"),
             &self.device.name,
             &self.manifest.sha256,
             &self.manifest.classes.join(","),
-            &self.base_sha256,
+            self.network.base_sha256(),
             &self.seed.to_string(),
             &self.experiment.save_predictions.to_string(),
             &self.experiment.deciding_settings(),

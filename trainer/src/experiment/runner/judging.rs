@@ -3,17 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use flapsam_model::adapter::{Adapter, AdapterMetadata};
-use flapsam_model::config::AdapterConfig;
+use flapsam_model::adapter::Adapter;
 use flapsam_model::parameters::StateDict;
 use flapsam_model::sam::Sam;
 
-use super::Run;
+use super::{Run, Site};
 use crate::data::manifest::Case;
 use crate::error::Result;
 use crate::experiment::evaluation::{CaseScores, Examination, MeanScores, mean_dice};
 use crate::experiment::{Record, Setting};
-use crate::federation::{Federation, Member, RoundRecord};
+use crate::federation::{Federation, Member, RoundRecord, shares};
 
 /// A trained network: what an adapter file holds.
 pub(super) struct Model {
@@ -31,37 +30,38 @@ pub(super) struct Training {
 
 impl Run {
     /// The networks to be judged: the federation's one; each client's where they differ.
-    pub(super) fn models(&self, federation: &Federation) -> Vec<Model> {
+    pub(super) fn models(&self, federation: &Federation) -> Result<Vec<Model>> {
         let model = |site: Option<&str>, state: StateDict| {
-            let rank = federation.rank(&state);
-            Model {
+            let adapter = self.network.adapter_of(state)?;
+            Ok(Model {
                 site: site.map(str::to_owned),
-                adapter: Adapter {
-                    metadata: AdapterMetadata {
-                        method: self.experiment.method,
-                        sam: self.sam.clone(),
-                        adapter: AdapterConfig {
-                            rank: rank.unwrap_or(self.adapter.rank),
-                            ..self.adapter.clone()
-                        },
-                        classes: self.manifest.classes.clone(),
-                        preprocessing: self.experiment.preprocessing.clone(),
-                        base_sha256: self.base_sha256.clone(),
-                        seed: self.seed,
-                    },
-                    state,
-                },
-            }
+                adapter,
+            })
         };
         let members = &federation.members;
         match self.experiment.setting {
-            Setting::Federated if !self.experiment.has_personal_models() => vec![model(None, federation.model())],
-            Setting::Pooled => vec![model(None, members[0].client.trained())],
+            Setting::Federated if !self.experiment.has_personal_models() => Ok(vec![model(None, federation.model())?]),
+            Setting::Pooled => Ok(vec![model(None, members[0].client.trained())?]),
             _ => {
                 let of_client = |member: &Member| model(Some(&member.client.site), member.client.trained());
                 members.iter().map(of_client).collect()
             }
         }
+    }
+
+    /// The file of the adapter that holds a state, and its scores on every test case.
+    pub(in crate::experiment) fn judge_state(&self, state: StateDict) -> Result<(Vec<u8>, Vec<CaseScores>)> {
+        let model = Model {
+            site: None,
+            adapter: self.network.adapter_of(state)?,
+        };
+        let bytes = model.adapter.to_bytes();
+        let tolerance = self.experiment.surface_tolerance_mm;
+        let networks = [self.sam(&model)?];
+        let cases = self
+            .examination(self.test.iter().collect())
+            .judge(&networks, None, Some(tolerance))?;
+        Ok((bytes, cases.concat()))
     }
 
     /// Mean Dice of the models by class.
@@ -79,7 +79,7 @@ impl Run {
         surface_tolerance_mm: Option<f64>,
     ) -> Result<Vec<Vec<CaseScores>>> {
         if !(self.experiment.has_personal_models() && models.len() > 1) {
-            let networks = models.iter().map(|model| self.network(model));
+            let networks = models.iter().map(|model| self.sam(model));
             let networks = networks.collect::<Result<Vec<_>>>()?;
             return self
                 .examination(self.test.iter().collect())
@@ -90,7 +90,7 @@ impl Run {
             let cases = self.test.iter().filter(own).collect();
             Ok(self
                 .examination(cases)
-                .judge(&[self.network(model)?], masks, surface_tolerance_mm)?
+                .judge(&[self.sam(model)?], masks, surface_tolerance_mm)?
                 .remove(0))
         };
         models.iter().map(of_model).collect()
@@ -116,7 +116,7 @@ impl Run {
                 true => Vec::new(),
                 false => self
                     .examination(others)
-                    .judge(&[self.network(model)?], None, None)?
+                    .judge(&[self.sam(model)?], None, None)?
                     .remove(0),
             };
             all.insert(client.clone(), self.by_site(&[&judged[..], &others].concat()));
@@ -124,10 +124,14 @@ impl Run {
         Ok(all)
     }
 
-    fn network(&self, model: &Model) -> Result<Sam> {
+    fn sam(&self, model: &Model) -> Result<Sam> {
         let mut parameters = self.weights.clone();
         parameters.load(&model.adapter.state, &self.device.device);
-        Ok(Sam::new(&self.sam, Some(&model.adapter.metadata.adapter), &parameters)?)
+        Ok(Sam::new(
+            self.network.sam(),
+            Some(&model.adapter.metadata.adapter),
+            &parameters,
+        )?)
     }
 
     /// Mean Dice by class over each site's test cases; nothing for a site without.
@@ -141,13 +145,21 @@ impl Run {
         sites.into_iter().map(of_site).collect()
     }
 
+    /// Each site's share of the slices that are trained on.
+    fn weights_of_sites(&self) -> BTreeMap<String, f64> {
+        let slices: Vec<Vec<usize>> = self.sites.iter().map(Site::slices).collect();
+        let slices: Vec<&[usize]> = slices.iter().map(Vec::as_slice).collect();
+        let names = self.sites.iter().map(|site| site.name.clone());
+        names.zip(shares(&slices)).collect()
+    }
+
     fn examination<'a>(&'a self, cases: Vec<&'a Case>) -> Examination<'a> {
         Examination {
             folder: self.data_folder.clone(),
             cases,
             classes: self.manifest.classes.len(),
             preprocessing: &self.experiment.preprocessing,
-            side: self.sam.image_size,
+            side: self.network.sam().image_size,
             device: &self.device.device,
         }
     }
@@ -197,7 +209,7 @@ impl Run {
             classes: self.manifest.classes.clone(),
             data_description: self.manifest.about.description.clone(),
             trained_parameters: training.trained_parameters,
-            weights: self.sites.iter().map(|site| (site.name.clone(), site.weight)).collect(),
+            weights: self.weights_of_sites(),
             untrained_dice: training.untrained_dice,
             rounds: training.rounds,
             dice: mean.dice,

@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use flapsam_model::checkpoint::adapt;
-use flapsam_model::config::{AdapterConfig, SamConfig};
-use flapsam_model::parameters::{Layout, Parameters, pairs};
+use flapsam_model::parameters::{Parameters, pairs};
 use flapsam_model::random::Random;
-use flapsam_model::sam::Sam;
 pub use folder::{ADAPTER, adapter_of, adapters, run_folders};
-use folder::{CONFIG, MASKS, PROVENANCE, RECORD, is_taken, table};
+use folder::{CONFIG, MASKS, PROVENANCE, RECORD, is_taken};
+pub(super) use folder::{LEDGER, table};
 use judging::Training;
+use serde::{Deserialize, Serialize};
 
 use super::config::{Experiment, Setting};
+use super::network::Network;
 use super::record::{Record, TrainingTime};
 use super::trace::{self, TRACE};
 use crate::data::batches::prepared::{Preparation, PreparedCase};
@@ -22,11 +22,12 @@ use crate::data::cases::lock::ready;
 use crate::data::manifest::{Case, Manifest};
 use crate::device::OpenDevice;
 use crate::error::{Error, Result};
-use crate::federation::{Checkpoint, Checkpoints, Client, Federation, Folding, Member, Rules, cut};
+use crate::federation::ledger::Entry;
+use crate::federation::trace::Mark;
+use crate::federation::{Checkpoints, Client, Federation, Folding, Invited, Member, RoundRecord, Rules, Server, cut};
 use crate::files::{move_aside, read_json, remove_half_written, write, write_json};
 use crate::folder_lock::FolderLock;
 use crate::progress::Progress;
-use crate::state_dict::read_state_dict;
 use crate::training::{AdamW, Learner};
 
 /// Runs an experiment for one seed and writes its record into a folder.
@@ -44,7 +45,7 @@ pub fn run(
     start: Start,
 ) -> Result<Record> {
     let started = Instant::now();
-    let run = Run::prepare(experiment, seed, data_root, device)?;
+    let run = Run::prepare(experiment, seed, data_root, device, None)?;
     let _lock = take_folder(&run, out, start)?;
     remove_half_written(out)?;
     // The record is written last: without one, the run was cut off.
@@ -57,10 +58,10 @@ pub fn run(
     }
     write(&out.join(CONFIG), experiment.resolved.as_bytes())?;
     write_json(&out.join(PROVENANCE), &run.provenance())?;
-    let checkpoints = Checkpoints::open(out)?;
+    let checkpoints = Checkpoints::open(out, run.fingerprint())?;
     let (federation, done) = run.train(&checkpoints, started)?;
 
-    let models = run.models(&federation);
+    let models = run.models(&federation)?;
     let masks = out.join(MASKS);
     let keep = experiment.save_predictions && (models.len() == 1 || experiment.has_personal_models());
     let evaluations = run.judge(&models, keep.then_some(&masks), Some(experiment.surface_tolerance_mm))?;
@@ -80,7 +81,7 @@ pub fn run(
     if let Some(last) = record.rounds.last_mut().filter(|last| run.judged_after(last.round)) {
         last.dice = Some(record.dice.clone());
     }
-    write(&out.join("ledger.csv"), &table(&ledger)?)?;
+    write(&out.join(LEDGER), &table(&ledger)?)?;
     write(&out.join(TRACE), trace::text(&done.marks, out, &masks)?.as_bytes())?;
     write_json(&out.join("timing.json"), &time.finish(earlier + started.elapsed()))?;
     write_json(&out.join(RECORD), &record)?;
@@ -126,35 +127,65 @@ fn take_folder(run: &Run, out: &Path, start: Start) -> Result<FolderLock> {
     FolderLock::take(out)
 }
 
-/// All that a run needs before its first step.
-struct Run {
-    experiment: Experiment,
-    manifest: Manifest,
-    sam: SamConfig,
-    adapter: AdapterConfig,
-    base_sha256: String,
-    weights: Parameters,
-    sites: Vec<Site>,
-    test: Vec<Case>,
-    data_folder: PathBuf,
-    seed: u64,
-    device: OpenDevice,
+/// What a run knows of its rounds so far, apart from the tensors.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Past {
+    /// The untrained adapter's Dice by class.
+    untrained_dice: Vec<f64>,
+    /// The rounds so far.
+    rounds: Vec<RoundRecord>,
+    /// What travelled so far.
+    entries: Vec<Entry>,
+    /// Checksums along the way.
+    marks: Vec<Mark>,
+    /// Each client's optimizer steps so far.
+    steps: Vec<usize>,
+    /// Seconds of the clients' epochs so far, and of their waiting for data.
+    seconds: [f64; 2],
+    /// Seconds of the run so far, in all its starts.
+    earlier_seconds: f64,
 }
 
-struct Site {
-    name: String,
-    weight: f64,
-    cases: Vec<PreparedCase>,
+/// All that a run needs before its first step.
+pub(super) struct Run {
+    pub(super) experiment: Experiment,
+    pub(super) manifest: Manifest,
+    pub(super) network: Network,
+    pub(super) weights: Parameters,
+    pub(super) sites: Vec<Site>,
+    pub(super) test: Vec<Case>,
+    pub(super) data_folder: PathBuf,
+    pub(super) seed: u64,
+    pub(super) device: OpenDevice,
+}
+
+/// A hospital's training cases.
+pub(super) struct Site {
+    pub(super) name: String,
+    pub(super) cases: Vec<PreparedCase>,
+}
+
+impl Site {
+    /// The slices of each case, as they are prepared: resampling may change how many there are.
+    pub(super) fn slices(&self) -> Vec<usize> {
+        self.cases.iter().map(PreparedCase::len).collect()
+    }
 }
 
 impl Run {
-    fn prepare(experiment: &Experiment, seed: u64, data_root: &Path, device: &OpenDevice) -> Result<Self> {
-        let manifest = ready(&experiment.manifest(data_root), data_root)?;
-        let base_path = experiment.base_checkpoint(data_root);
-        let (base, base_sha256) = read_state_dict(&base_path)?;
-
-        let (sam, adapter) = network(experiment, manifest.classes.len())?;
-        let state = adapt(&base, &sam, Some(&adapter), seed).map_err(Error::content(&base_path))?;
+    /// With a site's name, of that site alone: its cases are the only ones that are read.
+    pub(super) fn prepare(
+        experiment: &Experiment,
+        seed: u64,
+        data_root: &Path,
+        device: &OpenDevice,
+        only: Option<&str>,
+    ) -> Result<Self> {
+        let mut manifest = ready(&experiment.manifest(data_root), data_root)?;
+        if let Some(site) = only {
+            manifest.cases.retain(|case| case.site == site);
+        }
+        let (network, state) = Network::begin(experiment, &manifest.classes, seed, data_root)?;
 
         let Chosen { train, test } = chosen_cases(&manifest, experiment)?;
         let sites = &experiment.preprocessing.sites;
@@ -170,25 +201,18 @@ impl Run {
             return Err(Error::invalid(&experiment.path, why));
         }
         // Augmentation works on slices of their own size; without it they can be resized once and for all.
-        let side = (!experiment.local.augment).then_some(sam.image_size);
+        let side = (!experiment.local.augment).then_some(network.sam().image_size);
         let prepared = Preparation::new(data_root, &manifest, &experiment.preprocessing, side).cases(&train)?;
         // Of some cases only, a class may be left out.
-        if experiment.cases_per_site.is_none() {
+        if experiment.cases_per_site.is_none() && only.is_none() {
             check_classes_held(&experiment.manifest(data_root), &manifest, &prepared)?;
         }
-        // As the clients train on them, which resampling may change.
-        let total: usize = prepared.iter().map(PreparedCase::len).sum();
         let mut sites: Vec<Site> = Vec::new();
         for (case, prepared) in train.into_iter().zip(prepared) {
-            let weight = prepared.len() as f64 / total as f64;
             match sites.iter_mut().find(|site| site.name == case.site) {
-                Some(site) => {
-                    site.weight += weight;
-                    site.cases.push(prepared);
-                }
+                Some(site) => site.cases.push(prepared),
                 None => sites.push(Site {
                     name: case.site.clone(),
-                    weight,
                     cases: vec![prepared],
                 }),
             }
@@ -198,7 +222,7 @@ impl Run {
         if let Some(name) = experiment
             .ranks
             .keys()
-            .find(|name| !sites.iter().any(|site| site.name == **name))
+            .find(|name| only.is_none() && !sites.iter().any(|site| site.name == **name))
         {
             let names: Vec<&str> = sites.iter().map(|site| site.name.as_str()).collect();
             let why = format!(
@@ -208,10 +232,11 @@ impl Run {
             return Err(Error::invalid(&experiment.path, why));
         }
         if sites.is_empty() {
-            return Err(Error::invalid(
-                &experiment.manifest(data_root),
-                "it has no training cases",
-            ));
+            let why = match only {
+                Some(site) => format!("it has no training cases of site '{site}'; check the site's name"),
+                None => "it has no training cases".into(),
+            };
+            return Err(Error::invalid(&experiment.manifest(data_root), why));
         }
         for site in sites
             .iter()
@@ -229,9 +254,7 @@ impl Run {
             sites,
             experiment: experiment.clone(),
             manifest,
-            sam,
-            adapter,
-            base_sha256,
+            network,
             seed,
             device: device.clone(),
         })
@@ -240,63 +263,58 @@ impl Run {
     /// Every client before its first step, and the server.
     fn federation(&self) -> Result<Federation> {
         let experiment = &self.experiment;
-        let members = match experiment.setting {
-            Setting::Pooled => {
-                let cases = self.sites.iter().flat_map(|site| site.cases.clone()).collect();
-                vec![self.member("pooled", 1.0, cases)?]
-            }
-            _ => {
-                let member = |site: &Site| self.member(&site.name, site.weight, site.cases.clone());
-                self.sites.iter().map(member).collect::<Result<_>>()?
-            }
+        let rules = experiment.rules(self.seed);
+        let pooled = [Site {
+            name: "pooled".into(),
+            cases: self.sites.iter().flat_map(|site| site.cases.clone()).collect(),
+        }];
+        let sites = match experiment.setting {
+            Setting::Pooled => &pooled[..],
+            Setting::Federated | Setting::Alone => &self.sites,
         };
-        let rules = Rules {
-            seed: self.seed,
-            rounds: experiment.rounds,
-            local: experiment.local,
-            participation: experiment.participation,
-            aggregation: experiment.aggregation,
-            precision: experiment.precision,
-            server_adam: experiment.server_adam,
-            side_by_side: self.device.is_cpu(),
-        };
-        let folds = experiment.aggregation.folds() && experiment.method.uses_lora();
-        let folding = (folds && experiment.setting == Setting::Federated).then(|| Folding {
-            weights: self.weights.state(&self.weights.keys()),
-            sam: self.sam.clone(),
-            adapter: self.adapter.clone(),
-        });
-        let layout = self.layout(self.adapter.rank)?;
+        let members = sites
+            .iter()
+            .map(|site| self.member(site, &rules))
+            .collect::<Result<_>>()?;
+        let layout = self.network.layout(self.network.rank())?;
         let start = self.weights.state(&experiment.method.trained(&layout));
-        Ok(Federation::new(rules, members, folding, &start, layout))
+        let slices: Vec<Vec<usize>> = sites.iter().map(Site::slices).collect();
+        let invited = sites.iter().zip(&slices).map(|(site, slices)| Invited {
+            site: &site.name,
+            slices,
+            rank: self.network.rank_of(&site.name, experiment),
+        });
+        let invited: Vec<Invited> = invited.collect();
+        let server = Server::new(rules, layout, &start, &invited);
+        Ok(Federation::new(members, server, self.folding(), self.device.is_cpu()))
     }
 
-    /// The network with pairs of this rank.
-    fn layout(&self, rank: usize) -> Result<Layout> {
-        let adapter = AdapterConfig {
-            rank,
-            ..self.adapter.clone()
-        };
-        Ok(Sam::layout(&self.sam, Some(&adapter))?)
-    }
-
-    fn member(&self, name: &str, weight: f64, cases: Vec<PreparedCase>) -> Result<Member> {
+    /// What clients need to fold pairs into their weights, where they do.
+    pub(super) fn folding(&self) -> Option<Folding> {
         let experiment = &self.experiment;
-        let rank = experiment.ranks.get(name).copied().unwrap_or(self.adapter.rank);
-        let adapter = AdapterConfig {
-            rank,
-            ..self.adapter.clone()
-        };
-        let layout = self.layout(rank)?;
+        let folds = experiment.aggregation.folds() && experiment.method.uses_lora();
+        (folds && experiment.setting == Setting::Federated).then(|| Folding {
+            weights: self.weights.state(&self.weights.keys()),
+            sam: self.network.sam().clone(),
+            adapter: self.network.adapter(self.network.rank()),
+        })
+    }
+
+    /// A site's client before its first step.
+    pub(super) fn member(&self, site: &Site, rules: &Rules) -> Result<Member> {
+        let (experiment, cases) = (&self.experiment, site.cases.clone());
+        let network = &self.network;
+        let rank = network.rank_of(&site.name, experiment);
+        let layout = network.layout(rank)?;
         let mut weights = self.weights.clone();
-        if rank != self.adapter.rank {
+        if rank != network.rank() {
             let pairs = pairs(&layout).flat_map(|pair| [pair.a.clone(), pair.b.clone()]);
             weights.load(&cut(weights.state(&pairs.collect()), &layout), &self.device.device);
         }
         let stacks: usize = cases.iter().map(|case| experiment.local.stacks(case.len())).sum();
         let learner = Learner::new(
-            &self.sam,
-            &adapter,
+            network.sam(),
+            &network.adapter(rank),
             weights,
             experiment.method.trained(&layout),
             AdamW::new(experiment.weight_decay),
@@ -305,19 +323,16 @@ impl Run {
                 .of_client(stacks.div_ceil(experiment.local.batch_stacks)),
             &self.device.device,
         );
-        Ok(Member::new(
-            weight,
-            Client::new(name, cases, learner, self.seed),
-            experiment.precision,
-            layout,
-        ))
+        let client = Client::new(&site.name, cases, learner, self.seed);
+        Ok(Member::new(client, layout, rules))
     }
 
     /// All rounds, from the newest checkpoint on; each one ends in another.
-    fn train(&self, checkpoints: &Checkpoints, started: Instant) -> Result<(Federation, Checkpoint)> {
+    fn train(&self, checkpoints: &Checkpoints, started: Instant) -> Result<(Federation, Past)> {
         let mut federation = self.federation()?;
-        let mut done = match checkpoints.restore(&self.fingerprint(), &mut federation)? {
-            Some(done) => {
+        let mut done = match checkpoints.restore::<Past>(self.experiment.rounds)? {
+            Some((done, tensors)) => {
+                federation.restore(&done.rounds, &done.steps, tensors)?;
                 eprintln!(
                     "going on after round {} of {}",
                     done.rounds.len(),
@@ -325,10 +340,9 @@ impl Run {
                 );
                 done
             }
-            None => Checkpoint {
-                fingerprint: self.fingerprint(),
-                untrained_dice: self.dice(&self.models(&federation)[..1])?,
-                ..Checkpoint::default()
+            None => Past {
+                untrained_dice: self.dice(&self.models(&federation)?[..1])?,
+                ..Past::default()
             },
         };
         let first = done.rounds.len() + 1;
@@ -336,21 +350,23 @@ impl Run {
         let progress = Progress::new(federation.members.len() * (self.experiment.rounds + 1 - first));
         let mut time = TrainingTime::after(done.seconds);
         for round in first..=self.experiment.rounds {
-            let mut came = match self.experiment.setting {
+            let (mut came, epochs) = match self.experiment.setting {
                 Setting::Federated => federation.round(round, &progress)?,
                 Setting::Alone | Setting::Pooled => federation.epoch_alone(round, &progress)?,
             };
             // After the last round the whole judging follows.
             if self.judged_after(round) && round < self.experiment.rounds {
-                came.record.dice = Some(self.dice(&self.models(&federation))?);
+                came.record.dice = Some(self.dice(&self.models(&federation)?)?);
             }
-            came.epochs.iter().for_each(|epoch| time.add(epoch));
+            epochs.iter().for_each(|epoch| time.add(epoch));
             done.rounds.push(came.record);
             done.entries.extend(came.entries);
             done.marks.extend(came.marks);
             done.seconds = time.seconds();
             done.earlier_seconds = earlier + started.elapsed().as_secs_f64();
-            checkpoints.save(&done, &federation)?;
+            let (steps, tensors) = federation.state();
+            done.steps = steps;
+            checkpoints.save(round, &done, tensors)?;
         }
         done.earlier_seconds = earlier;
         Ok((federation, done))
@@ -361,29 +377,6 @@ impl Run {
         let every = self.experiment.dice_every;
         every.is_some_and(|every| round.is_multiple_of(every))
     }
-}
-
-/// The network of an experiment, and how it is adapted to so many classes, the background included.
-///
-/// # Errors
-/// There is no network of that name.
-pub(super) fn network(experiment: &Experiment, classes: usize) -> Result<(SamConfig, AdapterConfig)> {
-    let named = SamConfig::named(&experiment.model).ok_or_else(|| {
-        let known = SamConfig::NAMES.join(", ");
-        let why = format!("there is no model '{}'; choose one of {known}", experiment.model);
-        Error::invalid(&experiment.path, why)
-    })?;
-    let adapter = AdapterConfig {
-        lora_init: experiment.lora_init,
-        num_lora: experiment.num_lora,
-        dora: experiment.dora,
-        train_magnitude: experiment.train_magnitude,
-        ..AdapterConfig::lora(classes - 1, experiment.rank)
-    };
-    Ok((
-        named.with_image_size(experiment.image_size),
-        experiment.method.adapter(&adapter),
-    ))
 }
 
 /// Refuses classes that are made of label ids and that no case for training holds. Reads no further than it must.

@@ -1,0 +1,347 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use flapsam_model::parameters::StateDict;
+use serde::{Deserialize, Serialize};
+
+use super::{Brings, Enrolment, HandedIn, Order, agreement, check, of_file};
+use crate::data::manifest::Manifest;
+use crate::error::{Error, Result};
+use crate::experiment::network::Network;
+use crate::experiment::runner::{ADAPTER, LEDGER, table};
+use crate::experiment::{Experiment, TRACE};
+use crate::federation::envelope::{Agreement, open, seal};
+use crate::federation::ledger::Entry;
+use crate::federation::trace::Mark;
+use crate::federation::wire::{Precision, encode};
+use crate::federation::{Checkpoints, Invited, RoundRecord, Server, Update};
+use crate::files::{read, write};
+use crate::folder_lock::FolderLock;
+
+/// The folder of orders in the server's own.
+const ORDERS: &str = "orders";
+
+/// The coordinating site's server, with a folder in which it goes on from round to round. It needs no scan.
+pub struct Coordinator {
+    experiment: Experiment,
+    network: Network,
+    agreement: Agreement,
+    start: StateDict,
+    seed: u64,
+    folder: PathBuf,
+    checkpoints: Checkpoints,
+    begun: Option<Begun>,
+    _lock: FolderLock,
+}
+
+/// A federation whose sites are known.
+struct Begun {
+    server: Server,
+    past: Past,
+}
+
+/// What the server knows of its rounds so far, apart from the tensors.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Past {
+    sites: Vec<Site>,
+    rounds: Vec<RoundRecord>,
+    entries: Vec<Entry>,
+    marks: Vec<Mark>,
+}
+
+/// What is known of a site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Site {
+    name: String,
+    slices: Vec<usize>,
+    device: String,
+}
+
+/// Where a federation stands.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Standing {
+    /// The round that its sites are to train next; one more than there are when all are trained.
+    pub round: usize,
+    /// How many rounds there are.
+    pub rounds: usize,
+    /// Whether all are trained: then the orders are for 'flapsam client finish'.
+    pub finished: bool,
+    /// All its sites.
+    pub sites: Vec<String>,
+    /// The order for each site that has something to do.
+    pub orders: BTreeMap<String, PathBuf>,
+    /// Mean training loss of the sites in the round before.
+    pub loss: BTreeMap<String, f64>,
+}
+
+impl Coordinator {
+    /// The server of an experiment, as its folder has it.
+    ///
+    /// # Errors
+    /// A file is missing or does not fit; the folder belongs to another experiment, or another process works in it.
+    pub fn open(experiment: &Experiment, seed: u64, data_root: &Path, folder: &Path) -> Result<Self> {
+        check(experiment)?;
+        let lock = FolderLock::take(folder)?;
+        let classes = Manifest::read(&experiment.manifest(data_root))?.classes;
+        let (network, state) = Network::begin(experiment, &classes, seed, data_root)?;
+        let agreement = agreement(experiment, &network, &classes, seed);
+        let trained = experiment.method.trained(&network.layout(network.rank())?);
+        let start = state.into_iter().filter(|(key, _)| trained.contains(key)).collect();
+        let checkpoints = Checkpoints::open(folder, agreement.fingerprint())?;
+        let mut coordinator = Self {
+            experiment: experiment.clone(),
+            network,
+            agreement,
+            start,
+            seed,
+            folder: folder.to_owned(),
+            checkpoints,
+            begun: None,
+            _lock: lock,
+        };
+        if let Some((past, tensors)) = coordinator.checkpoints.restore::<Past>(experiment.rounds)? {
+            let mut server = coordinator.server(&past.sites)?;
+            server.restore(tensors, past.rounds.last());
+            coordinator.begun = Some(Begun { server, past });
+        }
+        Ok(coordinator)
+    }
+
+    /// Where the federation stands; `None` before its sites are known.
+    pub fn standing(&self) -> Option<Standing> {
+        let Begun { server, past } = self.begun.as_ref()?;
+        let round = past.rounds.len() + 1;
+        let finished = round > self.experiment.rounds;
+        let all = 0..server.seats.len();
+        let chosen = match finished {
+            true => all.collect(),
+            false => server.participants(round),
+        };
+        let order = |place: usize| {
+            let file = self.order_file(server, round, place).1;
+            (server.seats[place].site.clone(), file)
+        };
+        Some(Standing {
+            round,
+            rounds: self.experiment.rounds,
+            finished,
+            sites: past.sites.iter().map(|site| site.name.clone()).collect(),
+            orders: chosen.into_iter().map(order).collect(),
+            loss: past.rounds.last().map_or_else(BTreeMap::new, |last| last.loss.clone()),
+        })
+    }
+
+    /// Begins with these sites.
+    ///
+    /// # Errors
+    /// It has begun with others, two are of one name, or one's program, base or settings are not the server's.
+    pub fn begin(&mut self, enrolments: &[PathBuf]) -> Result<Standing> {
+        let mut sites = Vec::new();
+        for path in enrolments {
+            let (enrolment, _) = of_file(path, open::<Enrolment>(&read(path)?))?;
+            self.compare(path, &enrolment)?;
+            sites.push(Site {
+                name: enrolment.site,
+                slices: enrolment.slices,
+                device: enrolment.device,
+            });
+        }
+        sites.sort_by(|one, other| one.name.cmp(&other.name));
+        if let Some(pair) = sites.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            let why = format!("two sites enrol as '{}'; give each a name of its own", pair[0].name);
+            return Err(Error::invalid(&self.folder, why));
+        }
+        if sites.is_empty() {
+            return Err(Error::invalid(
+                &self.folder,
+                "no site has enrolled; pass their enrolments",
+            ));
+        }
+        if let Some(stranger) = self
+            .experiment
+            .ranks
+            .keys()
+            .find(|name| !sites.iter().any(|site| site.name == **name))
+        {
+            let why = format!("[ranks] has a site '{stranger}', and it has not enrolled");
+            return Err(Error::invalid(&self.experiment.path, why));
+        }
+        match &self.begun {
+            Some(begun) if begun.past.sites != sites => {
+                let names: Vec<&str> = begun.past.sites.iter().map(|site| site.name.as_str()).collect();
+                let why = format!(
+                    "it has begun with other sites or other data of theirs ({}); give them back, or choose another folder",
+                    names.join(", ")
+                );
+                return Err(Error::invalid(&self.folder, why));
+            }
+            Some(_) => {}
+            None => {
+                let server = self.server(&sites)?;
+                let past = Past {
+                    sites,
+                    ..Past::default()
+                };
+                self.settle(Begun { server, past }, &[])?;
+            }
+        }
+        self.standing_now()
+    }
+
+    /// Makes the next state of the updates of a round.
+    ///
+    /// # Errors
+    /// No round is under way, or an update is missing, or is not what its site would hand in.
+    pub fn aggregate(&mut self, paths: &[PathBuf]) -> Result<Standing> {
+        let Some(Begun { server, past }) = self.begun.take() else {
+            let why = "its sites are not known yet; 'flapsam server begin' takes their enrolments";
+            return Err(Error::invalid(&self.folder, why));
+        };
+        let (mut server, mut past) = (server, past);
+        let round = past.rounds.len() + 1;
+        if round > self.experiment.rounds {
+            return Err(Error::invalid(&self.folder, "all its rounds are trained"));
+        }
+        let mut updates: Vec<Update> = Vec::new();
+        for path in paths {
+            let update = self.update(path, round)?;
+            server
+                .understand(round, &update)
+                .map_err(|why| Error::invalid(path, why))?;
+            if updates.iter().any(|other| other.site == update.site) {
+                return Err(Error::invalid(
+                    path,
+                    format!("there are two updates of '{}'", update.site),
+                ));
+            }
+            updates.push(update);
+        }
+        updates.sort_by(|one, other| one.site.cmp(&other.site));
+        let chosen = server.participants(round);
+        let missing: Vec<&str> = chosen
+            .iter()
+            .map(|&place| server.seats[place].site.as_str())
+            .filter(|site| !updates.iter().any(|update| update.site == *site))
+            .collect();
+        if !missing.is_empty() {
+            let why = format!("round {round} lacks the updates of {}", missing.join(", "));
+            return Err(Error::invalid(&self.folder, why));
+        }
+        let came = server.aggregate(round, &updates)?;
+        past.rounds.push(came.round.record);
+        past.entries.extend(came.round.entries);
+        past.marks.extend(came.round.marks);
+        self.settle(Begun { server, past }, &came.messages)?;
+        self.standing_now()
+    }
+
+    fn standing_now(&self) -> Result<Standing> {
+        let unknown = || Error::invalid(&self.folder, "its sites are not known yet");
+        self.standing().ok_or_else(unknown)
+    }
+
+    /// A server before its first round.
+    fn server(&self, sites: &[Site]) -> Result<Server> {
+        let layout = self.network.layout(self.network.rank())?;
+        let invited = sites.iter().map(|site| Invited {
+            site: &site.name,
+            slices: &site.slices,
+            rank: self.network.rank_of(&site.name, &self.experiment),
+        });
+        let invited: Vec<Invited> = invited.collect();
+        Ok(Server::new(
+            self.experiment.rules(self.seed),
+            layout,
+            &self.start,
+            &invited,
+        ))
+    }
+
+    fn compare(&self, path: &Path, enrolment: &Enrolment) -> Result<()> {
+        let Some(why) = self.agreement.difference(&enrolment.agreement) else {
+            return Ok(());
+        };
+        let differing = self.experiment.differing_settings(&enrolment.settings);
+        let which = match differing.is_empty() {
+            true => String::new(),
+            false => format!("; its settings differ in {}", differing.join(", ")),
+        };
+        Err(Error::invalid(path, format!("site '{}': {why}{which}", enrolment.site)))
+    }
+
+    /// The update in a file, if it is of this round.
+    fn update(&self, path: &Path, round: usize) -> Result<Update> {
+        let (handed_in, message) = of_file(path, open::<HandedIn>(&read(path)?))?;
+        let site = &handed_in.update.site;
+        if let Some(why) = self.agreement.difference(&handed_in.agreement) {
+            return Err(Error::invalid(path, format!("site '{site}': {why}")));
+        }
+        if handed_in.round != round {
+            let why = format!(
+                "site '{site}': it is of round {}, and this is round {round}",
+                handed_in.round
+            );
+            return Err(Error::invalid(path, why));
+        }
+        Ok(Update {
+            message,
+            ..handed_in.update
+        })
+    }
+
+    /// The order for a client: what state it brings, and the file it is in, which many may share.
+    fn order_file(&self, server: &Server, round: usize, place: usize) -> (Brings, PathBuf) {
+        let own = || format!("client-{place:05}.safetensors");
+        let (brings, name) = match (round, server.is_current(place), server.rules().precision) {
+            (1, ..) => (Brings::Nothing, "first.safetensors".to_owned()),
+            (_, true, Precision::F32) => (Brings::LastRound, "last-round.safetensors".to_owned()),
+            (_, true, _) => (Brings::LastRound, own()),
+            (_, false, _) => (Brings::Whole, "whole.safetensors".to_owned()),
+        };
+        let folder = self.folder.join(ORDERS).join(format!("round-{round:05}"));
+        (brings, folder.join(name))
+    }
+
+    /// Writes down where the federation stands: the orders first, then that they are so; after the last round the results.
+    fn settle(&mut self, begun: Begun, messages: &[std::sync::Arc<Vec<u8>>]) -> Result<()> {
+        let Begun { server, past } = &begun;
+        let round = past.rounds.len() + 1;
+        let mut written = BTreeMap::new();
+        for place in 0..server.seats.len() {
+            let (brings, path) = self.order_file(server, round, place);
+            if written.insert(path.clone(), ()).is_some() {
+                continue;
+            }
+            let order = Order {
+                agreement: self.agreement.clone(),
+                round,
+                brings,
+            };
+            let bytes = match brings {
+                Brings::Nothing => seal(&order, &encode(&StateDict::new(), server.rules().precision)),
+                Brings::LastRound => seal(&order, &messages[place]),
+                Brings::Whole => seal(&order, &server.whole_state()),
+            };
+            write(&path, &bytes)?;
+        }
+        if past.rounds.len() == self.experiment.rounds {
+            self.finish(server, past)?;
+        }
+        self.checkpoints.save(past.rounds.len(), past, server.state())?;
+        self.begun = Some(begun);
+        Ok(())
+    }
+
+    /// The adapter, the ledger and the trace: the same bytes as those of a run in one process.
+    fn finish(&self, server: &Server, past: &Past) -> Result<()> {
+        let write_to = |name: &str, bytes: &[u8]| write(&self.folder.join(name), bytes);
+        if !self.experiment.has_personal_models() {
+            let adapter = self.network.adapter_of(server.model())?;
+            write_to(ADAPTER, &adapter.to_bytes())?;
+        }
+        write_to(LEDGER, &table(&past.entries)?)?;
+        let masks = self.folder.join("predictions");
+        let trace = crate::experiment::trace::text(&past.marks, &self.folder, &masks)?;
+        write_to(TRACE, trace.as_bytes())
+    }
+}

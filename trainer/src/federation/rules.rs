@@ -1,0 +1,75 @@
+use flapsam_model::parameters::{Layout, Role, StateDict};
+use flapsam_model::random::Random;
+
+use super::wire::Precision;
+use super::{Aggregation, LocalTraining, ServerAdam};
+
+/// How a federation goes about its rounds: what its clients and its server agree on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rules {
+    /// Of everything that is drawn.
+    pub seed: u64,
+    /// Rounds in all.
+    pub rounds: usize,
+    /// How a client goes through its data.
+    pub local: LocalTraining,
+    /// The share of clients that take part in a round.
+    pub participation: f64,
+    /// How the server makes one LoRA pair of the clients' pairs.
+    pub aggregation: Aggregation,
+    /// In how many bits parameters travel.
+    pub precision: Precision,
+    /// The server's own optimizer, if it has one.
+    pub server_adam: Option<ServerAdam>,
+}
+
+impl Rules {
+    /// The places of those of so many clients that take part in a round, drawn by the seed; all of them unless the rules
+    /// say otherwise.
+    pub fn participants(&self, round: usize, clients: usize) -> Vec<usize> {
+        let mut all: Vec<usize> = (0..clients).collect();
+        Random::new(self.seed, &format!("participants/round {round}")).shuffle(&mut all);
+        all.truncate(participants(self.participation, clients));
+        all.sort_unstable();
+        all
+    }
+
+    /// Which parameters of a network keep their coordinates from round to round.
+    pub fn lasting<'a>(&self, layout: &'a Layout) -> impl Fn(&str) -> bool + 'a {
+        let aggregation = self.aggregation;
+        move |key| layout.get(key).is_none_or(|spec| aggregation.lasting(&spec.role))
+    }
+
+    /// What of the parameters that are trained travels in a round.
+    pub fn sent_in(&self, round: usize, trained: StateDict, layout: &Layout) -> StateDict {
+        let factors = self.aggregation.sent(round);
+        travelling(trained, layout, |role| factors.have(role))
+    }
+
+    /// What of the parameters that are trained travels in some round or other.
+    pub fn ever_sent(&self, trained: StateDict, layout: &Layout) -> StateDict {
+        let factors = self.aggregation.ever_sent();
+        travelling(trained, layout, |role| factors.have(role))
+    }
+
+    /// What both a client and the server have before the first round of the parameters that are trained: all that ever
+    /// travels, and what stays alike at all clients.
+    pub fn known_to_both(&self, trained: StateDict, layout: &Layout) -> StateDict {
+        match self.aggregation.is_personal() {
+            true => self.ever_sent(trained, layout),
+            false => travelling(trained, layout, |_| true),
+        }
+    }
+}
+
+/// How many clients take part in a round: a share of them, rounded up.
+pub fn participants(share: f64, clients: usize) -> usize {
+    ((share * clients as f64).ceil() as usize).clamp(1, clients.max(1))
+}
+
+/// Mixing weights never travel.
+fn travelling(mut trained: StateDict, layout: &Layout, factor: impl Fn(&Role) -> bool) -> StateDict {
+    let travels = |role: &Role| *role != Role::Mixing && factor(role);
+    trained.retain(|key, _| layout.get(key).is_none_or(|spec| travels(&spec.role)));
+    trained
+}
