@@ -968,3 +968,28 @@ fn only_planned_runs_decide_claims_of_ours() {
     assert_eq!(judged["verdict"], "not_run", "{judged}");
     assert!(judged["missing"].to_string().contains("there are 2"), "{judged}");
 }
+
+/// Without its files a suite is not judged at all, and the message says how to get them.
+#[test]
+fn a_suite_without_its_files_is_not_judged() {
+    let data = TempDir::new().unwrap();
+    let refusal = |expected: &[&str]| {
+        let mut command = flapsam();
+        command.current_dir(root());
+        command
+            .args(["verify", "--suite", "hippocampus/quick", "--data"])
+            .arg(data.path());
+        let output = command.arg("--out").arg(data.path().join("runs")).assert().code(2);
+        let output = output.get_output();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        for expected in expected {
+            assert!(said.contains(expected), "{said}");
+        }
+        assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+    };
+    refusal(&[
+        "688 files of it are missing",
+        "nothing was run or judged",
+        "data fetch hippocampus",
+    ]);
+}

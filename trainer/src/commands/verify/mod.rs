@@ -5,7 +5,7 @@ mod summaries;
 
 use std::path::PathBuf;
 
-use presence::{LeftOut, make_phantom, with_data, without};
+use presence::{LeftOut, all_there, make_phantom, with_data, without};
 use rehearsal::rehearse;
 use sections::{Section, communication_section, data_section, experiment_section, parity_section, passed};
 use serde::Serialize;
@@ -104,6 +104,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         }
         return Ok(Outcome::Passed);
     }
+    all_there(&planned, &args.data)?;
     if args.dry_run {
         return rehearse(&planned, &left_out, &args, &device);
     }

@@ -1,6 +1,7 @@
 //! The data that a suite needs: what is there, what is not, and what can be made.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -63,6 +64,40 @@ pub(super) fn without(left_out: &[LeftOut]) -> String {
         .iter()
         .map(|left_out| format!("; without {} (not there)", left_out.data));
     sets.collect()
+}
+
+/// Refuses a suite whose files are not all there: nothing of it could be judged, and a verdict would mislead.
+pub(super) fn all_there(planned: &[Planned], data: &Path) -> Result<()> {
+    let mut seen: Vec<PathBuf> = Vec::new();
+    for planned in planned {
+        let (path, base) = (
+            planned.experiment.manifest(data),
+            planned.experiment.base_checkpoint(data),
+        );
+        if !seen.contains(&path) {
+            let manifest = ready(&path, data)?;
+            let name = &manifest.about.name;
+            let folder = data.join(name);
+            let files = manifest.cases.iter().flat_map(|case| [&case.image, &case.label]);
+            // Cases may share a file.
+            let files: BTreeSet<&String> = files.map(|file| &file.path).collect();
+            let absent = files.iter().filter(|file| !folder.join(file).is_file()).count();
+            if absent > 0 {
+                let why = format!(
+                    "{absent} files of it are missing, so that nothing was run or judged; 'flapsam data fetch {name}' gets \
+                     them, or 'flapsam data list' says how"
+                );
+                return Err(Error::invalid(&folder, why));
+            }
+            seen.push(path);
+        }
+        if !base.is_file() {
+            let why = "the base checkpoint is missing, so that nothing was run or judged; the README says under \"Base \
+                       checkpoints\" how to get it";
+            return Err(Error::invalid(&base, why));
+        }
+    }
+    Ok(())
 }
 
 /// Makes the phantom if it is asked for and not there.
