@@ -9,6 +9,12 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use common::flapsam;
+use flapsam::experiment::across::{HandedIn, Order};
+use flapsam::federation::FaultKind;
+use flapsam::federation::envelope::{open, seal};
+use flapsam::federation::wire::{Precision, decode, encode};
+use flapsam_model::config::{AdapterConfig, SamConfig};
+use flapsam_model::sam::Sam;
 use micro::{data, experiment, run};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -198,7 +204,7 @@ fn nothing_is_lost_when_an_end_starts_again() {
     let second = said(across.server("aggregate").args(&updates));
     assert_eq!(said(&mut across.server("status")), second);
     let refusal = refused(across.server("aggregate").args(&updates));
-    assert!(refusal.contains("it is of round 1, and this is round 2"), "{refusal}");
+    assert!(refusal.contains("C: its update is of round 1"), "{refusal}");
     across.go_on(second);
     assert!(results(&whole) == results(&folder.path().join("server")));
 }
@@ -242,7 +248,158 @@ fn what_does_not_belong_together_is_refused_by_name() {
 
     let updates = across.updates(&standing);
     let refusal = refused(across.server("aggregate").args(&updates[1..]));
-    assert!(refusal.contains("round 1 lacks the updates of A"), "{refusal}");
+    assert!(refusal.contains("not used are A: it handed in nothing"), "{refusal}");
     let refusal = refused(across.server("aggregate").args(&updates).arg(&updates[3]));
-    assert!(refusal.contains("there are two updates of 'D'"), "{refusal}");
+    assert!(
+        refusal.contains("client D, round 1: there are two updates of it"),
+        "{refusal}"
+    );
+}
+
+/// What goes wrong at single sites is left out, and the others go on, as in one process with the same faults.
+#[test]
+fn faults_end_in_the_same_bytes_as_in_one_process() {
+    let folder = TempDir::new().unwrap();
+    let lines = "quorum = 2\nlargest_change = 50.0";
+    let config = three_rounds(folder.path(), lines);
+    let across = Across::new(folder.path(), &config);
+    // In the third round those of the second are back, with the whole state.
+    let faults = [
+        (
+            "A",
+            2,
+            FaultKind::Scaled { times: 1000.0 },
+            "{ scaled = { times = 1000.0 } }",
+        ),
+        ("B", 2, FaultKind::Silent, "\"silent\""),
+        ("C", 2, FaultKind::NotFinite, "\"not_finite\""),
+        ("D", 3, FaultKind::WrongShape, "\"wrong_shape\""),
+        ("E", 3, FaultKind::Replayed, "\"replayed\""),
+    ];
+    let faulty = folder.path().join("faulty");
+    fs::create_dir(&faulty).unwrap();
+    let text = fs::read_to_string(&config).unwrap();
+    let table = |(client, round, _, kind): &(&str, u64, FaultKind, &str)| {
+        format!("\n[[fault]]\nclient = \"{client}\"\nkind = {kind}\nrounds = [{round}]\n")
+    };
+    let tables: String = faults.iter().map(table).collect();
+    fs::write(faulty.join("micro.toml"), text.clone() + &tables).unwrap();
+    let whole = run(&faulty.join("micro.toml"), &folder.path().join("whole"), "2");
+
+    let mut standing = across.begin();
+    let mut last: BTreeMap<String, PathBuf> = BTreeMap::new();
+    while standing["finished"] != true {
+        let round = standing["round"].as_u64().unwrap();
+        let mut handed_in = Vec::new();
+        for (site, order) in standing["orders"].as_object().unwrap() {
+            let order = order.as_str().unwrap();
+            let fault = faults.iter().find(|(name, when, ..)| name == site && *when == round);
+            let fault = fault.map(|(_, _, fault, _)| *fault);
+            if fault == Some(FaultKind::Silent) {
+                continue;
+            }
+            let update = across.train(site, order, round);
+            let earlier = last.insert(site.clone(), update.clone());
+            handed_in.push(match fault {
+                None => update,
+                Some(FaultKind::Replayed) => earlier.unwrap(),
+                Some(fault) => spoilt(fault, &update, Path::new(order)),
+            });
+        }
+        standing = said(across.server("aggregate").args(handed_in));
+    }
+    let (one, many) = (results(&whole), results(&folder.path().join("server")));
+    for (name, bytes) in &one {
+        assert!(many[name] == *bytes, "another {name}");
+    }
+    let ledger = String::from_utf8(one["ledger.csv"].clone()).unwrap();
+    let lines: Vec<&str> = ledger.lines().filter(|line| line.contains("left_out")).collect();
+    assert_eq!(lines.len(), 5, "{lines:?}");
+    let record: Value = serde_json::from_slice(&fs::read(whole.join("metrics.json")).unwrap()).unwrap();
+    for (place, site, expected) in [
+        (1, "A", "times the round's median"),
+        (1, "B", "it handed in nothing"),
+        (1, "C", "is NaN"),
+        (2, "D", "of shape"),
+        (2, "E", "is of round 2"),
+    ] {
+        let why = &record["rounds"][place]["left_out"][site];
+        assert!(why.as_str().is_some_and(|why| why.contains(expected)), "{site}: {why}");
+    }
+
+    let mut report = flapsam();
+    report.arg("report").arg(&whole).assert().success();
+    let page = fs::read_to_string(whole.join("report.html")).unwrap();
+    for expected in [
+        "Left out",
+        "B, seed 1",
+        "it handed in nothing",
+        "a bad client (A, B, C, D, E)",
+    ] {
+        assert!(page.contains(expected), "the report lacks '{expected}'");
+    }
+
+    // Without a quorum, one is enough to stop the round, by name.
+    fs::write(faulty.join("micro.toml"), text.replace("quorum = 2\n", "") + &tables).unwrap();
+    let mut command = flapsam();
+    command
+        .arg("run")
+        .arg(faulty.join("micro.toml"))
+        .arg("--data")
+        .arg(data());
+    let refusal = refused(command.arg("--out").arg(folder.path().join("stopped")));
+    assert!(
+        refusal.contains("round 2 needs 6 updates that can be used, and has 3")
+            && refusal.contains("B: it handed in nothing"),
+        "{refusal}"
+    );
+}
+
+/// The file of an update with a fault in it.
+fn spoilt(fault: FaultKind, update: &Path, order: &Path) -> PathBuf {
+    let (handed_in, message): (HandedIn, _) = open(&fs::read(update).unwrap()).unwrap();
+    let (_, before): (Order, _) = open(&fs::read(order).unwrap()).unwrap();
+    let nano = SamConfig::named("nano").unwrap().with_image_size(32);
+    let layout = Sam::layout(&nano, Some(&AdapterConfig::lora(2, 4))).unwrap();
+    let said = fault.said(decode(&message).unwrap(), &decode(&before).unwrap(), &layout);
+    let message = fault.spoilt(encode(&said, Precision::F32), Precision::F32);
+    let file = update.with_extension("spoilt");
+    fs::write(&file, seal(&handed_in, &message)).unwrap();
+    file
+}
+
+/// The app that `federate` writes names the experiment's sites, and its experiment is the same one wherever it lies.
+#[test]
+fn the_app_has_the_experiments_settings() {
+    let folder = TempDir::new().unwrap();
+    let config = three_rounds(folder.path(), "quorum = 5");
+    let app = folder.path().join("app");
+    let federate = || {
+        let mut command = flapsam();
+        command.arg("federate").arg(&config).arg("--data").arg(data());
+        command.arg("--print-app").arg(&app);
+        command
+    };
+    federate().assert().success();
+    let project = fs::read_to_string(app.join("pyproject.toml")).unwrap();
+    assert!(project.contains("sites = \"A,B,C,D,E,F\"\n"), "{project}");
+    let experiment = app.join("experiment.toml");
+    assert!(
+        project.contains(&format!("experiment = \"{}\"\n", experiment.display())),
+        "{project}"
+    );
+    for part in ["server_app", "client_app"] {
+        assert!(project.contains(&format!("flapsam_flower.{part}:app")), "{project}");
+        assert!(app.join(format!("flapsam_flower/{part}.py")).is_file());
+    }
+    // One site enrols with the file as it was, and another one with the app's: they have the same agreement.
+    let (own, theirs) = (
+        Across::new(folder.path(), &config),
+        Across::new(folder.path(), &experiment),
+    );
+    let mut enrolments = vec![theirs.enrol("F")];
+    enrolments.extend(SITES[..5].iter().map(|site| own.enrol(site)));
+    said(own.server("begin").args(enrolments));
+    let refusal = refused(&mut federate());
+    assert!(refusal.contains("it is not empty"), "{refusal}");
 }

@@ -8,6 +8,7 @@ mod data;
 mod diff;
 mod estimate;
 mod export;
+mod federate;
 mod figures;
 mod labels_to_ct;
 mod params;
@@ -65,6 +66,8 @@ enum Command {
     Client(client::Args),
     /// The coordinating site's part of it.
     Server(server::Args),
+    /// Write an experiment's Flower app, which carries files between real sites.
+    Federate(federate::Args),
     /// Make one HTML page of a run or of several, and describe each run's folder as an RO-Crate.
     Report(report::Args),
     /// Segment a scan with a run's adapter.
@@ -101,6 +104,7 @@ impl Flapsam {
             Command::Run(args) => run::run(args),
             Command::Client(args) => client::run(args),
             Command::Server(args) => server::run(args),
+            Command::Federate(args) => federate::run(args),
             Command::Report(args) => report::run(args),
             Command::LabelsToCt(args) => labels_to_ct::run(args),
             Command::Segment(args) => segment::run(args),

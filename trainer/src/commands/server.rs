@@ -80,6 +80,9 @@ impl Server {
             ),
             false => println!("Round {} of {}", standing.round, standing.rounds),
         }
+        for (site, why) in &standing.left_out {
+            println!("{site} was left out: {why}");
+        }
         for (site, order) in &standing.orders {
             println!("{site:<20}{}", order.display());
         }

@@ -11,7 +11,7 @@ use super::suite;
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::federation::wire::Precision;
-use crate::federation::{Aggregation, LocalTraining, Rules, ServerAdam};
+use crate::federation::{Aggregation, Fault, LocalTraining, Robust, Rules, ServerAdam};
 use crate::training::Schedule;
 
 /// An experiment file.
@@ -73,6 +73,18 @@ pub struct Experiment {
     pub precision: Precision,
     /// The server's own optimizer, FedAdam; plain averaging without it.
     pub server_adam: Option<ServerAdam>,
+    /// What keeps single clients from spoiling the mean; plain averaging without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub robust: Option<Robust>,
+    /// How many of a round's clients must hand in an update that can be used; all of them without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<usize>,
+    /// The largest change of a client that is used, as a multiple of the round's median change; any without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest_change: Option<f64>,
+    /// What goes wrong at clients, on purpose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fault: Vec<Fault>,
     /// Rounds of one local epoch each.
     pub rounds: usize,
     /// One run for each.
@@ -261,6 +273,9 @@ impl Experiment {
         if let Some(why) = self.server_adam.as_ref().and_then(ServerAdam::mistake) {
             return Some(why);
         }
+        if let Some(why) = self.mistake_about_bad_clients() {
+            return Some(why);
+        }
         if let Some(share) = self.hold_out.filter(|share| !(*share > 0.0 && *share < 1.0)) {
             return Some(format!("'hold_out' is {share}; it must be above 0 and below 1"));
         }
@@ -332,7 +347,40 @@ impl Experiment {
             aggregation: self.aggregation,
             precision: self.precision,
             server_adam: self.server_adam,
+            robust: self.robust,
+            quorum: self.quorum,
+            largest_change: self.largest_change,
         }
+    }
+
+    /// What makes no sense in how bad clients are dealt with.
+    fn mistake_about_bad_clients(&self) -> Option<String> {
+        if let Some(why) = self.robust.as_ref().and_then(Robust::mistake) {
+            return Some(why);
+        }
+        if self.robust.is_some() && !(self.aggregation == Aggregation::ProductSvd && self.ranks.is_empty()) {
+            let why = "'robust' counts LoRA pairs by their products and sends the nearest pair, as aggregation = \"product_svd\" \
+                       does; remove 'aggregation' or [ranks]";
+            return Some(why.into());
+        }
+        if self.quorum == Some(0) {
+            return Some("'quorum' must be at least 1".into());
+        }
+        if let Some(times) = self
+            .largest_change
+            .filter(|times| !(*times >= 1.0 && times.is_finite()))
+        {
+            return Some(format!(
+                "'largest_change' is {times} times the round's median change; it must be at least 1"
+            ));
+        }
+        let may_miss = self.quorum.is_some();
+        if may_miss && (self.precision != Precision::F32 || self.aggregation.folds()) {
+            let why = "with 'quorum' a client may miss a round, and below 32 bits, or where pairs are folded into the weights, \
+                       it would miss what only that round carried; remove 'quorum', or 'precision' and 'aggregation'";
+            return Some(why.into());
+        }
+        None
     }
 
     /// Whether clients keep a part of the network to themselves, so that each has a model of its own.
@@ -349,6 +397,10 @@ impl Experiment {
             ("ranks", !self.ranks.is_empty()),
             ("precision", self.precision != Precision::default()),
             ("server_adam", self.server_adam.is_some()),
+            ("robust", self.robust.is_some()),
+            ("quorum", self.quorum.is_some()),
+            ("largest_change", self.largest_change.is_some()),
+            ("fault", !self.fault.is_empty()),
             ("local.proximal", self.local.proximal != 0.0),
         ];
         let set = set.iter().find(|(_, set)| *set).map(|(key, _)| *key);

@@ -201,9 +201,10 @@ impl Aggregation {
 /// If there is no update, or the updates hold other parameters than the first or than the network (a programming error).
 pub fn aggregate(updates: &[StateDict], weights: &[f64], how: Aggregation, layout: &Layout) -> StateDict {
     let mut global = StateDict::new();
+    let all: Vec<&StateDict> = updates.iter().collect();
     for pair in pairs(layout).filter(|pair| holds_both(&updates[0], pair.a.as_str(), pair.b.as_str())) {
         let rank = layout[&pair.a].shape[0];
-        let (a, b) = how.combine(&factors(updates, &pair.a, &pair.b), weights, rank);
+        let (a, b) = how.combine(&factors(&all, &pair.a, &pair.b), weights, rank);
         global.insert(pair.a.clone(), a);
         global.insert(pair.b.clone(), b);
     }
@@ -216,12 +217,12 @@ pub fn aggregate(updates: &[StateDict], weights: &[f64], how: Aggregation, layou
     global
 }
 
-fn holds_both(state: &StateDict, a: &str, b: &str) -> bool {
+pub(super) fn holds_both(state: &StateDict, a: &str, b: &str) -> bool {
     state.contains_key(a) && state.contains_key(b)
 }
 
 /// The clients' pairs `(A, B)` of these names.
-fn factors<'a>(updates: &'a [StateDict], a: &str, b: &str) -> Vec<(&'a Array, &'a Array)> {
+pub(super) fn factors<'a>(updates: &[&'a StateDict], a: &str, b: &str) -> Vec<(&'a Array, &'a Array)> {
     updates.iter().map(|update| (&update[a], &update[b])).collect()
 }
 
@@ -232,8 +233,9 @@ fn factors<'a>(updates: &'a [StateDict], a: &str, b: &str) -> Vec<(&'a Array, &'
 /// See [`aggregate`].
 pub fn lora_error(updates: &[StateDict], weights: &[f64], global: &StateDict, layout: &Layout) -> Option<f64> {
     let (mut error, mut whole) = (0.0, 0.0);
+    let all: Vec<&StateDict> = updates.iter().collect();
     for pair in pairs(layout).filter(|pair| holds_both(&updates[0], &pair.a, &pair.b)) {
-        let mut pairs = factors(updates, &pair.a, &pair.b);
+        let mut pairs = factors(&all, &pair.a, &pair.b);
         whole += product_norm(&pairs, weights).powi(2);
         pairs.push((&global[&pair.a], &global[&pair.b]));
         error += product_norm(&pairs, &[weights, &[-1.0]].concat()).powi(2);
@@ -377,7 +379,7 @@ pub(super) mod tests {
                 state: common.clone(),
                 ..Default::default()
             };
-            let averaged = global.combine(&updates, &[0.25, 0.75], how, None, &layout());
+            let averaged = global.combine(&updates, &[0.25, 0.75], how, None, None, &layout());
             assert!(averaged.lora_error.unwrap() < 1e-6, "{how:?}");
             assert_eq!(global.state[other], common[other]);
             assert!(!averaged.sent.contains_key(other));

@@ -55,6 +55,12 @@ pub fn product_svd(pairs: &[(&Array, &Array)], weights: &[f64], rank: usize) -> 
     with_fixed_signs(left.q() * b, a * right.q().transpose())
 }
 
+/// The pair `(A, B)` of the given rank whose product is nearest to a matrix.
+pub fn nearest_pair(product: &Array, rank: usize) -> (Array, Array) {
+    let (b, a) = nearest(matrix(product), rank);
+    with_fixed_signs(b, a)
+}
+
 /// `(U, S V^T)` of the matrix, cut to the rank; zeros where the matrix has fewer directions.
 fn nearest(matrix: DMatrix<f64>, rank: usize) -> (DMatrix<f64>, DMatrix<f64>) {
     let (outputs, inputs) = matrix.shape();

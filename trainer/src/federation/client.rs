@@ -88,6 +88,8 @@ pub struct Client {
     cases: Vec<PreparedCase>,
     learner: Learner,
     seed: u64,
+    /// Trains on labels in reverse order of classes: what a bad client may do.
+    flips_labels: bool,
 }
 
 impl Client {
@@ -98,7 +100,13 @@ impl Client {
             cases,
             learner,
             seed,
+            flips_labels: false,
         }
+    }
+
+    /// From now on, trains on labels in reverse order of classes, or as they are.
+    pub fn flip_labels(&mut self, flip: bool) {
+        self.flips_labels = flip;
     }
 
     /// One epoch over the client's stacks in an order of its own.
@@ -134,6 +142,7 @@ impl Client {
         let batches = centres.chunks(training.batch_stacks);
         let (count, mut done, mut marks) = (batches.len(), 0, Vec::new());
         let (mut sum, mut waiting) = (0.0, Duration::ZERO);
+        let last_class = self.flips_labels.then(|| self.learner.classes() as i32 - 1);
         let learner = &mut self.learner;
         if training.proximal > 0.0 {
             learner.pull_back(training.proximal);
@@ -155,7 +164,11 @@ impl Client {
                     return Ok(());
                 };
                 waiting += asked.elapsed();
-                sum += learner.step(&batch?)? as f64;
+                let mut batch = batch?;
+                if let Some(last) = last_class {
+                    batch.labels.iter_mut().for_each(|label| *label = last - *label);
+                }
+                sum += learner.step(&batch)? as f64;
                 done += 1;
                 if [1, MARKED_STEP, count].contains(&done) {
                     marks.push(Mark {

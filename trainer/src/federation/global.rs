@@ -2,9 +2,9 @@
 
 use flapsam_model::parameters::{Array, Layout, StateDict};
 
-use super::ServerAdam;
 use super::aggregation::{Aggregation, Sequel, aggregate, lora_error};
 use super::folding::{cut, fold, joined};
+use super::{Robust, ServerAdam};
 
 /// What the server keeps between rounds.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,10 +39,14 @@ impl Global {
         updates: &[StateDict],
         weights: &[f64],
         how: Aggregation,
+        robust: Option<Robust>,
         adam: Option<&ServerAdam>,
         layout: &Layout,
     ) -> Averaged {
-        let mean = aggregate(updates, weights, how, layout);
+        let mean = match robust {
+            Some(robust) => robust.aggregate(updates, weights, &self.state, layout),
+            None => aggregate(updates, weights, how, layout),
+        };
         let lora_error = self.error(updates, weights, &mean, layout);
         let sent = match adam {
             Some(adam) => self.stepped(&mean, adam),
@@ -139,6 +143,7 @@ mod tests {
                 &[one(value)],
                 &[1.0],
                 Aggregation::MeanOfFactors,
+                None,
                 Some(&ADAM),
                 &layout(),
             );
@@ -167,7 +172,14 @@ mod tests {
             state: update(0.5),
             ..Global::default()
         };
-        let averaged = global.combine(&updates, &weights, Aggregation::MeanOfFactors, Some(&ADAM), &layout);
+        let averaged = global.combine(
+            &updates,
+            &weights,
+            Aggregation::MeanOfFactors,
+            None,
+            Some(&ADAM),
+            &layout,
+        );
         assert_eq!(averaged.lora_error, lora_error(&updates, &weights, &mean, &layout));
         assert_ne!(global.state, mean);
     }
@@ -183,7 +195,7 @@ mod tests {
             for (place, sum) in expected.iter_mut().enumerate() {
                 *sum += 0.25 * product(&updates[0])[place] + 0.75 * product(&updates[1])[place];
             }
-            global.combine(&updates, &[0.25, 0.75], Aggregation::Stacked, None, &layout());
+            global.combine(&updates, &[0.25, 0.75], Aggregation::Stacked, None, None, &layout());
             assert_eq!(global.state[A].shape, [4, 5]);
         }
         let (a, b) = (&global.folded[A], &global.folded[B]);
@@ -204,7 +216,7 @@ mod tests {
         let mut folded = [0.0; 20];
         for round in 0..3 {
             let updates = [update(round as f32), update(round as f32 + 0.5)];
-            let averaged = global.combine(&updates, &[0.25, 0.75], Aggregation::FedexLora, None, &layout);
+            let averaged = global.combine(&updates, &[0.25, 0.75], Aggregation::FedexLora, None, None, &layout);
             assert!(averaged.lora_error.unwrap() < 1e-6);
             // Two clients' pairs, and the mean twice.
             assert_eq!((averaged.sent[A].shape[0], global.state[A].shape[0]), (8, 2));

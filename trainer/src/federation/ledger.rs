@@ -16,6 +16,8 @@ pub enum Direction {
     Up,
     /// From the server to the client.
     Down,
+    /// From the client to the server, which did not use it.
+    LeftOut,
 }
 
 /// One line: a group of tensors in one message.
@@ -28,7 +30,7 @@ pub struct Entry {
     /// Which way.
     pub direction: Direction,
     /// `lora_encoder`, `lora_decoder`, `heads`, `image_encoder`, `prompt_encoder` or `mask_decoder`; `header` is the
-    /// message's list of names and shapes.
+    /// message's list of names and shapes, and `message` all of one that was not used.
     pub group: String,
     /// Parameters in the group.
     pub parameters: u64,
@@ -106,7 +108,7 @@ impl Traffic {
         let mut sum = Self::default();
         for entry in entries {
             let (bytes, formula) = match entry.direction {
-                Direction::Up => (&mut sum.up, &mut sum.up_by_formula),
+                Direction::Up | Direction::LeftOut => (&mut sum.up, &mut sum.up_by_formula),
                 Direction::Down => (&mut sum.down, &mut sum.down_by_formula),
             };
             *bytes += entry.bytes;

@@ -11,6 +11,8 @@ use crate::training::OptimizerState;
 /// What a client hands in after its local epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Update {
+    /// The round that it was trained in, from 1.
+    pub round: usize,
     /// Whose it is.
     pub site: String,
     /// What it has trained, as it travels: see [`super::wire::encode`].
@@ -53,14 +55,19 @@ impl Member {
         self.client.local_epoch(round, &rules.local)
     }
 
-    /// What the client hands in of what it has trained.
+    /// What of the client's parameters travels after a round.
+    pub fn trained(&self, round: usize, rules: &Rules) -> StateDict {
+        rules.sent_in(round, self.client.trained(), &self.layout)
+    }
+
+    /// What the client hands in of [`Member::trained`].
     ///
     /// # Errors
     /// A number is not finite, or too large for the precision.
-    pub fn update(&mut self, round: usize, epoch: Epoch, rules: &Rules) -> Result<Update> {
-        let update = rules.sent_in(round, self.client.trained(), &self.layout);
-        let sent = self.link.send_update(&update, rules.lasting(&self.layout))?;
+    pub fn hand_in(&mut self, round: usize, trained: &StateDict, epoch: Epoch, rules: &Rules) -> Result<Update> {
+        let sent = self.link.send_update(trained, rules.lasting(&self.layout))?;
         Ok(Update {
+            round,
             site: self.client.site.clone(),
             message: sent.message,
             squares: sent.squares,

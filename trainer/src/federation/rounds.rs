@@ -6,7 +6,7 @@ use flapsam_model::parameters::StateDict;
 
 use super::folding::Folding;
 use super::server::at;
-use super::{Epoch, Holders, Member, Round, RoundRecord, Server};
+use super::{Epoch, Fault, FaultKind, Holders, Member, Round, RoundRecord, Server, Update};
 use crate::error::Result;
 use crate::progress::Progress;
 
@@ -18,6 +18,8 @@ pub struct Federation {
     /// The server.
     pub server: Server,
     folding: Option<Folding>,
+    /// What goes wrong at clients on purpose.
+    faults: Vec<Fault>,
     /// Clients train at the same time: on a CPU, whose cores would wait otherwise. A graphics adapter is busy with one,
     /// and its memory is not enough for all.
     side_by_side: bool,
@@ -25,11 +27,18 @@ pub struct Federation {
 
 impl Federation {
     /// A federation before its first round.
-    pub fn new(members: Vec<Member>, server: Server, folding: Option<Folding>, side_by_side: bool) -> Self {
+    pub fn new(
+        members: Vec<Member>,
+        server: Server,
+        folding: Option<Folding>,
+        faults: Vec<Fault>,
+        side_by_side: bool,
+    ) -> Self {
         Self {
             members,
             server,
             folding,
+            faults,
             side_by_side,
         }
     }
@@ -50,23 +59,47 @@ impl Federation {
     /// # Errors
     /// See [`Federation::epoch_alone`].
     pub fn round(&mut self, round: usize, progress: &Progress) -> Result<(Round, Vec<Epoch>)> {
-        let chosen = self.server.participants(round);
+        let mut chosen = self.server.participants(round);
+        chosen.retain(|&place| self.fault(place, round) != Some(FaultKind::Silent));
         let epochs = self.local_epochs(&chosen, round, progress)?;
-        let rules = self.server.rules().clone();
-        let update = |(&place, epoch): (&usize, Epoch)| {
-            let member: &mut Member = &mut self.members[place];
-            member
-                .update(round, epoch, &rules)
-                .map_err(|why| at(round, &member.client.site)(why))
-        };
-        let updates = chosen.iter().zip(epochs).map(update).collect::<Result<Vec<_>>>()?;
-        let came = self.server.aggregate(round, &updates)?;
+        let mut updates = Vec::with_capacity(chosen.len());
+        for (&place, epoch) in chosen.iter().zip(&epochs) {
+            let update = self.hand_in(place, round, epoch.clone());
+            updates.push(update.map_err(at(round, &self.members[place].client.site))?);
+        }
+        let came = self.server.aggregate(round, updates)?;
+        let rules = self.server.rules();
         for (member, message) in self.members.iter_mut().zip(&came.messages) {
-            let received = member.receive(message, &rules);
+            let received = member.receive(message, rules);
             received.map_err(at(round, &member.client.site))?;
         }
         self.fold(round)?;
-        Ok((came.round, updates.into_iter().map(|update| update.epoch).collect()))
+        Ok((came.round, epochs))
+    }
+
+    /// What is wrong with a client in a round, if anything is.
+    fn fault(&self, place: usize, round: usize) -> Option<FaultKind> {
+        let site = &self.members[place].client.site;
+        let fault = self.faults.iter().find(|fault| fault.strikes(site, round));
+        fault.map(|fault| fault.kind)
+    }
+
+    /// What a client hands in, for better or worse.
+    fn hand_in(&mut self, place: usize, round: usize, epoch: Epoch) -> Result<Update> {
+        let fault = self.fault(place, round);
+        let (server, member) = (&self.server, &mut self.members[place]);
+        let rules = server.rules();
+        let trained = member.trained(round, rules);
+        let Some(fault) = fault else {
+            return member.hand_in(round, &trained, epoch, rules);
+        };
+        let said = fault.said(trained, &server.global.state, server.layout());
+        let update = member.hand_in(round, &said, epoch, rules)?;
+        Ok(Update {
+            round: if fault == FaultKind::Replayed { round - 1 } else { round },
+            message: fault.spoilt(update.message, rules.precision),
+            ..update
+        })
     }
 
     /// Where pairs are folded: brings all clients' weights and pairs to where the round ends.
@@ -123,6 +156,10 @@ impl Federation {
     /// Local epochs of these clients, side by side: they do not know of each other, so which is first does not matter. They
     /// come in the order of the clients.
     fn local_epochs(&mut self, chosen: &[usize], round: usize, progress: &Progress) -> Result<Vec<Epoch>> {
+        for &place in chosen {
+            let flipped = self.fault(place, round) == Some(FaultKind::LabelFlip);
+            self.members[place].client.flip_labels(flipped);
+        }
         let (rules, seats) = (self.server.rules(), &self.server.seats);
         let members = self.members.iter_mut().enumerate();
         let mut order: Vec<(usize, &mut Member)> = members.filter(|(place, _)| chosen.contains(place)).collect();

@@ -2,7 +2,7 @@ use flapsam_model::parameters::{Layout, Role, StateDict};
 use flapsam_model::random::Random;
 
 use super::wire::Precision;
-use super::{Aggregation, LocalTraining, ServerAdam};
+use super::{Aggregation, LocalTraining, Robust, ServerAdam};
 
 /// How a federation goes about its rounds: what its clients and its server agree on.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +21,12 @@ pub struct Rules {
     pub precision: Precision,
     /// The server's own optimizer, if it has one.
     pub server_adam: Option<ServerAdam>,
+    /// What keeps single clients from spoiling the mean, if anything does.
+    pub robust: Option<Robust>,
+    /// How many of a round's clients must hand in an update that can be used; all of them without it.
+    pub quorum: Option<usize>,
+    /// The largest change of a client that is used, as a multiple of the round's median change.
+    pub largest_change: Option<f64>,
 }
 
 impl Rules {

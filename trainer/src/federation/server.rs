@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::sync::Arc;
 
 use flapsam_model::parameters::{Layout, Role, Spec, StateDict};
@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::aggregation::norm;
 use super::ledger::{Direction, Entry, Traffic, entries};
+use super::robust::{change, median_of};
 use super::trace::{Mark, Moment};
 use super::wire::{Link, Precision, Sent, encode, rounding};
 use super::{Epoch, Global, Holders, Rules, Update};
@@ -32,6 +33,9 @@ pub struct RoundRecord {
     /// What rounding took from messages; none at 32 bits.
     #[serde(default)]
     pub rounding: Option<Rounding>,
+    /// The clients of the round whose updates were not used, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, String>,
 }
 
 /// How much of what was to be said rounding took from a round's messages, as a share of its norm.
@@ -70,6 +74,7 @@ impl Round {
             dice: None,
             lora_error: None,
             rounding: None,
+            left_out: BTreeMap::new(),
         };
         Self {
             record,
@@ -125,6 +130,48 @@ pub struct Server {
     before: Option<BTreeSet<String>>,
 }
 
+/// The updates of a round, with the places of their clients, and those that cannot be used.
+struct Sorted {
+    used: Vec<(Update, usize)>,
+    left_out: BTreeMap<String, Unused>,
+}
+
+/// An update that was not used.
+struct Unused {
+    why: String,
+    bytes: u64,
+}
+
+impl Default for Unused {
+    fn default() -> Self {
+        Self {
+            why: "it handed in nothing".into(),
+            bytes: 0,
+        }
+    }
+}
+
+impl Unused {
+    /// Its line in the ledger: it travelled all the same.
+    fn entry(&self, round: usize, client: &str) -> Entry {
+        Entry {
+            round,
+            client: client.to_owned(),
+            direction: Direction::LeftOut,
+            group: "message".to_owned(),
+            parameters: 0,
+            bytes: self.bytes,
+            formula_bytes: 0,
+        }
+    }
+}
+
+impl Display for Unused {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(&self.why)
+    }
+}
+
 /// What the server makes of a round's updates.
 #[derive(Debug)]
 pub struct Aggregated {
@@ -173,71 +220,138 @@ impl Server {
         self.rules.participants(round, self.seats.len())
     }
 
-    /// Makes the next state of a round's updates, which come in the order of the clients.
+    /// Makes the next state of the updates that clients handed in after a round. Who handed in none, or one that cannot be
+    /// used, is left out, as long as enough are left.
     ///
     /// # Errors
-    /// An update is no message, or a number in it or in the next state is not finite.
-    pub fn aggregate(&mut self, round: usize, updates: &[Update]) -> Result<Aggregated> {
-        let epochs = updates.iter().map(|update| (update.site.as_str(), &update.epoch));
+    /// Fewer than the rules ask for are left; the message says what is wrong with the others. Or a number in the next
+    /// state is not finite.
+    pub fn aggregate(&mut self, round: usize, handed_in: Vec<Update>) -> Result<Aggregated> {
+        let Sorted { used, left_out } = self.sort(round, handed_in)?;
+        let epochs = used.iter().map(|(update, _)| (update.site.as_str(), &update.epoch));
         let mut came = Round::of_epochs(round, epochs);
         came.entries = self.catching_up(round);
+        for (client, why) in &left_out {
+            came.entries.push(why.entry(round, client));
+            came.record.left_out.insert(client.clone(), why.to_string());
+        }
         let precision = self.rules.precision;
-        let mut received = Vec::with_capacity(updates.len());
-        let mut weights = Vec::with_capacity(updates.len());
-        for update in updates {
-            let (seat, state) = self.understand(round, update)?;
-            received.push(state);
-            weights.push(seat.weight);
+        let mut weights = Vec::with_capacity(used.len());
+        for (update, place) in &used {
+            weights.push(self.seats[*place].weight);
             came.note(&update.site, Direction::Up, &update.message, precision, &self.layout);
         }
         let total: f64 = weights.iter().sum();
         weights.iter_mut().for_each(|weight| *weight /= total);
-        let (aggregation, adam) = (self.rules.aggregation, self.rules.server_adam.as_ref());
+        let received = used
+            .iter()
+            .map(|(update, place)| Ok(self.seats[*place].link.receive_update(&update.message)?))
+            .collect::<Result<Vec<_>>>()?;
+        let Rules {
+            aggregation,
+            robust,
+            server_adam,
+            ..
+        } = &self.rules;
+        let adam = server_adam.as_ref();
         let averaged = self
             .global
-            .combine(&received, &weights, aggregation, adam, &self.layout);
+            .combine(&received, &weights, *aggregation, *robust, adam, &self.layout);
         let sent = self.send(round, &averaged.sent)?;
-        for (seat, sent) in self.seats.iter().zip(&sent) {
-            // Those that sit out fetch it when they take part next: see `catching_up`.
-            if updates.iter().any(|update| update.site == seat.site) {
-                came.note(&seat.site, Direction::Down, &sent.message, precision, &self.layout);
+        let updates: Vec<Update> = used.into_iter().map(|(update, _)| update).collect();
+        self.before = Some(updates.iter().map(|update| update.site.clone()).collect());
+        for (place, sent) in sent.iter().enumerate() {
+            // The others fetch it when they take part next: see `catching_up`.
+            if self.is_current(place) {
+                let site = &self.seats[place].site;
+                came.note(site, Direction::Down, &sent.message, precision, &self.layout);
             }
         }
         came.record.traffic = Traffic::of(&came.entries);
         came.record.global_norm = Some(norm(&averaged.sent, &self.layout));
         came.record.lora_error = averaged.lora_error;
-        came.record.rounding = self.rounding(updates, &sent);
-        self.before = Some(updates.iter().map(|update| update.site.clone()).collect());
+        came.record.rounding = self.rounding(&updates, &sent);
         Ok(Aggregated {
             round: came,
             messages: sent.into_iter().map(|sent| sent.message).collect(),
         })
     }
 
-    /// What an update holds, and whose it is.
-    ///
-    /// # Errors
-    /// It is of no client that takes part in the round, or not what that client would send in it: parameters of other
-    /// names or shapes, in other bits, or a number that is not finite.
-    pub fn understand(&self, round: usize, update: &Update) -> Result<(&Seat, StateDict)> {
-        let failed = |why: String| at(round, &update.site)(why);
+    /// Which updates of a round can be used.
+    fn sort(&self, round: usize, handed_in: Vec<Update>) -> Result<Sorted> {
+        let mut left_out: BTreeMap<String, Unused> = BTreeMap::new();
+        let mut used: BTreeMap<usize, (Update, f64)> = BTreeMap::new();
+        let chosen = self.participants(round);
+        let names = chosen.iter().map(|&place| &self.seats[place].site);
+        left_out.extend(names.map(|site| (site.clone(), Unused::default())));
+        for update in handed_in {
+            let bytes = update.message.len() as u64;
+            match self.understand(round, &update) {
+                Ok((place, _)) if used.contains_key(&place) => {
+                    return Err(at(round, &update.site)("there are two updates of it; pass one"));
+                }
+                Ok((place, state)) => {
+                    left_out.remove(&update.site);
+                    let change = change(&state, &self.global.state, &self.layout);
+                    used.insert(place, (update, change));
+                }
+                Err(why) => {
+                    left_out.insert(update.site.clone(), Unused { why, bytes });
+                }
+            }
+        }
+        if let Some(times) = self.rules.largest_change {
+            let changes: Vec<f64> = used.values().map(|(_, change)| *change).collect();
+            let most = times * median_of(&changes);
+            let too_far = used.extract_if(.., |_, (_, change)| *change > most);
+            for (_, (update, change)) in too_far {
+                let why = format!("its change is {:.1} times the round's median", change * times / most);
+                let bytes = update.message.len() as u64;
+                left_out.insert(update.site, Unused { why, bytes });
+            }
+        }
+        let least = self.rules.robust.map_or(1, |robust| robust.least_updates());
+        let enough = self.rules.quorum.unwrap_or(chosen.len()).max(least);
+        if used.len() < enough {
+            let unused = left_out.iter().map(|(site, unused)| format!("{site}: {}", unused.why));
+            return Err(Error::Message(format!(
+                "round {round} needs {enough} updates that can be used, and has {}; not used are {}",
+                used.len(),
+                unused.collect::<Vec<_>>().join("; ")
+            )));
+        }
+        let used = used.into_iter().map(|(place, (update, _))| (update, place));
+        Ok(Sorted {
+            used: used.collect(),
+            left_out,
+        })
+    }
+
+    /// The place of the client whose update it is, and the state in it. Refused, with a sentence why, is what is of no
+    /// client that takes part in the round, and what that client would not send in it: parameters of other names, shapes
+    /// or types, a number that is not finite, or another round's.
+    fn understand(&self, round: usize, update: &Update) -> std::result::Result<(usize, StateDict), String> {
+        let failed = Err;
         let place = self.seats.iter().position(|seat| seat.site == update.site);
-        let place = place.ok_or_else(|| failed("it is no client of this federation".into()))?;
+        let place = place.ok_or("it is no client of this federation")?;
         if !self.participants(round).contains(&place) {
-            return Err(failed("it sits this round out".into()));
+            return failed("it sits this round out".into());
+        }
+        if update.round != round {
+            return failed(format!("its update is of round {}", update.round));
         }
         let seat = &self.seats[place];
         let state = seat
             .link
             .receive_update(&update.message)
-            .map_err(at(round, &update.site))?;
+            .map_err(|why| why.to_string())?;
         let expected = self.rules.sent_in(round, self.global.state.clone(), &self.layout);
         if let Some(key) = expected.keys().find(|key| !state.contains_key(*key)) {
-            return Err(failed(format!("its update lacks '{key}'")));
+            return failed(format!("its update lacks '{key}'"));
         }
         for (key, array) in &state {
             let Some(spec) = self.layout.get(key).filter(|_| expected.contains_key(key)) else {
-                return Err(failed(format!("its update holds '{key}', which does not travel")));
+                return failed(format!("its update holds '{key}', which does not travel"));
             };
             let shape = shape(spec, seat.rank);
             if array.shape != shape {
@@ -245,10 +359,10 @@ impl Server {
                     "its update holds '{key}' of shape {:?}, which has {shape:?}",
                     array.shape
                 );
-                return Err(failed(why));
+                return failed(why);
             }
         }
-        Ok((seat, state))
+        Ok((place, state))
     }
 
     /// The messages that carry a state to each client.
@@ -372,7 +486,7 @@ impl Round {
     fn note(&mut self, site: &str, direction: Direction, message: &[u8], precision: Precision, layout: &Layout) {
         let round = self.record.round;
         let moment = match direction {
-            Direction::Up => Moment::Sent,
+            Direction::Up | Direction::LeftOut => Moment::Sent,
             Direction::Down => Moment::Received,
         };
         let entries = entries(round, site, direction, message, precision, layout);

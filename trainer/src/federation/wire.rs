@@ -1,5 +1,7 @@
 //! How parameters travel: as 32-bit floats, or smaller as the difference from what both ends hold already.
 
+use std::fmt::Display;
+
 use flapsam_model::Error as ModelError;
 use flapsam_model::burn::tensor::f16;
 use flapsam_model::checkpoint::Floats;
@@ -22,6 +24,15 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// The type of its tensors.
+    fn dtype(self) -> Dtype {
+        match self {
+            Precision::F32 => Dtype::F32,
+            Precision::F16 => Dtype::F16,
+            Precision::Int8 => Dtype::I8,
+        }
+    }
+
     /// Bytes of one parameter, scales left out.
     pub fn bytes(self) -> u64 {
         match self {
@@ -58,12 +69,7 @@ pub fn encode(state: &StateDict, precision: Precision) -> Vec<u8> {
                 bytes
             }
         };
-        let dtype = match precision {
-            Precision::F32 => Dtype::F32,
-            Precision::F16 => Dtype::F16,
-            Precision::Int8 => Dtype::I8,
-        };
-        parts.push((key.clone(), dtype, array.shape.clone(), bytes));
+        parts.push((key.clone(), precision.dtype(), array.shape.clone(), bytes));
     }
     let views = parts.iter().map(|(key, dtype, shape, bytes)| {
         let view = TensorView::new(*dtype, shape.clone(), bytes);
@@ -77,11 +83,7 @@ pub fn encode(state: &StateDict, precision: Precision) -> Vec<u8> {
 /// # Errors
 /// It is none that [`encode`] wrote.
 pub fn decode(message: &[u8]) -> Result<StateDict, ModelError> {
-    let refuse = |why: String| ModelError::Format {
-        what: "the message",
-        why,
-    };
-    let tensors = SafeTensors::deserialize(message).map_err(|why| refuse(why.to_string()))?;
+    let tensors = SafeTensors::deserialize(message).map_err(refuse)?;
     let mut state = StateDict::new();
     for (key, view) in tensors.iter().filter(|(key, _)| scales_of(key).is_none()) {
         let values = match view.dtype() {
@@ -89,7 +91,7 @@ pub fn decode(message: &[u8]) -> Result<StateDict, ModelError> {
             Dtype::F16 => Floats::F16.to_f32(view.data()),
             Dtype::I8 => {
                 let scales = tensors.tensor(&format!("{key}{SCALE}"));
-                let scales = scales.map_err(|why| refuse(why.to_string()))?;
+                let scales = scales.map_err(refuse)?;
                 let rows = rows(view.shape());
                 if scales.dtype() != Dtype::F32 || scales.shape() != [rows] {
                     return Err(refuse(format!("'{key}' has {rows} rows, and not one scale for each")));
@@ -105,6 +107,14 @@ pub fn decode(message: &[u8]) -> Result<StateDict, ModelError> {
         state.insert(key.to_owned(), Array::new(view.shape(), values));
     }
     Ok(state)
+}
+
+/// Says that bytes are no message, and why.
+fn refuse(why: impl Display) -> ModelError {
+    ModelError::Format {
+        what: "the message",
+        why: why.to_string(),
+    }
 }
 
 /// How many scales a tensor has: one for each index of its first axis, or one in all.
@@ -230,7 +240,7 @@ impl Link {
     /// # Errors
     /// It is no message, or a number is not finite.
     pub fn receive_update(&self, message: &[u8]) -> Result<StateDict, ModelError> {
-        received(message, &self.held)
+        received(message, self.precision, &self.held)
     }
 
     /// The server's end: its state, as a message.
@@ -253,7 +263,7 @@ impl Link {
     /// See [`Link::receive_update`].
     pub fn receive_state(&mut self, message: &[u8], lasting: impl Fn(&str) -> bool) -> Result<StateDict, ModelError> {
         self.held.retain(|key, _| lasting(key));
-        let got = received(message, &self.held)?;
+        let got = received(message, self.precision, &self.held)?;
         if self.precision != Precision::F32 {
             self.held = got.clone();
         }
@@ -301,9 +311,18 @@ impl Link {
     }
 }
 
-/// What a message says to who knows this already.
-fn received(message: &[u8], known: &StateDict) -> Result<StateDict, ModelError> {
+/// What a message in so many bits says to who knows this already.
+fn received(message: &[u8], precision: Precision, known: &StateDict) -> Result<StateDict, ModelError> {
     let got = decode(message)?;
+    let tensors = SafeTensors::deserialize(message).map_err(refuse)?;
+    let mut parameters = tensors.iter().filter(|(key, _)| scales_of(key).is_none());
+    if let Some((key, view)) = parameters.find(|(_, view)| view.dtype() != precision.dtype()) {
+        return Err(refuse(format!(
+            "'{key}' is of type {:?}, and parameters travel as {:?}",
+            view.dtype(),
+            precision.dtype()
+        )));
+    }
     check_finite(&got, "the message's ")?;
     Ok(plus(&got, known))
 }

@@ -46,6 +46,7 @@ fn of_experiment(experiment: &Experiment) -> Markup {
     html! {
         (clients(experiment))
         @if !experiment.has_curve() { (loss_figure(experiment)) }
+        (left_out(experiment))
         @if let Some(pictures) = &experiment.pictures {
             h3 { "Best and worst cases" }
             @match pictures {
@@ -54,6 +55,34 @@ fn of_experiment(experiment: &Experiment) -> Markup {
             }
         }
         (provenance(experiment))
+    }
+}
+
+/// The updates that the server did not use, where there are any.
+fn left_out(experiment: &Experiment) -> Markup {
+    let of_run = |run: &RunFolder| {
+        let (seed, rounds) = (run.record.seed, run.record.rounds.clone());
+        rounds.into_iter().flat_map(move |round| {
+            let row = move |(client, why): (String, String)| {
+                let cells = vec![html! { (round.round) }, html! { (why) }];
+                (html! { (client) ", seed " (seed) }, cells)
+            };
+            round.left_out.into_iter().map(row)
+        })
+    };
+    let rows: Vec<_> = experiment.runs.iter().flat_map(of_run).collect();
+    if rows.is_empty() {
+        return html! {};
+    }
+    let table = Table {
+        caption: html! { "Updates of clients that the server left out of a round." },
+        what: "Client",
+        columns: vec![("Round".into(), true), ("Why".into(), false)],
+        rows,
+    };
+    html! {
+        h3 { "Left out" }
+        (table.html())
     }
 }
 

@@ -32,6 +32,10 @@ pub enum Departure {
     Bits16,
     /// 8 bits a parameter.
     Bits8,
+    /// Updates are combined in a way that single clients cannot spoil.
+    Robust(String),
+    /// Something goes wrong at these clients, on purpose.
+    Faulty(Vec<String>),
     /// This site takes no part in training.
     Without(String),
 }
@@ -69,11 +73,16 @@ impl Departure {
             (lora && settings.num_lora != 1).then_some(Self::Loras(settings.num_lora)),
         ];
         let federation = federation.into_iter().filter(|_| travels);
+        let robust = settings.robust.map(|robust| Self::Robust(robust.title().to_owned()));
+        let mut clients: Vec<String> = settings.fault.iter().map(|fault| fault.client.clone()).collect();
+        clients.sort();
+        clients.dedup();
+        let faulty = (!clients.is_empty()).then_some(Self::Faulty(clients));
         let without = settings.leave_out.clone().map(Self::Without);
         training
             .into_iter()
             .chain(federation)
-            .chain([without])
+            .chain([robust, faulty, without])
             .flatten()
             .collect()
     }
@@ -94,6 +103,8 @@ impl Departure {
             Self::Participation(percent) => format!("{percent} % of the clients"),
             Self::Bits16 => "16 bits".into(),
             Self::Bits8 => "8 bits".into(),
+            Self::Robust(rule) => rule.clone(),
+            Self::Faulty(clients) => format!("a bad client ({})", clients.join(", ")),
             Self::Without(site) => format!("without {site}"),
         }
     }

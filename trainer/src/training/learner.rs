@@ -64,6 +64,11 @@ impl Learner {
         }
     }
 
+    /// How many classes it tells apart, the background included.
+    pub fn classes(&self) -> usize {
+        self.adapter.num_classes + 1
+    }
+
     /// Side of the image that it trains on, pixels.
     pub fn image_size(&self) -> usize {
         self.sam.image_size

@@ -133,11 +133,11 @@ impl SiteClient {
             "round {} of {}, site {}: loss {:.4} in {:.0} s",
             asked.round, self.rules.rounds, self.member.client.site, epoch.loss, epoch.seconds
         );
-        let update = self.member.update(asked.round, epoch, &self.rules)?;
+        let trained = self.member.trained(asked.round, &self.rules);
+        let update = self.member.hand_in(asked.round, &trained, epoch, &self.rules)?;
         let message = update.message.clone();
         let handed_in = HandedIn {
             agreement: self.agreement.clone(),
-            round: asked.round,
             order: answered,
             update,
         };
@@ -197,7 +197,7 @@ impl SiteClient {
         let (past, _) = self.checkpoints.restore::<Past>(asked.round).ok()??;
         let update = read(&self.folder.join(UPDATE)).ok()?;
         let (handed_in, _) = open::<HandedIn>(&update).ok()?;
-        let same = handed_in.round == asked.round && handed_in.order == answered;
+        let same = handed_in.update.round == asked.round && handed_in.order == answered;
         (same && past.round == asked.round && self.agreement == handed_in.agreement).then_some(update)
     }
 

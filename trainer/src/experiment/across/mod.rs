@@ -71,8 +71,6 @@ impl Kind for Order {
 pub struct HandedIn {
     /// What sender and receiver must have in common.
     pub agreement: Agreement,
-    /// The round that was trained.
-    pub round: usize,
     /// sha256 of the order that it answers.
     pub order: String,
     /// The update, but for its message.
@@ -96,6 +94,10 @@ fn agreement(experiment: &Experiment, network: &Network, classes: &[String], see
 
 /// Refuses experiments that no federation over several sites can be.
 fn check(experiment: &Experiment) -> Result<()> {
+    if !experiment.fault.is_empty() {
+        let why = "[[fault]] is for runs in one process; remove it";
+        return Err(Error::invalid(&experiment.path, why));
+    }
     let why = match (experiment.setting, &experiment.leave_out) {
         (Setting::Federated, None) => return Ok(()),
         (Setting::Federated, Some(_)) => {

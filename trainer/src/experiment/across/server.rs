@@ -72,6 +72,8 @@ pub struct Standing {
     pub orders: BTreeMap<String, PathBuf>,
     /// Mean training loss of the sites in the round before.
     pub loss: BTreeMap<String, f64>,
+    /// The sites whose updates were not used in the round before, and why.
+    pub left_out: BTreeMap<String, String>,
 }
 
 impl Coordinator {
@@ -121,13 +123,15 @@ impl Coordinator {
             let file = self.order_file(server, round, place).1;
             (server.seats[place].site.clone(), file)
         };
+        let last = past.rounds.last();
         Some(Standing {
             round,
             rounds: self.experiment.rounds,
             finished,
             sites: past.sites.iter().map(|site| site.name.clone()).collect(),
             orders: chosen.into_iter().map(order).collect(),
-            loss: past.rounds.last().map_or_else(BTreeMap::new, |last| last.loss.clone()),
+            loss: last.map_or_else(BTreeMap::new, |last| last.loss.clone()),
+            left_out: last.map_or_else(BTreeMap::new, |last| last.left_out.clone()),
         })
     }
 
@@ -202,32 +206,8 @@ impl Coordinator {
         if round > self.experiment.rounds {
             return Err(Error::invalid(&self.folder, "all its rounds are trained"));
         }
-        let mut updates: Vec<Update> = Vec::new();
-        for path in paths {
-            let update = self.update(path, round)?;
-            server
-                .understand(round, &update)
-                .map_err(|why| Error::invalid(path, why))?;
-            if updates.iter().any(|other| other.site == update.site) {
-                return Err(Error::invalid(
-                    path,
-                    format!("there are two updates of '{}'", update.site),
-                ));
-            }
-            updates.push(update);
-        }
-        updates.sort_by(|one, other| one.site.cmp(&other.site));
-        let chosen = server.participants(round);
-        let missing: Vec<&str> = chosen
-            .iter()
-            .map(|&place| server.seats[place].site.as_str())
-            .filter(|site| !updates.iter().any(|update| update.site == *site))
-            .collect();
-        if !missing.is_empty() {
-            let why = format!("round {round} lacks the updates of {}", missing.join(", "));
-            return Err(Error::invalid(&self.folder, why));
-        }
-        let came = server.aggregate(round, &updates)?;
+        let updates = paths.iter().map(|path| self.update(path)).collect::<Result<Vec<_>>>()?;
+        let came = server.aggregate(round, updates)?;
         past.rounds.push(came.round.record);
         past.entries.extend(came.round.entries);
         past.marks.extend(came.round.marks);
@@ -269,19 +249,12 @@ impl Coordinator {
         Err(Error::invalid(path, format!("site '{}': {why}{which}", enrolment.site)))
     }
 
-    /// The update in a file, if it is of this round.
-    fn update(&self, path: &Path, round: usize) -> Result<Update> {
+    /// The update in a file.
+    fn update(&self, path: &Path) -> Result<Update> {
         let (handed_in, message) = of_file(path, open::<HandedIn>(&read(path)?))?;
         let site = &handed_in.update.site;
         if let Some(why) = self.agreement.difference(&handed_in.agreement) {
             return Err(Error::invalid(path, format!("site '{site}': {why}")));
-        }
-        if handed_in.round != round {
-            let why = format!(
-                "site '{site}': it is of round {}, and this is round {round}",
-                handed_in.round
-            );
-            return Err(Error::invalid(path, why));
         }
         Ok(Update {
             message,
@@ -306,12 +279,14 @@ impl Coordinator {
     fn settle(&mut self, begun: Begun, messages: &[std::sync::Arc<Vec<u8>>]) -> Result<()> {
         let Begun { server, past } = &begun;
         let round = past.rounds.len() + 1;
-        let mut written = BTreeMap::new();
-        for place in 0..server.seats.len() {
-            let (brings, path) = self.order_file(server, round, place);
-            if written.insert(path.clone(), ()).is_some() {
-                continue;
-            }
+        let places = 0..server.seats.len();
+        let files: BTreeMap<PathBuf, (Brings, usize)> = places
+            .map(|place| {
+                let (brings, path) = self.order_file(server, round, place);
+                (path, (brings, place))
+            })
+            .collect();
+        for (path, (brings, place)) in files {
             let order = Order {
                 agreement: self.agreement.clone(),
                 round,

@@ -286,7 +286,13 @@ impl Run {
         });
         let invited: Vec<Invited> = invited.collect();
         let server = Server::new(rules, layout, &start, &invited);
-        Ok(Federation::new(members, server, self.folding(), self.device.is_cpu()))
+        Ok(Federation::new(
+            members,
+            server,
+            self.folding(),
+            experiment.fault.clone(),
+            self.device.is_cpu(),
+        ))
     }
 
     /// What clients need to fold pairs into their weights, where they do.
