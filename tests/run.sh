@@ -48,6 +48,24 @@ python_packages() {
     "$FLAPSAM_PYTHON" -m pip install --quiet --disable-pip-version-check "${wanted[@]}"
 }
 
+# Flower, for the tests across sites; apart from the other packages, since it wants its own versions of some of them.
+flower() {
+    local venv="$cache/flower" python=python3 wanted=flwr==1.42.0
+    export FLAPSAM_FLOWER="$venv/bin/python"
+    if "$FLAPSAM_FLOWER" -c 'import flwr; from importlib.metadata import version; assert version("flwr") == "1.42.0"' 2>/dev/null; then
+        echo "Flower that is there: $venv"
+        return
+    fi
+    # Debian's, where the first python3 is too old or cannot make a virtual environment.
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        packages python3-venv
+        python=/usr/bin/python3
+    fi
+    echo "Installing Flower into $venv: $wanted"
+    "$python" -m venv --clear "$venv"
+    "$FLAPSAM_FLOWER" -m pip install --quiet --disable-pip-version-check "$wanted"
+}
+
 set_up() {
     # A Vulkan driver in software, for the tests on wgpu.
     packages mesa-vulkan-drivers libvulkan1
@@ -60,6 +78,9 @@ set_up() {
     # Other sources' nodejs has npm in it, and Debian's npm does not go with it.
     command -v npm >/dev/null || packages nodejs npm
     python_packages
+    # Keys and certificates of the tests across sites.
+    packages openssl openssh-client
+    flower
     if [ -d ../shared ]; then
         echo "Real scans and more reference cases: ../shared"
     else
