@@ -24,11 +24,25 @@ step() {
     printf -- '-- %s took %d s\n' "$heading" "$((SECONDS - start))"
 }
 
+# virtual_environment FOLDER PACKAGE...: makes a Python with these packages, in place of what is there.
+virtual_environment() {
+    local venv=$1 python=python3
+    shift
+    # Debian keeps the part of Python that fills a virtual environment in a package of its own.
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        packages python3-venv
+        python=/usr/bin/python3
+    fi
+    echo "Installing Python packages into $venv: $*"
+    "$python" -m venv --clear "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+}
+
 # A Python with what the tests compare with: nibabel for scans, scipy and Pillow for augmentation, scipy for intervals,
 # surface-distance for distances between masks, and the validators of manifests and of RO-Crates. rocrate 0.14.0 carries
 # the context of RO-Crate 1.1, which the validator needs and which later releases lack.
 python_packages() {
-    local venv="$cache/python" python=python3
+    local venv="$cache/python"
     local wanted=(
         mlcroissant nibabel numpy pillow roc-validator==0.13.0 rocrate==0.14.0 safetensors scipy surface-distance==0.1
     )
@@ -38,32 +52,18 @@ python_packages() {
         echo "Python packages that are there: $venv"
         return
     fi
-    # Debian keeps the part of Python that fills a virtual environment in a package of its own.
-    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
-        packages python3-venv
-        python=/usr/bin/python3
-    fi
-    echo "Installing Python packages into $venv: ${wanted[*]}"
-    "$python" -m venv --clear "$venv"
-    "$FLAPSAM_PYTHON" -m pip install --quiet --disable-pip-version-check "${wanted[@]}"
+    virtual_environment "$venv" "${wanted[@]}"
 }
 
 # Flower, for the tests across sites; apart from the other packages, since it wants its own versions of some of them.
 flower() {
-    local venv="$cache/flower" python=python3 wanted=flwr==1.42.0
+    local venv="$cache/flower" wanted=flwr==1.42.0
     export FLAPSAM_FLOWER="$venv/bin/python"
     if "$FLAPSAM_FLOWER" -c 'import flwr; from importlib.metadata import version; assert version("flwr") == "1.42.0"' 2>/dev/null; then
         echo "Flower that is there: $venv"
         return
     fi
-    # Debian's, where the first python3 is too old or cannot make a virtual environment.
-    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
-        packages python3-venv
-        python=/usr/bin/python3
-    fi
-    echo "Installing Flower into $venv: $wanted"
-    "$python" -m venv --clear "$venv"
-    "$FLAPSAM_FLOWER" -m pip install --quiet --disable-pip-version-check "$wanted"
+    virtual_environment "$venv" "$wanted"
 }
 
 set_up() {

@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::sync::Arc;
 
 use flapsam_model::parameters::{Layout, Role, Spec, StateDict};
@@ -130,9 +130,16 @@ pub struct Server {
     before: Option<BTreeSet<String>>,
 }
 
-/// The updates of a round, with the places of their clients, and those that cannot be used.
+/// An update that can be used: the place of its client, and the state in it.
+struct Used {
+    update: Update,
+    place: usize,
+    state: StateDict,
+}
+
+/// The updates of a round, in the order of the clients, and those that cannot be used.
 struct Sorted {
-    used: Vec<(Update, usize)>,
+    used: Vec<Used>,
     left_out: BTreeMap<String, Unused>,
 }
 
@@ -163,12 +170,6 @@ impl Unused {
             bytes: self.bytes,
             formula_bytes: 0,
         }
-    }
-}
-
-impl Display for Unused {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.write_str(&self.why)
     }
 }
 
@@ -228,25 +229,24 @@ impl Server {
     /// state is not finite.
     pub fn aggregate(&mut self, round: usize, handed_in: Vec<Update>) -> Result<Aggregated> {
         let Sorted { used, left_out } = self.sort(round, handed_in)?;
-        let epochs = used.iter().map(|(update, _)| (update.site.as_str(), &update.epoch));
+        let epochs = used.iter().map(|used| (used.update.site.as_str(), &used.update.epoch));
         let mut came = Round::of_epochs(round, epochs);
         came.entries = self.catching_up(round);
-        for (client, why) in &left_out {
-            came.entries.push(why.entry(round, client));
-            came.record.left_out.insert(client.clone(), why.to_string());
+        for (client, unused) in left_out {
+            came.entries.push(unused.entry(round, &client));
+            came.record.left_out.insert(client, unused.why);
         }
         let precision = self.rules.precision;
         let mut weights = Vec::with_capacity(used.len());
-        for (update, place) in &used {
-            weights.push(self.seats[*place].weight);
+        let (mut updates, mut received) = (Vec::with_capacity(used.len()), Vec::with_capacity(used.len()));
+        for Used { update, place, state } in used {
+            weights.push(self.seats[place].weight);
             came.note(&update.site, Direction::Up, &update.message, precision, &self.layout);
+            updates.push(update);
+            received.push(state);
         }
         let total: f64 = weights.iter().sum();
         weights.iter_mut().for_each(|weight| *weight /= total);
-        let received = used
-            .iter()
-            .map(|(update, place)| Ok(self.seats[*place].link.receive_update(&update.message)?))
-            .collect::<Result<Vec<_>>>()?;
         let Rules {
             aggregation,
             robust,
@@ -258,7 +258,6 @@ impl Server {
             .global
             .combine(&received, &weights, *aggregation, *robust, adam, &self.layout);
         let sent = self.send(round, &averaged.sent)?;
-        let updates: Vec<Update> = used.into_iter().map(|(update, _)| update).collect();
         self.before = Some(updates.iter().map(|update| update.site.clone()).collect());
         for (place, sent) in sent.iter().enumerate() {
             // The others fetch it when they take part next: see `catching_up`.
@@ -280,20 +279,20 @@ impl Server {
     /// Which updates of a round can be used.
     fn sort(&self, round: usize, handed_in: Vec<Update>) -> Result<Sorted> {
         let mut left_out: BTreeMap<String, Unused> = BTreeMap::new();
-        let mut used: BTreeMap<usize, (Update, f64)> = BTreeMap::new();
+        let mut used: BTreeMap<usize, Used> = BTreeMap::new();
+        let expected = self.rules.sent_in(round, self.global.state.clone(), &self.layout);
         let chosen = self.participants(round);
         let names = chosen.iter().map(|&place| &self.seats[place].site);
         left_out.extend(names.map(|site| (site.clone(), Unused::default())));
         for update in handed_in {
             let bytes = update.message.len() as u64;
-            match self.understand(round, &update) {
+            match self.understand(round, &update, &expected) {
                 Ok((place, _)) if used.contains_key(&place) => {
                     return Err(at(round, &update.site)("there are two updates of it; pass one"));
                 }
                 Ok((place, state)) => {
                     left_out.remove(&update.site);
-                    let change = change(&state, &self.global.state, &self.layout);
-                    used.insert(place, (update, change));
+                    used.insert(place, Used { update, place, state });
                 }
                 Err(why) => {
                     left_out.insert(update.site.clone(), Unused { why, bytes });
@@ -301,11 +300,12 @@ impl Server {
             }
         }
         if let Some(times) = self.rules.largest_change {
-            let changes: Vec<f64> = used.values().map(|(_, change)| *change).collect();
-            let most = times * median_of(&changes);
-            let too_far = used.extract_if(.., |_, (_, change)| *change > most);
-            for (_, (update, change)) in too_far {
-                let why = format!("its change is {:.1} times the round's median", change * times / most);
+            let change = |used: &Used| change(&used.state, &self.global.state, &self.layout);
+            let changes: BTreeMap<usize, f64> = used.iter().map(|(&place, used)| (place, change(used))).collect();
+            let most = times * median_of(&changes.values().copied().collect::<Vec<_>>());
+            for (place, Used { update, .. }) in used.extract_if(.., |place, _| changes[place] > most) {
+                let times = changes[&place] * times / most;
+                let why = format!("its change is {times:.1} times the round's median");
                 let bytes = update.message.len() as u64;
                 left_out.insert(update.site, Unused { why, bytes });
             }
@@ -320,9 +320,8 @@ impl Server {
                 unused.collect::<Vec<_>>().join("; ")
             )));
         }
-        let used = used.into_iter().map(|(place, (update, _))| (update, place));
         Ok(Sorted {
-            used: used.collect(),
+            used: used.into_values().collect(),
             left_out,
         })
     }
@@ -330,7 +329,13 @@ impl Server {
     /// The place of the client whose update it is, and the state in it. Refused, with a sentence why, is what is of no
     /// client that takes part in the round, and what that client would not send in it: parameters of other names, shapes
     /// or types, a number that is not finite, or another round's.
-    fn understand(&self, round: usize, update: &Update) -> std::result::Result<(usize, StateDict), String> {
+    /// `expected` is what travels in the round.
+    fn understand(
+        &self,
+        round: usize,
+        update: &Update,
+        expected: &StateDict,
+    ) -> std::result::Result<(usize, StateDict), String> {
         let failed = Err;
         let place = self.seats.iter().position(|seat| seat.site == update.site);
         let place = place.ok_or("it is no client of this federation")?;
@@ -345,7 +350,6 @@ impl Server {
             .link
             .receive_update(&update.message)
             .map_err(|why| why.to_string())?;
-        let expected = self.rules.sent_in(round, self.global.state.clone(), &self.layout);
         if let Some(key) = expected.keys().find(|key| !state.contains_key(*key)) {
             return failed(format!("its update lacks '{key}'"));
         }
