@@ -313,17 +313,15 @@ fn a_suite_says_what_it_takes_and_rehearses() {
     let says = Experiment::read(&config).unwrap();
     assert_eq!(says.cases_per_site, Some([1, 1]), "a rehearsal's settings are its own");
 
-    // A part that cannot run is named.
-    let text = fs::read_to_string(suite.join("micro.toml")).unwrap();
-    fs::write(
-        suite.join("wrong.toml"),
-        text.replace("nano.safetensors", "lost.safetensors"),
-    )
-    .unwrap();
+    // A part that cannot run is named: this base is there, and no checkpoint.
+    fs::write(suite.join("broken.safetensors"), "no checkpoint").unwrap();
+    let nano = root().join("golden/nano.safetensors").display().to_string();
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(suite.join("wrong.toml"), text.replace(&nano, "broken.safetensors")).unwrap();
     let (code, text) = verify_with(&suite, data(), &["--dry-run"]);
     assert_eq!(code, 1, "{text}");
     assert!(
-        text.contains("lost.safetensors") && text.contains("1 of 2 experiments ran"),
+        text.contains("broken.safetensors") && text.contains("1 of 2 experiments ran"),
         "{text}"
     );
 }
