@@ -17,6 +17,15 @@ impl Random {
         Self(ChaCha8Rng::from_seed(hash.finalize().into()))
     }
 
+    /// The stream called `name` of a secret: whoever does not know the secret cannot tell it from chance.
+    pub fn of_secret(secret: &[u8], name: &[u8]) -> Self {
+        let mut hash = Sha256::new();
+        // Hashed by itself first, so that no secret and name run into another pair.
+        hash.update(Sha256::digest(secret));
+        hash.update(name);
+        Self(ChaCha8Rng::from_seed(hash.finalize().into()))
+    }
+
     /// Uniform in `[0, 1)`, with 53 random bits.
     pub fn unit(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64

@@ -3,6 +3,7 @@
 //! (`tests/fuzz_corpus.rs`) call the same.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::fs;
 use std::path::Path;
 
@@ -10,6 +11,8 @@ use flapsam::data::cases::dataset::volume_of;
 use flapsam::data::files::archive::{Limits, unpack};
 use flapsam::data::manifest::{Manifest, parse_cases, table};
 use flapsam::experiment::Experiment;
+use flapsam::experiment::across::{Enrolment, HandedIn, Order};
+use flapsam::federation::envelope::{Kind, open, seal};
 use flapsam::federation::wire::{self, Precision};
 use flapsam::state_dict::checkpoint as checkpoint_of;
 use flapsam_model::adapter::Adapter;
@@ -34,7 +37,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     target("scan", scan),
     target("gzip", gzip),
     target("pth", pth),
@@ -44,6 +47,7 @@ pub const TARGETS: [Target; 10] = [
     target("table", cases),
     target("experiment", experiment),
     target("message", message),
+    target("envelope", envelope),
     target("zip", archive),
 ];
 
@@ -198,6 +202,22 @@ pub fn message(bytes: &[u8]) -> Verdict {
         wire::decode(&wire::encode(&state, precision)).map_err(|why| why.to_string())?;
     }
     Ok(())
+}
+
+/// A file that travels between sites, of whichever kind: what it says of itself and the message in it, which are sealed
+/// again.
+pub fn envelope(bytes: &[u8]) -> Verdict {
+    opened::<Enrolment>(bytes)
+        .or_else(|_| opened::<Order>(bytes))
+        .or_else(|_| opened::<HandedIn>(bytes))
+}
+
+fn opened<T: Kind + PartialEq + Debug>(bytes: &[u8]) -> Verdict {
+    let (about, state) = open::<T>(bytes).map_err(|why| why.to_string())?;
+    let again = open::<T>(&seal(&about, &state)).map_err(|why| why.to_string())?;
+    // A number that is none equals nothing, and travels all the same.
+    assert_eq!(format!("{again:?}"), format!("{:?}", (about, &state)));
+    message(&state)
 }
 
 /// A data set's archive, which is unpacked.

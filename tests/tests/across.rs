@@ -3,16 +3,18 @@
 mod common;
 mod micro;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use common::flapsam;
-use flapsam::experiment::across::{HandedIn, Order};
+use flapsam::experiment::across::{Brings, HandedIn, Order};
 use flapsam::federation::FaultKind;
 use flapsam::federation::envelope::{open, seal};
+use flapsam::federation::privacy::epsilon;
 use flapsam::federation::wire::{Precision, decode, encode};
+use flapsam_model::checkpoint::sha256;
 use flapsam_model::config::{AdapterConfig, SamConfig};
 use flapsam_model::sam::Sam;
 use micro::{data, experiment, run};
@@ -207,6 +209,101 @@ fn nothing_is_lost_when_an_end_starts_again() {
     assert!(refusal.contains("C: its update is of round 1"), "{refusal}");
     across.go_on(second);
     assert!(results(&whole) == results(&folder.path().join("server")));
+}
+
+const PRIVACY: &str = "privacy = { clip = 0.2, noise_multiplier = 0.01, delta = 1e-5 }";
+
+/// Noise included, where a site's secret is the simulated one.
+#[test]
+fn noise_at_the_sites_is_the_simulations() {
+    let folder = TempDir::new().unwrap();
+    let config = three_rounds(folder.path(), &format!("participation = 0.5\n{PRIVACY}"));
+    let whole = run(&config, &folder.path().join("whole"), "2");
+    for site in SITES {
+        fs::create_dir(folder.path().join(site)).unwrap();
+        let secret = sha256(format!("simulated/1/{site}").as_bytes());
+        fs::write(folder.path().join(site).join("noise.secret"), secret).unwrap();
+    }
+    let across = Across::new(folder.path(), &config);
+    across.go_on(across.begin());
+    assert!(results(&whole) == results(&folder.path().join("server")));
+    // Epsilon is of the client that was drawn most often, and of no round that did not ask for it.
+    let record: Value = serde_json::from_slice(&fs::read(whole.join("metrics.json")).unwrap()).unwrap();
+    let mut drawn: BTreeMap<&String, usize> = BTreeMap::new();
+    for round in record["rounds"].as_array().unwrap() {
+        for site in round["loss"].as_object().unwrap().keys() {
+            *drawn.entry(site).or_default() += 1;
+        }
+        let most = *drawn.values().max().unwrap();
+        assert_eq!(round["epsilon"].as_f64().unwrap(), epsilon(0.01, most, 1e-5));
+    }
+    assert_eq!(drawn.values().sum::<usize>(), 9, "half of six clients, three times");
+}
+
+/// A site's own secret is the system's, nobody else can read it, it stays the site's, and an order that would tell more is
+/// refused.
+#[test]
+fn a_site_adds_noise_of_its_own() {
+    let folder = TempDir::new().unwrap();
+    let config = three_rounds(folder.path(), PRIVACY);
+    let across = Across::new(folder.path(), &config);
+    let first = across.begin();
+    let secrets = SITES.map(|site| fs::read(folder.path().join(site).join("noise.secret")).unwrap());
+    assert!(secrets.iter().collect::<BTreeSet<_>>().len() == 6 && secrets.iter().all(|secret| secret.len() == 32));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let facts = fs::metadata(folder.path().join("A/noise.secret")).unwrap();
+        assert_eq!(facts.permissions().mode() & 0o077, 0, "only its owner reads it");
+    }
+    let order = first["orders"]["A"].as_str().unwrap();
+    let update = fs::read(across.train("A", order, 1)).unwrap();
+    assert!(
+        fs::read(across.train("A", order, 1)).unwrap() == update,
+        "the same answer"
+    );
+    for secret in &secrets {
+        assert!(!update.windows(secret.len()).any(|bytes| bytes == secret));
+    }
+    // The same round once more, from another state.
+    let other = folder.path().join("other.order");
+    let (mut asked, state) = open::<Order>(&fs::read(order).unwrap()).unwrap();
+    asked.brings = Brings::Whole;
+    let whole = decode(&open::<HandedIn>(&update).unwrap().1).unwrap();
+    assert!(state.is_empty() || decode(&state).unwrap().is_empty());
+    fs::write(&other, seal(&asked, &encode(&whole, Precision::F32))).unwrap();
+    let mut again = across.client("round", "A");
+    let refusal = refused(
+        again
+            .arg("--out")
+            .arg(folder.path().join("more"))
+            .arg("--order")
+            .arg(&other),
+    );
+    assert!(refusal.contains("a round is answered once"), "{refusal}");
+}
+
+#[test]
+fn noise_and_epsilon_are_calculated() {
+    let of = |what: [&str; 2]| said(flapsam().args(["privacy", "--rounds", "6", "--json"]).args(what));
+    let wanted = of(["--epsilon", "8"]);
+    let noise = wanted["noise_multiplier"].to_string();
+    // A number may lose its last digit on its way through text.
+    for found in [&wanted, &of(["--noise-multiplier", &noise])] {
+        assert!((found["epsilon"].as_f64().unwrap() - 8.0).abs() < 1e-6, "{found}");
+    }
+    for (what, why) in [
+        (["--epsilon", "0"], "--epsilon must be above 0"),
+        (["--noise-multiplier", "0"], "noise_multiplier' is 0"),
+        (["--noise-multiplier", "nan"], "noise_multiplier' is NaN"),
+    ] {
+        let refusal = refused(flapsam().args(["privacy", "--rounds", "6"]).args(what));
+        assert!(refusal.contains(why), "{refusal}");
+    }
+    let refusal = refused(flapsam().args(["privacy", "--rounds", "0", "--epsilon", "1"]));
+    assert!(refusal.contains("--rounds must be above 0"), "{refusal}");
+    let refusal = refused(flapsam().args(["privacy", "--rounds", "1", "--delta", "1", "--epsilon", "1"]));
+    assert!(refusal.contains("delta' is 1"), "{refusal}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What must hold of averages, whatever the clients send.
 
-use flapsam::federation::averaging::{product_norm, product_svd, stack, weighted_mean, weighted_product};
+use flapsam::federation::averaging::{Product, product_norm, product_svd, weighted_mean, weighted_product};
 use flapsam_model::parameters::Array;
 use proptest::prelude::*;
 
@@ -84,7 +84,7 @@ proptest! {
         let want = product_by_hand(&clients);
         let close = |got: &Array| apart(got, &want) <= 1e-5 * (1.0 + norm(&want));
         prop_assert!(close(&weighted_product(&pairs, &weights)));
-        let (a, b) = stack(&pairs, &weights);
+        let (a, b) = Product::of(&pairs, &weights).stacked();
         prop_assert!(close(&weighted_product(&[(&a, &b)], &[1.0])));
         let directions = want.shape[0].min(want.shape[1]);
         let (a, b) = product_svd(&pairs, &weights, directions);

@@ -40,7 +40,7 @@ macro_rules! replayed {
 }
 
 replayed!(
-    scan, gzip, pth, checkpoint, adapter, manifest, table, experiment, message, zip
+    scan, gzip, pth, checkpoint, adapter, manifest, table, experiment, message, envelope, zip
 );
 
 fn corpus(target: &str) -> PathBuf {

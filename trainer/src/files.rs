@@ -60,6 +60,16 @@ const HALF_WRITTEN: &str = ".half-written-";
 
 /// Writes a whole file, or leaves what was there.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_then(path, bytes, settle)
+}
+
+/// Writes a whole file that nobody but its owner can read.
+pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
+    // Files are made like that.
+    write_then(path, bytes, fs::File::sync_all)
+}
+
+fn write_then(path: &Path, bytes: &[u8], settle: impl Fn(&fs::File) -> std::io::Result<()>) -> Result<()> {
     let failed = |why| Error::file("write", path)(why);
     let mut file = half_written().tempfile_in(folder_of(path)?).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;

@@ -8,9 +8,13 @@ use std::io::{Cursor, Read, Write};
 
 use flapsam::data::manifest::table;
 use flapsam::experiment::Experiment;
+use flapsam::experiment::across::{Brings, Enrolment, HandedIn, Order};
+use flapsam::federation::envelope::{Agreement, seal};
+use flapsam::federation::trace::{Mark, Moment};
 use flapsam::federation::wire::{Precision, encode};
+use flapsam::federation::{Epoch, Update};
 use flapsam_model::adapter::{Adapter, AdapterMetadata};
-use flapsam_model::checkpoint::{EXPORT_KEY, write_safetensors, write_safetensors_f16};
+use flapsam_model::checkpoint::{EXPORT_KEY, sha256, write_safetensors, write_safetensors_f16};
 use flapsam_model::config::{AdapterConfig, LoraInit};
 use flapsam_model::method::Method;
 use flapsam_model::parameters::{Array, StateDict, initialise};
@@ -43,6 +47,7 @@ pub fn of(target: &str) -> Vec<Seed> {
         "table" => tables(),
         "experiment" => experiments(),
         "message" => messages(),
+        "envelope" => envelopes(),
         "zip" => zips(),
         _ => Vec::new(),
     }
@@ -354,6 +359,52 @@ fn messages() -> Vec<Seed> {
         ("f32", encode(&state(), Precision::F32)),
         ("f16", encode(&state(), Precision::F16)),
         ("int8", encode(&state(), Precision::Int8)),
+    ]
+}
+
+fn envelopes() -> Vec<Seed> {
+    let agreement = Agreement {
+        program: "flapsam 0.1.0".into(),
+        sources: sha256(b"sources"),
+        base: sha256(b"base"),
+        settings: sha256(b"settings"),
+    };
+    let enrolment = Enrolment {
+        site: "A".into(),
+        slices: vec![30, 41],
+        device: "the CPU".into(),
+        agreement: agreement.clone(),
+        settings: "rank = 2".into(),
+    };
+    let order = Order {
+        agreement: agreement.clone(),
+        round: 2,
+        brings: Brings::LastRound,
+    };
+    let update = Update {
+        round: 2,
+        site: "A".into(),
+        message: Vec::new(),
+        squares: [1e-6, 2.0],
+        epoch: Epoch {
+            loss: 0.25,
+            seconds: 3.0,
+            waiting: 0.0,
+            marks: vec![Mark::of_message(2, "A", Moment::Step(1), b"step")],
+        },
+    };
+    let handed_in = HandedIn {
+        agreement,
+        order: sha256(b"order"),
+        update,
+    };
+    vec![
+        (
+            "enrolment",
+            seal(&enrolment, &encode(&StateDict::new(), Precision::F32)),
+        ),
+        ("order", seal(&order, &encode(&state(), Precision::F32))),
+        ("update", seal(&handed_in, &encode(&state(), Precision::Int8))),
     ]
 }
 

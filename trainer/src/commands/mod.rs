@@ -15,6 +15,7 @@ mod params;
 mod parity;
 mod phantom;
 mod pretrain;
+mod privacy;
 mod prompt;
 mod report;
 mod run;
@@ -66,6 +67,8 @@ enum Command {
     Client(client::Args),
     /// The coordinating site's part of it.
     Server(server::Args),
+    /// Say how private so much noise makes a federation's clients, or how much noise it takes.
+    Privacy(privacy::Args),
     /// Write an experiment's Flower app, which carries files between real sites.
     Federate(federate::Args),
     /// Make one HTML page of a run or of several, and describe each run's folder as an RO-Crate.
@@ -104,6 +107,7 @@ impl Flapsam {
             Command::Run(args) => run::run(args),
             Command::Client(args) => client::run(args),
             Command::Server(args) => server::run(args),
+            Command::Privacy(args) => privacy::run(&args),
             Command::Federate(args) => federate::run(args),
             Command::Report(args) => report::run(args),
             Command::LabelsToCt(args) => labels_to_ct::run(args),

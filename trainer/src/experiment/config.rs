@@ -11,7 +11,7 @@ use super::suite;
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::federation::wire::Precision;
-use crate::federation::{Aggregation, Fault, LocalTraining, Robust, Rules, ServerAdam};
+use crate::federation::{Aggregation, Fault, LocalTraining, Privacy, Robust, Rules, ServerAdam};
 use crate::training::Schedule;
 
 /// An experiment file.
@@ -73,6 +73,9 @@ pub struct Experiment {
     pub precision: Precision,
     /// The server's own optimizer, FedAdam; plain averaging without it.
     pub server_adam: Option<ServerAdam>,
+    /// What hides a client's data from everybody else, the server too; nothing without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<Privacy>,
     /// What keeps single clients from spoiling the mean; plain averaging without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub robust: Option<Robust>,
@@ -273,6 +276,9 @@ impl Experiment {
         if let Some(why) = self.server_adam.as_ref().and_then(ServerAdam::mistake) {
             return Some(why);
         }
+        if let Some(why) = self.privacy.as_ref().and_then(Privacy::mistake) {
+            return Some(why);
+        }
         if let Some(why) = self.mistake_about_bad_clients() {
             return Some(why);
         }
@@ -347,6 +353,7 @@ impl Experiment {
             aggregation: self.aggregation,
             precision: self.precision,
             server_adam: self.server_adam,
+            privacy: self.privacy,
             robust: self.robust,
             quorum: self.quorum,
             largest_change: self.largest_change,
@@ -397,6 +404,7 @@ impl Experiment {
             ("ranks", !self.ranks.is_empty()),
             ("precision", self.precision != Precision::default()),
             ("server_adam", self.server_adam.is_some()),
+            ("privacy", self.privacy.is_some()),
             ("robust", self.robust.is_some()),
             ("quorum", self.quorum.is_some()),
             ("largest_change", self.largest_change.is_some()),

@@ -1,9 +1,10 @@
 //! How the server makes one LoRA pair of the clients' pairs: all that tells one rule from another stands here.
 
-use flapsam_model::parameters::{Array, Layout, Role, StateDict, pairs};
+use flapsam_model::parameters::{Array, Layout, Role, StateDict};
 use serde::{Deserialize, Serialize};
 
-use super::averaging::{corrected, product_norm, product_svd, stack, weighted_mean};
+use super::Sums;
+use super::averaging::{Product, product_norm};
 
 /// A rule of aggregation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -165,30 +166,40 @@ impl Aggregation {
         self == Self::FedsaLora
     }
 
-    /// One pair of the clients' pairs `(A, B)`. With a rank that is the pair's own, clients of less take the first ranks of
-    /// it; only [`Aggregation::ProductSvd`] has them in order of size.
-    fn combine(self, pairs: &[(&Array, &Array)], weights: &[f64], rank: usize) -> (Array, Array) {
-        let mean = || {
-            let (a, b): (Vec<&Array>, Vec<&Array>) = pairs.iter().copied().unzip();
-            (weighted_mean(&a, weights), weighted_mean(&b, weights))
-        };
+    /// Whether the server's pair rests on the means of A and of B, besides the mean of the products.
+    pub(super) fn needs_mean_factors(self) -> bool {
         match self {
-            Self::ProductSvd => product_svd(pairs, weights, rank),
+            Self::ProductSvd | Self::Stacked => false,
+            Self::MeanOfFactors | Self::FfaLora | Self::FedsaLora | Self::FedexLora | Self::Rolora | Self::LoraFair => {
+                true
+            }
+        }
+    }
+
+    /// One pair `(A, B)`, of the weighted sum of the clients' products and, where they are needed, of their factors. With a
+    /// rank that is the pair's own, clients of less take the first ranks of it; only [`Aggregation::ProductSvd`] has them in
+    /// order of size.
+    pub(super) fn combine(
+        self,
+        product: &Product,
+        mean: impl FnOnce() -> (Array, Array),
+        rank: usize,
+    ) -> (Array, Array) {
+        match self {
+            Self::ProductSvd => product.nearest(rank),
             Self::MeanOfFactors | Self::FfaLora | Self::FedsaLora | Self::Rolora => mean(),
-            Self::Stacked => stack(pairs, weights),
+            Self::Stacked => product.stacked(),
             Self::FedexLora => {
                 let (a, b) = mean();
                 // The mean pair first, then what it lacks: the clients' pairs, less itself.
-                let all: Vec<_> = [(&a, &b)]
-                    .into_iter()
-                    .chain(pairs.iter().copied())
-                    .chain([(&a, &b)])
-                    .collect();
-                stack(&all, &[&[1.0], weights, &[-1.0]].concat())
+                let mut all = Product::of(&[(&a, &b)], &[1.0]);
+                all.merge(product);
+                all.add((&a, &b), -1.0);
+                all.stacked()
             }
             Self::LoraFair => {
                 let (a, b) = mean();
-                let b = corrected(pairs, weights, (&a, &b), FAIR_HOLD);
+                let b = product.corrected((&a, &b), FAIR_HOLD);
                 (a, b)
             }
         }
@@ -200,21 +211,12 @@ impl Aggregation {
 /// # Panics
 /// If there is no update, or the updates hold other parameters than the first or than the network (a programming error).
 pub fn aggregate(updates: &[StateDict], weights: &[f64], how: Aggregation, layout: &Layout) -> StateDict {
-    let mut global = StateDict::new();
-    let all: Vec<&StateDict> = updates.iter().collect();
-    for pair in pairs(layout).filter(|pair| holds_both(&updates[0], pair.a.as_str(), pair.b.as_str())) {
-        let rank = layout[&pair.a].shape[0];
-        let (a, b) = how.combine(&factors(&all, &pair.a, &pair.b), weights, rank);
-        global.insert(pair.a.clone(), a);
-        global.insert(pair.b.clone(), b);
+    let nothing = StateDict::new();
+    let mut sums = Sums::new(how, layout, &nothing);
+    for (update, weight) in updates.iter().zip(weights) {
+        sums.add(update, *weight);
     }
-    for key in updates[0].keys() {
-        if !global.contains_key(key) {
-            let clients: Vec<&Array> = updates.iter().map(|update| &update[key]).collect();
-            global.insert(key.clone(), weighted_mean(&clients, weights));
-        }
-    }
-    global
+    sums.mean()
 }
 
 pub(super) fn holds_both(state: &StateDict, a: &str, b: &str) -> bool {
@@ -224,23 +226,6 @@ pub(super) fn holds_both(state: &StateDict, a: &str, b: &str) -> bool {
 /// The clients' pairs `(A, B)` of these names.
 pub(super) fn factors<'a>(updates: &[&'a StateDict], a: &str, b: &str) -> Vec<(&'a Array, &'a Array)> {
     updates.iter().map(|update| (&update[a], &update[b])).collect()
-}
-
-/// How far the server's LoRA pairs are from the weighted mean of the clients' products, as a share of its norm, over all
-/// pairs; `None` if there are none whose both factors are known.
-///
-/// # Panics
-/// See [`aggregate`].
-pub fn lora_error(updates: &[StateDict], weights: &[f64], global: &StateDict, layout: &Layout) -> Option<f64> {
-    let (mut error, mut whole) = (0.0, 0.0);
-    let all: Vec<&StateDict> = updates.iter().collect();
-    for pair in pairs(layout).filter(|pair| holds_both(&updates[0], &pair.a, &pair.b)) {
-        let mut pairs = factors(&all, &pair.a, &pair.b);
-        whole += product_norm(&pairs, weights).powi(2);
-        pairs.push((&global[&pair.a], &global[&pair.b]));
-        error += product_norm(&pairs, &[weights, &[-1.0]].concat()).powi(2);
-    }
-    (whole > 0.0).then(|| (error / whole).sqrt())
 }
 
 /// The norm of all parameters as one vector, LoRA pairs by their products.
@@ -306,6 +291,23 @@ pub(super) mod tests {
         (0..20).map(|place| entry(place / 5, place % 5)).collect()
     }
 
+    /// The updates as one, and how far its pairs are from the mean of the products.
+    pub fn averaged(
+        updates: &[StateDict],
+        weights: &[f64],
+        how: Aggregation,
+        common: &StateDict,
+    ) -> (StateDict, Option<f64>) {
+        let layout = layout();
+        let mut sums = Sums::new(how, &layout, common);
+        for (update, weight) in updates.iter().zip(weights) {
+            sums.add(update, *weight);
+        }
+        let mean = sums.mean();
+        let error = sums.lora_error(&mean);
+        (mean, error)
+    }
+
     #[test]
     fn plain_tensors_are_averaged_by_weight() {
         let updates = [update(0.0), update(1.0)];
@@ -346,7 +348,8 @@ pub(super) mod tests {
             let norm = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>().sqrt();
             let difference: Vec<f64> = product(&global).iter().zip(&mean).map(|(x, y)| x - y).collect();
             let expected = norm(&difference) / norm(&mean);
-            let got = lora_error(&updates, &[0.5, 0.5], &global, &layout()).unwrap();
+            let (_, got) = averaged(&updates, &[0.5, 0.5], how, &StateDict::new());
+            let got = got.unwrap();
             assert!((got - expected).abs() < 1e-6, "{how:?}: {got} {expected}");
             got
         };
@@ -375,21 +378,21 @@ pub(super) mod tests {
             let updates = [only(0.0), only(2.0)];
             assert!(updates[0].contains_key(sent) && !updates[0].contains_key(other));
             let common = update(5.0);
-            let mut global = super::super::Global {
-                state: common.clone(),
-                ..Default::default()
-            };
-            let averaged = global.combine(&updates, &[0.25, 0.75], how, None, None, &layout());
-            assert!(averaged.lora_error.unwrap() < 1e-6, "{how:?}");
-            assert_eq!(global.state[other], common[other]);
-            assert!(!averaged.sent.contains_key(other));
+            let (mean, error) = averaged(&updates, &[0.25, 0.75], how, &common);
+            assert!(error.unwrap() < 1e-6, "{how:?}");
+            assert!(!mean.contains_key(other));
         }
     }
 
     #[test]
     fn without_pairs_there_is_no_error_of_pairs() {
         let plain = StateDict::from([(PLAIN.to_owned(), Array::new([1], vec![2.0]))]);
-        let nothing = lora_error(std::slice::from_ref(&plain), &[1.0], &plain, &layout());
+        let (_, nothing) = averaged(
+            std::slice::from_ref(&plain),
+            &[1.0],
+            Aggregation::ProductSvd,
+            &StateDict::new(),
+        );
         assert_eq!(nothing, None);
         assert_eq!(norm(&plain, &layout()), 2.0);
     }

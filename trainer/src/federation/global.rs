@@ -2,9 +2,9 @@
 
 use flapsam_model::parameters::{Array, Layout, StateDict};
 
-use super::aggregation::{Aggregation, Sequel, aggregate, lora_error};
+use super::ServerAdam;
+use super::aggregation::{Aggregation, Sequel};
 use super::folding::{cut, fold, joined};
-use super::{Robust, ServerAdam};
 
 /// What the server keeps between rounds.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -19,35 +19,16 @@ pub struct Global {
     pub folded: StateDict,
 }
 
-/// What a round's averaging came to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Averaged {
-    /// What is sent to the clients.
-    pub sent: StateDict,
-    /// How far its LoRA pairs are from the mean of the clients' products, before the server's own optimizer moves them: see
-    /// [`lora_error`].
-    pub lora_error: Option<f64>,
-}
-
 impl Global {
-    /// Takes the clients' updates in.
-    ///
-    /// # Panics
-    /// See [`aggregate`].
-    pub fn combine(
+    /// Goes on to what the clients' updates come to, and returns what is sent to the clients: the mean, or where the server's
+    /// own optimizer steps to from there.
+    pub fn advance(
         &mut self,
-        updates: &[StateDict],
-        weights: &[f64],
+        mean: StateDict,
         how: Aggregation,
-        robust: Option<Robust>,
         adam: Option<&ServerAdam>,
         layout: &Layout,
-    ) -> Averaged {
-        let mean = match robust {
-            Some(robust) => robust.aggregate(updates, weights, &self.state, layout),
-            None => aggregate(updates, weights, how, layout),
-        };
-        let lora_error = self.error(updates, weights, &mean, layout);
+    ) -> StateDict {
         let sent = match adam {
             Some(adam) => self.stepped(&mean, adam),
             None => mean,
@@ -57,27 +38,7 @@ impl Global {
             Sequel::RestFolded => cut(sent.clone(), layout),
             _ => sent.clone(),
         });
-        Averaged { sent, lora_error }
-    }
-
-    /// [`lora_error`], where a pair's factor that did not travel is the one that all have.
-    fn error(&self, updates: &[StateDict], weights: &[f64], mean: &StateDict, layout: &Layout) -> Option<f64> {
-        let is_factor = |key: &str| layout.get(key).is_some_and(|spec| spec.role.pair().is_some());
-        let common = self
-            .state
-            .iter()
-            .filter(|(key, _)| is_factor(key) && !mean.contains_key(*key));
-        let common: StateDict = common.map(|(key, array)| (key.clone(), array.clone())).collect();
-        if common.is_empty() {
-            return lora_error(updates, weights, mean, layout);
-        }
-        let whole = |part: &StateDict| {
-            let sent = part.iter().filter(|(key, _)| is_factor(key));
-            let sent = sent.map(|(key, array)| (key.clone(), array.clone()));
-            common.clone().into_iter().chain(sent).collect()
-        };
-        let updates: Vec<StateDict> = updates.iter().map(whole).collect();
-        lora_error(&updates, weights, &whole(mean), layout)
+        sent
     }
 
     /// The server's model: what clients have of it, with all that they folded into their weights in the pairs.
@@ -121,7 +82,8 @@ impl Global {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::federation::aggregation::tests::{A, B, layout, product, update};
+    use crate::federation::aggregation::aggregate;
+    use crate::federation::aggregation::tests::{A, B, averaged, layout, product, update};
 
     const ADAM: ServerAdam = ServerAdam {
         rate: 0.1,
@@ -139,14 +101,7 @@ mod tests {
             ..Global::default()
         };
         let mut combine = |value: f32| {
-            global.combine(
-                &[one(value)],
-                &[1.0],
-                Aggregation::MeanOfFactors,
-                None,
-                Some(&ADAM),
-                &layout(),
-            );
+            global.advance(one(value), Aggregation::MeanOfFactors, Some(&ADAM), &layout());
             global.state["mask_tokens.weight"].values[0] as f64
         };
         let (got_1, got_2) = (combine(1.5), combine(0.8));
@@ -161,29 +116,6 @@ mod tests {
         );
     }
 
-    /// FedAdam's own step is no error of the averaging.
-    #[test]
-    fn the_error_is_of_the_averaging_alone() {
-        let updates = [update(0.0), update(1.0)];
-        let weights = [0.25, 0.75];
-        let layout = layout();
-        let mean = aggregate(&updates, &weights, Aggregation::MeanOfFactors, &layout);
-        let mut global = Global {
-            state: update(0.5),
-            ..Global::default()
-        };
-        let averaged = global.combine(
-            &updates,
-            &weights,
-            Aggregation::MeanOfFactors,
-            None,
-            Some(&ADAM),
-            &layout,
-        );
-        assert_eq!(averaged.lora_error, lora_error(&updates, &weights, &mean, &layout));
-        assert_ne!(global.state, mean);
-    }
-
     /// The stacked pairs of three rounds as one pair: the sum of the rounds' mean products, in no more ranks than the
     /// weight has.
     #[test]
@@ -195,7 +127,8 @@ mod tests {
             for (place, sum) in expected.iter_mut().enumerate() {
                 *sum += 0.25 * product(&updates[0])[place] + 0.75 * product(&updates[1])[place];
             }
-            global.combine(&updates, &[0.25, 0.75], Aggregation::Stacked, None, None, &layout());
+            let (stacked, _) = averaged(&updates, &[0.25, 0.75], Aggregation::Stacked, &global.state);
+            global.advance(stacked, Aggregation::Stacked, None, &layout());
             assert_eq!(global.state[A].shape, [4, 5]);
         }
         let (a, b) = (&global.folded[A], &global.folded[B]);
@@ -216,10 +149,11 @@ mod tests {
         let mut folded = [0.0; 20];
         for round in 0..3 {
             let updates = [update(round as f32), update(round as f32 + 0.5)];
-            let averaged = global.combine(&updates, &[0.25, 0.75], Aggregation::FedexLora, None, None, &layout);
-            assert!(averaged.lora_error.unwrap() < 1e-6);
+            let (all, error) = averaged(&updates, &[0.25, 0.75], Aggregation::FedexLora, &global.state);
+            assert!(error.unwrap() < 1e-6);
+            let sent = global.advance(all, Aggregation::FedexLora, None, &layout);
             // Two clients' pairs, and the mean twice.
-            assert_eq!((averaged.sent[A].shape[0], global.state[A].shape[0]), (8, 2));
+            assert_eq!((sent[A].shape[0], global.state[A].shape[0]), (8, 2));
             let mean = aggregate(&updates, &[0.25, 0.75], Aggregation::MeanOfFactors, &layout);
             for (got, want) in product(&global.state).iter().zip(product(&mean)) {
                 assert!((got - want).abs() < 1e-5, "{got} {want}");

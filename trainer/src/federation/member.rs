@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use super::aggregation::{Factors, Sequel};
 use super::folding::{cut, fresh_pairs};
 use super::wire::Link;
-use super::{Client, Epoch, Holders, Rules};
+use super::{Client, Epoch, Holders, Rules, Secret};
 use crate::error::Result;
 use crate::training::OptimizerState;
 
@@ -33,13 +33,23 @@ pub struct Member {
     pub layout: Layout,
     /// Its end of the line.
     pub link: Link,
+    /// Where its noise comes from, where it adds any.
+    pub secret: Secret,
+    /// What it had before its last epoch of that which is trained; kept where noise is added to the way from it.
+    before: StateDict,
 }
 
 impl Member {
     /// A client that nothing has been sent to.
     pub fn new(client: Client, layout: Layout, rules: &Rules) -> Self {
         let link = Link::new(rules.precision, &rules.known_to_both(client.trained(), &layout));
-        Self { client, layout, link }
+        Self {
+            secret: Secret::simulated(rules.seed, &client.site),
+            before: StateDict::new(),
+            client,
+            layout,
+            link,
+        }
     }
 
     /// One local epoch.
@@ -52,20 +62,28 @@ impl Member {
             self.client
                 .train_only(|key| layout.get(key).is_none_or(|spec| factors.have(&spec.role)));
         }
+        if rules.privacy.is_some() {
+            self.before = self.client.trained();
+        }
         self.client.local_epoch(round, &rules.local)
     }
 
-    /// What of the client's parameters travels after a round.
-    pub fn trained(&self, round: usize, rules: &Rules) -> StateDict {
-        rules.sent_in(round, self.client.trained(), &self.layout)
+    /// What the client says after a round that it has trained: what travels of its parameters, with the noise that hides its
+    /// data, if the rules ask for that.
+    pub fn said(&self, round: usize, rules: &Rules) -> StateDict {
+        let trained = rules.sent_in(round, self.client.trained(), &self.layout);
+        match rules.privacy {
+            Some(privacy) => privacy.protected(&trained, &self.before, &self.secret),
+            None => trained,
+        }
     }
 
-    /// What the client hands in of [`Member::trained`].
+    /// The message of [`Member::said`].
     ///
     /// # Errors
     /// A number is not finite, or too large for the precision.
-    pub fn hand_in(&mut self, round: usize, trained: &StateDict, epoch: Epoch, rules: &Rules) -> Result<Update> {
-        let sent = self.link.send_update(trained, rules.lasting(&self.layout))?;
+    pub fn hand_in(&mut self, round: usize, said: &StateDict, epoch: Epoch, rules: &Rules) -> Result<Update> {
+        let sent = self.link.send_update(said, rules.lasting(&self.layout))?;
         Ok(Update {
             round,
             site: self.client.site.clone(),

@@ -67,7 +67,7 @@ impl Federation {
             let update = self.hand_in(place, round, epoch.clone());
             updates.push(update.map_err(at(round, &self.members[place].client.site))?);
         }
-        let came = self.server.aggregate(round, updates)?;
+        let came = self.server.aggregate(round, &updates[..])?;
         let rules = self.server.rules();
         for (member, message) in self.members.iter_mut().zip(&came.messages) {
             let received = member.receive(message, rules);
@@ -89,11 +89,11 @@ impl Federation {
         let fault = self.fault(place, round);
         let (server, member) = (&self.server, &mut self.members[place]);
         let rules = server.rules();
-        let trained = member.trained(round, rules);
+        let said = member.said(round, rules);
         let Some(fault) = fault else {
-            return member.hand_in(round, &trained, epoch, rules);
+            return member.hand_in(round, &said, epoch, rules);
         };
-        let said = fault.said(trained, &server.global.state, server.layout());
+        let said = fault.said(said, &server.global.state, server.layout());
         let update = member.hand_in(round, &said, epoch, rules)?;
         Ok(Update {
             round: if fault == FaultKind::Replayed { round - 1 } else { round },

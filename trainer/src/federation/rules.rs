@@ -2,7 +2,7 @@ use flapsam_model::parameters::{Layout, Role, StateDict};
 use flapsam_model::random::Random;
 
 use super::wire::Precision;
-use super::{Aggregation, LocalTraining, Robust, ServerAdam};
+use super::{Aggregation, LocalTraining, Privacy, Robust, ServerAdam};
 
 /// How a federation goes about its rounds: what its clients and its server agree on.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Rules {
     pub precision: Precision,
     /// The server's own optimizer, if it has one.
     pub server_adam: Option<ServerAdam>,
+    /// What hides a client's data from everybody else, if anything does.
+    pub privacy: Option<Privacy>,
     /// What keeps single clients from spoiling the mean, if anything does.
     pub robust: Option<Robust>,
     /// How many of a round's clients must hand in an update that can be used; all of them without it.
@@ -38,6 +40,15 @@ impl Rules {
         all.truncate(participants(self.participation, clients));
         all.sort_unstable();
         all
+    }
+
+    /// The epsilon of the client, of so many, that has taken part most often by the end of a round; none without privacy.
+    pub fn epsilon(&self, round: usize, clients: usize) -> Option<f64> {
+        let privacy = self.privacy?;
+        let mut rounds = vec![0; clients];
+        let taken_part = (1..=round).flat_map(|round| self.participants(round, clients));
+        taken_part.for_each(|place| rounds[place] += 1);
+        Some(privacy.epsilon(rounds.into_iter().max().unwrap_or_default()))
     }
 
     /// Which parameters of a network keep their coordinates from round to round.

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use super::ledger::{Direction, Entry, Traffic, entries};
 use super::robust::{change, median_of};
 use super::trace::{Mark, Moment};
 use super::wire::{Link, Precision, Sent, encode, rounding};
-use super::{Epoch, Global, Holders, Rules, Update};
+use super::{Epoch, Global, Holders, Rules, Sums, Update};
 use crate::error::{Error, Result};
 
 /// One round, as the record keeps it.
@@ -33,6 +34,9 @@ pub struct RoundRecord {
     /// What rounding took from messages; none at 32 bits.
     #[serde(default)]
     pub rounding: Option<Rounding>,
+    /// How private the client is that has taken part most often so far: see [`Privacy`](super::Privacy). None without noise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epsilon: Option<f64>,
     /// The clients of the round whose updates were not used, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub left_out: BTreeMap<String, String>,
@@ -74,6 +78,7 @@ impl Round {
             dice: None,
             lora_error: None,
             rounding: None,
+            epsilon: None,
             left_out: BTreeMap::new(),
         };
         Self {
@@ -130,11 +135,42 @@ pub struct Server {
     before: Option<BTreeSet<String>>,
 }
 
-/// An update that can be used: the place of its client, and the state in it.
+/// Where a round's updates lie. The server reads one after the other, twice: to see which can be used, and to use them. So it
+/// never holds more than one, unless a rule must see all at once.
+pub trait Inbox {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// It cannot be read, or belongs to another federation.
+    fn update(&self, at: usize) -> Result<Cow<'_, Update>>;
+}
+
+impl Inbox for [Update] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn update(&self, at: usize) -> Result<Cow<'_, Update>> {
+        Ok(Cow::Borrowed(&self[at]))
+    }
+}
+
+/// An update that can be used.
 struct Used {
-    update: Update,
+    /// Its place in the inbox.
+    at: usize,
+    /// That of its client.
     place: usize,
-    state: StateDict,
+    epoch: Epoch,
+    squares: [f64; 2],
+    entries: Vec<Entry>,
+    mark: Mark,
+    bytes: u64,
+    /// How far it goes, where that is judged.
+    change: f64,
 }
 
 /// The updates of a round, in the order of the clients, and those that cannot be used.
@@ -227,38 +263,30 @@ impl Server {
     /// # Errors
     /// Fewer than the rules ask for are left; the message says what is wrong with the others. Or a number in the next
     /// state is not finite.
-    pub fn aggregate(&mut self, round: usize, handed_in: Vec<Update>) -> Result<Aggregated> {
-        let Sorted { used, left_out } = self.sort(round, handed_in)?;
-        let epochs = used.iter().map(|used| (used.update.site.as_str(), &used.update.epoch));
+    pub fn aggregate(&mut self, round: usize, inbox: &(impl Inbox + ?Sized)) -> Result<Aggregated> {
+        let Sorted { used, left_out } = self.sort(round, inbox)?;
+        let site = |used: &Used| self.seats[used.place].site.clone();
+        let epochs = used
+            .iter()
+            .map(|used| (self.seats[used.place].site.as_str(), &used.epoch));
         let mut came = Round::of_epochs(round, epochs);
         came.entries = self.catching_up(round);
         for (client, unused) in left_out {
             came.entries.push(unused.entry(round, &client));
             came.record.left_out.insert(client, unused.why);
         }
-        let precision = self.rules.precision;
-        let mut weights = Vec::with_capacity(used.len());
-        let (mut updates, mut received) = (Vec::with_capacity(used.len()), Vec::with_capacity(used.len()));
-        for Used { update, place, state } in used {
-            weights.push(self.seats[place].weight);
-            came.note(&update.site, Direction::Up, &update.message, precision, &self.layout);
-            updates.push(update);
-            received.push(state);
+        for used in &used {
+            came.entries.extend(used.entries.iter().cloned());
+            came.marks.push(used.mark.clone());
         }
-        let total: f64 = weights.iter().sum();
-        weights.iter_mut().for_each(|weight| *weight /= total);
-        let Rules {
-            aggregation,
-            robust,
-            server_adam,
-            ..
-        } = &self.rules;
-        let adam = server_adam.as_ref();
-        let averaged = self
-            .global
-            .combine(&received, &weights, *aggregation, *robust, adam, &self.layout);
-        let sent = self.send(round, &averaged.sent)?;
-        self.before = Some(updates.iter().map(|update| update.site.clone()).collect());
+        let took_part: BTreeSet<String> = used.iter().map(site).collect();
+        let squares: Vec<[f64; 2]> = used.iter().map(|used| used.squares).collect();
+        let (mean, lora_error) = self.averaged(round, inbox, &used)?;
+        let (aggregation, precision) = (self.rules.aggregation, self.rules.precision);
+        let adam = self.rules.server_adam.as_ref();
+        let sent_state = self.global.advance(mean, aggregation, adam, &self.layout);
+        let sent = self.send(round, &sent_state)?;
+        self.before = Some(took_part);
         for (place, sent) in sent.iter().enumerate() {
             // The others fetch it when they take part next: see `catching_up`.
             if self.is_current(place) {
@@ -267,47 +295,94 @@ impl Server {
             }
         }
         came.record.traffic = Traffic::of(&came.entries);
-        came.record.global_norm = Some(norm(&averaged.sent, &self.layout));
-        came.record.lora_error = averaged.lora_error;
-        came.record.rounding = self.rounding(&updates, &sent);
+        came.record.global_norm = Some(norm(&sent_state, &self.layout));
+        came.record.lora_error = lora_error;
+        came.record.rounding = self.rounding(squares, &sent);
+        came.record.epsilon = self.rules.epsilon(round, self.seats.len());
         Ok(Aggregated {
             round: came,
             messages: sent.into_iter().map(|sent| sent.message).collect(),
         })
     }
 
+    /// What the updates come to, and how far its pairs are from the mean of the clients' products.
+    fn averaged(&self, round: usize, inbox: &(impl Inbox + ?Sized), used: &[Used]) -> Result<(StateDict, Option<f64>)> {
+        let weights = used.iter().map(|used| self.seats[used.place].weight);
+        let total: f64 = weights.clone().sum();
+        let weights: Vec<f64> = weights.map(|weight| weight / total).collect();
+        let mut sums = Sums::new(self.rules.aggregation, &self.layout, &self.global.state);
+        let mut all = Vec::new();
+        for (used, weight) in used.iter().zip(&weights) {
+            let update = inbox.update(used.at)?;
+            let seat = &self.seats[used.place];
+            let failed = at(round, &seat.site);
+            if Mark::of_message(round, &seat.site, Moment::Sent, &update.message) != used.mark {
+                return Err(failed("its update has changed while it was read".into()));
+            }
+            let state = seat.link.receive_update(&update.message);
+            let state = state.map_err(|why| failed(why.to_string()))?;
+            sums.add(&state, *weight);
+            if self.rules.robust.is_some() {
+                all.push(state);
+            }
+        }
+        let mean = match self.rules.robust {
+            Some(robust) => robust.aggregate(&all, &weights, &self.global.state, &self.layout),
+            None => sums.mean(),
+        };
+        let lora_error = sums.lora_error(&mean);
+        Ok((mean, lora_error))
+    }
+
     /// Which updates of a round can be used.
-    fn sort(&self, round: usize, handed_in: Vec<Update>) -> Result<Sorted> {
+    fn sort(&self, round: usize, inbox: &(impl Inbox + ?Sized)) -> Result<Sorted> {
         let mut left_out: BTreeMap<String, Unused> = BTreeMap::new();
         let mut used: BTreeMap<usize, Used> = BTreeMap::new();
         let expected = self.rules.sent_in(round, self.global.state.clone(), &self.layout);
         let chosen = self.participants(round);
         let names = chosen.iter().map(|&place| &self.seats[place].site);
         left_out.extend(names.map(|site| (site.clone(), Unused::default())));
-        for update in handed_in {
+        for at_inbox in 0..inbox.count() {
+            let update = inbox.update(at_inbox)?;
+            let site = &update.site;
             let bytes = update.message.len() as u64;
             match self.understand(round, &update, &expected) {
                 Ok((place, _)) if used.contains_key(&place) => {
-                    return Err(at(round, &update.site)("there are two updates of it; pass one"));
+                    return Err(at(round, site)("there are two updates of it; pass one"));
                 }
                 Ok((place, state)) => {
-                    left_out.remove(&update.site);
-                    used.insert(place, Used { update, place, state });
+                    left_out.remove(site);
+                    let (precision, layout) = (self.rules.precision, &self.layout);
+                    let judged = self.rules.largest_change.is_some();
+                    let one = Used {
+                        at: at_inbox,
+                        place,
+                        epoch: update.epoch.clone(),
+                        squares: update.squares,
+                        entries: entries(round, site, Direction::Up, &update.message, precision, layout),
+                        mark: Mark::of_message(round, site, Moment::Sent, &update.message),
+                        bytes,
+                        change: if judged {
+                            change(&state, &self.global.state, layout)
+                        } else {
+                            0.0
+                        },
+                    };
+                    used.insert(place, one);
                 }
                 Err(why) => {
-                    left_out.insert(update.site.clone(), Unused { why, bytes });
+                    left_out.insert(site.clone(), Unused { why, bytes });
                 }
             }
         }
         if let Some(times) = self.rules.largest_change {
-            let change = |used: &Used| change(&used.state, &self.global.state, &self.layout);
-            let changes: BTreeMap<usize, f64> = used.iter().map(|(&place, used)| (place, change(used))).collect();
-            let most = times * median_of(&changes.values().copied().collect::<Vec<_>>());
-            for (place, Used { update, .. }) in used.extract_if(.., |place, _| changes[place] > most) {
-                let times = changes[&place] * times / most;
+            let changes: Vec<f64> = used.values().map(|used| used.change).collect();
+            let most = times * median_of(&changes);
+            for (place, used) in used.extract_if(.., |_, used| used.change > most) {
+                let times = used.change * times / most;
                 let why = format!("its change is {times:.1} times the round's median");
-                let bytes = update.message.len() as u64;
-                left_out.insert(update.site, Unused { why, bytes });
+                let unused = Unused { why, bytes: used.bytes };
+                left_out.insert(self.seats[place].site.clone(), unused);
             }
         }
         let least = self.rules.robust.map_or(1, |robust| robust.least_updates());
@@ -385,11 +460,11 @@ impl Server {
     }
 
     /// What rounding took from a round's messages.
-    fn rounding(&self, updates: &[Update], sent: &[OnItsWay]) -> Option<Rounding> {
+    fn rounding(&self, updates: Vec<[f64; 2]>, sent: &[OnItsWay]) -> Option<Rounding> {
         match self.rules.precision {
             Precision::F32 => None,
             Precision::F16 | Precision::Int8 => Some(Rounding {
-                up: rounding(updates.iter().map(|update| update.squares))?,
+                up: rounding(updates)?,
                 down: rounding(sent.iter().map(|sent| sent.squares))?,
             }),
         }

@@ -86,6 +86,9 @@ pub struct Experiment {
     /// How far the last round's averaged LoRA pairs are from the mean of the clients' products, as a share of its norm;
     /// mean over seeds.
     pub lora_error: Option<f64>,
+    /// The epsilon that its clients have spent at most; none without noise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epsilon: Option<f64>,
     /// Parameters trained.
     pub trained_parameters: usize,
     /// Bytes that the clients sent up in all rounds, mean over seeds.
@@ -285,6 +288,10 @@ impl Experiment {
             classes: record.classes[1..].iter().enumerate().map(figures).collect(),
             surface_tolerance_mm: record.surface_tolerance_mm,
             lora_error: lora_error(&runs),
+            epsilon: runs
+                .iter()
+                .filter_map(|run| run.record.rounds.last()?.epsilon)
+                .reduce(f64::max),
             trained_parameters: record.trained_parameters,
             bytes_up: mean(runs.iter().map(|run| run.bytes_up() as f64)).round() as u64,
             fewer,

@@ -139,13 +139,16 @@ pub fn variants(comparison: &Comparison) -> Markup {
     let gain = gains.then(|| format!("Against {base}"));
     let sent = ["Sent up", "Parameters trained"].map(str::to_owned);
     let error = errors.then(|| "Error of the average".to_owned());
+    let private = experiments.iter().any(|experiment| experiment.epsilon.is_some());
+    let epsilon = private.then(|| "Epsilon".to_owned());
     let row = |experiment: &&Experiment| {
         let cells = experiment.classes.iter().map(class_cell);
         let over = experiment.mean_gain_over_method();
         let gain = gains.then(|| gain_cell(experiment, over, |figures| figures.gain_over_method));
         let sent = [sent_cell(experiment), trained_cell(experiment)];
         let error = errors.then(|| html! { (experiment.lora_error.map_or("–".into(), small)) });
-        let cells = cells.chain(gain).chain(sent).chain(error);
+        let epsilon = private.then(|| html! { (experiment.epsilon.map_or("–".into(), small)) });
+        let cells = cells.chain(gain).chain(sent).chain(error).chain(epsilon);
         (name_cell(experiment), cells.collect())
     };
     let table = Table {
@@ -160,7 +163,13 @@ pub fn variants(comparison: &Comparison) -> Markup {
             "."
         },
         what: "Variant",
-        columns: numbers(dice_columns(comparison).chain(gain).chain(sent).chain(error)),
+        columns: numbers(
+            dice_columns(comparison)
+                .chain(gain)
+                .chain(sent)
+                .chain(error)
+                .chain(epsilon),
+        ),
         rows: experiments.iter().map(row).collect(),
     };
     html! {
@@ -174,6 +183,10 @@ pub fn variants(comparison: &Comparison) -> Markup {
             @if errors {
                 "Error of the average: how far the last round’s averaged LoRA pairs lie from the mean of the clients’ \
                  products, as a share of its norm. "
+            }
+            @if private {
+                "Epsilon: how private a client’s data are, at the delta of its settings, against whoever sees all that \
+                 clients send; the smaller, the more. A simulated run’s noise follows from its seed and protects nobody. "
             }
             @if variants.iter().any(|experiment| experiment.bytes_up == 0) {
                 "Pooled data are in one place: nothing is sent."

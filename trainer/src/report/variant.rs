@@ -32,6 +32,8 @@ pub enum Departure {
     Bits16,
     /// 8 bits a parameter.
     Bits8,
+    /// Clients clip their changes and add noise.
+    Private,
     /// Updates are combined in a way that single clients cannot spoil.
     Robust(String),
     /// Something goes wrong at these clients, on purpose.
@@ -73,6 +75,7 @@ impl Departure {
             (lora && settings.num_lora != 1).then_some(Self::Loras(settings.num_lora)),
         ];
         let federation = federation.into_iter().filter(|_| travels);
+        let private = settings.privacy.map(|_| Self::Private);
         let robust = settings.robust.map(|robust| Self::Robust(robust.title().to_owned()));
         let mut clients: Vec<String> = settings.fault.iter().map(|fault| fault.client.clone()).collect();
         clients.sort();
@@ -82,7 +85,7 @@ impl Departure {
         training
             .into_iter()
             .chain(federation)
-            .chain([robust, faulty, without])
+            .chain([private, robust, faulty, without])
             .flatten()
             .collect()
     }
@@ -103,6 +106,7 @@ impl Departure {
             Self::Participation(percent) => format!("{percent} % of the clients"),
             Self::Bits16 => "16 bits".into(),
             Self::Bits8 => "8 bits".into(),
+            Self::Private => "DP-FedAvg".into(),
             Self::Robust(rule) => rule.clone(),
             Self::Faulty(clients) => format!("a bad client ({})", clients.join(", ")),
             Self::Without(site) => format!("without {site}"),

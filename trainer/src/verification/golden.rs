@@ -178,6 +178,11 @@ pub fn figures(record: &Record, provenance: &Provenance) -> Figures {
             let figure = measured(error, tolerances.last_lora_error);
             figures.insert("last_round.lora_error".into(), figure);
         }
+        if let Some(value) = last.epsilon {
+            // A formula of the settings.
+            let within = 1e-9 * value;
+            figures.insert("last_round.epsilon".into(), Figure::Measured { value, within });
+        }
         rounding("last_round", last.rounding, &mut figures);
     }
     figures

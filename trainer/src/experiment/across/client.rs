@@ -11,12 +11,14 @@ use crate::experiment::runner::{ADAPTER, Run};
 use crate::experiment::{CaseScores, Experiment};
 use crate::federation::envelope::{Agreement, open, seal};
 use crate::federation::wire::decode;
-use crate::federation::{Checkpoints, Folding, Global, Holders, Member, Rules, fold};
-use crate::files::{read, write, write_json};
+use crate::federation::{Checkpoints, Folding, Global, Holders, Member, Rules, Secret, fold};
+use crate::files::{read, write, write_json, write_secret};
 use crate::folder_lock::FolderLock;
 
 /// The last update, in a site's folder.
 const UPDATE: &str = "update.safetensors";
+/// Where a site's noise comes from. It never leaves the folder.
+const SECRET: &str = "noise.secret";
 /// What the finished model came to at the site.
 const REPORT: &str = "report.json";
 
@@ -77,7 +79,10 @@ impl SiteClient {
         let run = Run::prepare(experiment, seed, data_root, device, Some(site))?;
         let agreement = agreement(experiment, &run.network, &run.manifest.classes, seed);
         let rules = experiment.rules(seed);
-        let member = run.member(&run.sites[0], &rules)?;
+        let mut member = run.member(&run.sites[0], &rules)?;
+        if rules.privacy.is_some() {
+            member.secret = secret(folder)?;
+        }
         let checkpoints = Checkpoints::open(folder, sha256(format!("{}\n{site}", run.fingerprint()).as_bytes()))?;
         Ok(Self {
             folding: run.folding(),
@@ -120,6 +125,9 @@ impl SiteClient {
         if let Some(update) = self.handed_in(&asked, &answered) {
             return Ok(update);
         }
+        if let Some(why) = self.tells_too_much(&asked) {
+            return Err(Error::invalid(order, why));
+        }
         if asked.round > self.rules.rounds {
             let why = format!(
                 "all {} rounds are trained; 'flapsam client finish' takes the finished model over",
@@ -133,8 +141,8 @@ impl SiteClient {
             "round {} of {}, site {}: loss {:.4} in {:.0} s",
             asked.round, self.rules.rounds, self.member.client.site, epoch.loss, epoch.seconds
         );
-        let trained = self.member.trained(asked.round, &self.rules);
-        let update = self.member.hand_in(asked.round, &trained, epoch, &self.rules)?;
+        let said = self.member.said(asked.round, &self.rules);
+        let update = self.member.hand_in(asked.round, &said, epoch, &self.rules)?;
         let handed_in = HandedIn {
             agreement: self.agreement.clone(),
             order: answered,
@@ -204,6 +212,21 @@ impl SiteClient {
         (past.round == asked.round).then_some(update)
     }
 
+    /// Why an order may not be answered where noise hides the site's data: each round's epsilon is for one answer.
+    fn tells_too_much(&self, asked: &Order) -> Option<String> {
+        self.rules.privacy?;
+        let update = read(&self.folder.join(UPDATE)).ok()?;
+        let (answered, _) = open::<HandedIn>(&update).ok()?;
+        let last = answered.update.round;
+        (asked.round <= last).then(|| {
+            format!(
+                "it asks for round {}, and this site has answered another order of round {last}; with [privacy] a round is \
+                 answered once, since every answer more tells more than the epsilon says",
+                asked.round
+            )
+        })
+    }
+
     /// Brings the client to where a round begins.
     fn take_over(&mut self, path: &Path, asked: &Order, state: &[u8]) -> Result<()> {
         let before = asked.round - 1;
@@ -263,5 +286,23 @@ impl SiteClient {
         self.member.restore(past.steps, tensors, &StateDict::new(), &self.rules);
         self.past = past;
         Ok(())
+    }
+}
+
+/// The secret in a site's folder; a new one, of the system's randomness, if there is none yet.
+fn secret(folder: &Path) -> Result<Secret> {
+    let path = folder.join(SECRET);
+    if !path.exists() {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|why| Error::Message(format!("no random numbers for noise: {why}")))?;
+        write_secret(&path, &bytes)?;
+    }
+    let bytes = read(&path)?;
+    match bytes.len() >= 32 {
+        true => Ok(Secret::of_site(bytes)),
+        false => Err(Error::invalid(
+            &path,
+            "it is shorter than 32 bytes; remove it, and a new one is made",
+        )),
     }
 }

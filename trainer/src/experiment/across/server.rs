@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ use crate::federation::envelope::{Agreement, open, seal};
 use crate::federation::ledger::Entry;
 use crate::federation::trace::Mark;
 use crate::federation::wire::{Precision, encode};
-use crate::federation::{Checkpoints, Invited, RoundRecord, Server, Update};
+use crate::federation::{Checkpoints, Inbox, Invited, RoundRecord, Server, Update};
 use crate::files::{read, write};
 use crate::folder_lock::FolderLock;
 
@@ -74,6 +75,31 @@ pub struct Standing {
     pub loss: BTreeMap<String, f64>,
     /// The sites whose updates were not used in the round before, and why.
     pub left_out: BTreeMap<String, String>,
+}
+
+/// A round's updates, each in a file.
+struct Files<'a> {
+    paths: &'a [PathBuf],
+    agreement: &'a Agreement,
+}
+
+impl Inbox for Files<'_> {
+    fn count(&self) -> usize {
+        self.paths.len()
+    }
+
+    fn update(&self, at: usize) -> Result<Cow<'_, Update>> {
+        let path = &self.paths[at];
+        let (handed_in, message) = of_file(path, open::<HandedIn>(&read(path)?))?;
+        let site = &handed_in.update.site;
+        if let Some(why) = self.agreement.difference(&handed_in.agreement) {
+            return Err(Error::invalid(path, format!("site '{site}': {why}")));
+        }
+        Ok(Cow::Owned(Update {
+            message,
+            ..handed_in.update
+        }))
+    }
 }
 
 impl Coordinator {
@@ -206,8 +232,11 @@ impl Coordinator {
         if round > self.experiment.rounds {
             return Err(Error::invalid(&self.folder, "all its rounds are trained"));
         }
-        let updates = paths.iter().map(|path| self.update(path)).collect::<Result<Vec<_>>>()?;
-        let came = server.aggregate(round, updates)?;
+        let files = Files {
+            paths,
+            agreement: &self.agreement,
+        };
+        let came = server.aggregate(round, &files)?;
         past.rounds.push(came.round.record);
         past.entries.extend(came.round.entries);
         past.marks.extend(came.round.marks);
@@ -247,19 +276,6 @@ impl Coordinator {
             false => format!("; its settings differ in {}", differing.join(", ")),
         };
         Err(Error::invalid(path, format!("site '{}': {why}{which}", enrolment.site)))
-    }
-
-    /// The update in a file.
-    fn update(&self, path: &Path) -> Result<Update> {
-        let (handed_in, message) = of_file(path, open::<HandedIn>(&read(path)?))?;
-        let site = &handed_in.update.site;
-        if let Some(why) = self.agreement.difference(&handed_in.agreement) {
-            return Err(Error::invalid(path, format!("site '{site}': {why}")));
-        }
-        Ok(Update {
-            message,
-            ..handed_in.update
-        })
     }
 
     /// The order for a client: what state it brings, and the file it is in, which many may share.

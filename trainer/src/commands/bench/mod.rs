@@ -1,3 +1,5 @@
+mod aggregation;
+
 use std::time::Instant;
 
 use clap::ValueEnum;
@@ -9,8 +11,8 @@ use flapsam_model::sam::Sam;
 use flapsam_model::segment::{STACK, to_input};
 use serde::Serialize;
 
-use super::params::named_config;
-use super::{Outcome, print_json};
+use crate::commands::params::named_config;
+use crate::commands::{Outcome, print_json};
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::Result;
 use crate::experiment::estimate::noise;
@@ -23,6 +25,9 @@ pub struct Args {
     /// What to time; all of it without this.
     #[arg(long, value_enum)]
     work: Option<Work>,
+    /// Times a server instead that takes in the updates of so many clients, such as 6,100,1000: FLAP-SAM on ViT-B, rank 32.
+    #[arg(long, value_delimiter = ',', conflicts_with = "work", value_parser = clap::value_parser!(u32).range(1..))]
+    clients: Vec<u32>,
     /// How often, after one time that does not count.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
@@ -97,6 +102,9 @@ struct Row {
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
+    if !args.clients.is_empty() {
+        return aggregation::run(&args.clients, args.json);
+    }
     let device = OpenDevice::open(args.device)?;
     let all = Work::value_variants().iter().copied();
     let works = all.filter(|work| args.work.is_none_or(|wanted| wanted == *work));
