@@ -1,4 +1,5 @@
 // In one process: they share a run, a server and a browser.
+import "./accessibility.mjs";
 import "./display.mjs";
 import "./segment.mjs";
 import "./prompts.mjs";

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { readFileSync } from "node:fs";
 import { gunzipSync } from "node:zlib";
 
 import { drop, metrics, nifti, pixels, visit } from "./setup.mjs";
@@ -21,6 +22,133 @@ test("cases are listed by site with their Dice, worst first", async (t) => {
     const first = metrics.cases.find((one) => `${one.site}/${one.case}` === wanted[0]);
     const cells = await page.locator("#cases tbody tr:not(.site)").first().locator("td span").allTextContents();
     assert.deepEqual(cells, first.dice.map((dice) => dice.toFixed(3)));
+});
+
+test("every site has a line with its cases, and says if it is left behind", async (t) => {
+    const page = await visit(t);
+    const of = (site) => metrics.cases.filter((one) => one.site === site);
+    const means = (cases) => mean(cases.map((one) => mean(one.dice)));
+    for (const site of new Set(metrics.cases.map((one) => one.site))) {
+        const line = page.getByRole("group", { name: `Site ${site}`, exact: true });
+        assert.equal(await line.locator(".dot").count(), of(site).length);
+        const said = await line.locator(".words").textContent();
+        assert.ok(said.includes(`mean ${means(of(site)).toFixed(3)}`), said);
+        const behind = means(metrics.cases.filter((one) => one.site !== site)) - means(of(site));
+        assert.equal(said.includes("below the others"), behind >= 0.1, said);
+    }
+    const { site, case: id } = metrics.cases.at(-1);
+    await page.locator(`.dot[aria-label*="${site}, "]`).last().click();
+    await page.waitForURL((address) => address.searchParams.get("case")?.startsWith(`${site}/`));
+    assert.equal(await page.locator(".dot.chosen").count(), 1);
+    assert.ok(id);
+});
+
+test("the list is searched, folded and sorted by any score", async (t) => {
+    const page = await visit(t);
+    const listed = () =>
+        page.locator("#cases [data-case]").evaluateAll((all) => all.filter((one) => one.checkVisibility()).map((one) => one.dataset.case));
+    const all = await listed();
+    const { site, case: id } = metrics.cases[1];
+    await page.getByLabel("Search for cases").fill(id.toUpperCase());
+    assert.deepEqual(await listed(), [`${site}/${id}`]);
+    assert.match(await page.locator("#cases caption").textContent(), new RegExp(`1 of ${all.length}`));
+    await page.getByLabel("Search for cases").fill("nobody");
+    assert.match(await page.locator("#cases [role=status]").textContent(), /nobody/);
+    await page.getByLabel("Search for cases").fill("");
+
+    const fold = page.locator("#cases tr.site button").filter({ hasText: site });
+    await fold.click();
+    assert.equal(await fold.getAttribute("aria-expanded"), "false");
+    assert.deepEqual(await listed(), all.filter((key) => !key.startsWith(`${site}/`)));
+    await fold.click();
+
+    // What has no distance, since a mask or the truth is empty, is worse than any that has.
+    await page.getByLabel("Score to sort by").selectOption("hausdorff");
+    const badness = (one) => {
+        const there = one.hausdorff_95_mm.filter((value) => value !== null);
+        return there.length ? mean(there) : Infinity;
+    };
+    const shown = await page.locator("#cases tbody tr:not(.site)").evaluateAll((rows) =>
+        rows.map((row) => [row.querySelector("button").dataset.case, ...[...row.querySelectorAll("td span")].map((cell) => cell.textContent)]),
+    );
+    for (const [key, ...cells] of shown) {
+        const one = metrics.cases.find((one) => `${one.site}/${one.case}` === key);
+        assert.deepEqual(cells, one.hausdorff_95_mm.map((value) => (value === null ? "–" : value.toFixed(1))));
+    }
+    const order = shown.filter(([key]) => key.startsWith(`${site}/`)).map(([key]) => key);
+    const distances = order.map((key) => badness(metrics.cases.find((one) => `${one.site}/${one.case}` === key)));
+    assert.deepEqual(distances, [...distances].sort((one, other) => other - one));
+    await page.locator("#worst").click();
+    const chosen = new URL(page.url()).searchParams.get("case");
+    const worst = Math.max(...metrics.cases.map(badness));
+    assert.equal(badness(metrics.cases.find((one) => `${one.site}/${one.case}` === chosen)), worst);
+});
+
+test("presets, a smooth scan and distances", async (t) => {
+    const page = await visit(t, { query: "?view=axial" });
+    await page.getByLabel("Preset window").selectOption({ label: "Abdomen" });
+    assert.deepEqual([await page.inputValue("#window-low"), await page.inputValue("#window-high")], ["-160", "240"]);
+    await page.locator("#window-low").fill("-100");
+    await page.locator("#window-low").press("Enter");
+    assert.equal(await page.getByLabel("Preset window").inputValue(), "", "no preset any more");
+    // With labels alone nothing is smooth.
+    const settled = async () => {
+        await page.waitForTimeout(400);
+        return pixels(page);
+    };
+    const before = await settled();
+    await page.locator("#smooth").check();
+    const smooth = await settled();
+    assert.notEqual(smooth.sum, before.sum);
+    assert.ok(smooth.colours > before.colours, "values between the voxels'");
+    await page.locator("#smooth").uncheck();
+    assert.equal((await settled()).sum, before.sum);
+
+    await page.locator("#measure").check();
+    const at = await page.textContent("#readout");
+    const box = await page.locator("#canvas").boundingBox();
+    const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+    await page.mouse.move(x - 40, y);
+    await page.mouse.down();
+    await page.mouse.move(x + 40, y + 30, { steps: 4 });
+    await page.mouse.up();
+    await page.mouse.move(5, 5);
+    const measured = await settled();
+    assert.notEqual(measured.sum, before.sum, "a line with its length");
+    assert.equal(await page.textContent("#readout"), at, "the crosshair stays");
+    await page.locator("#measure").uncheck();
+    assert.equal((await settled()).sum, before.sum, "and it is gone");
+});
+
+test("a picture of the images has a scale and a legend", async (t) => {
+    const page = await visit(t);
+    const coming = page.waitForEvent("download");
+    await page.locator("#picture").click();
+    const download = await coming;
+    assert.match(download.suggestedFilename(), /^browser-1_.*\.png$/);
+    const bytes = readFileSync(await download.path());
+    const [width, height] = [bytes.readUInt32BE(16), bytes.readUInt32BE(20)];
+    const canvas = await page.locator("#canvas").evaluate((one) => [one.width, one.height]);
+    assert.equal(width, canvas[0]);
+    assert.ok(height > canvas[1] + 40, "words below the images");
+    // The images, and below them the colours of the legend.
+    const seen = await page.evaluate(async ([data, above]) => {
+        const image = await createImageBitmap(await (await fetch(`data:image/png;base64,${data}`)).blob());
+        const sheet = new OffscreenCanvas(image.width, image.height);
+        const pen = sheet.getContext("2d");
+        pen.drawImage(image, 0, 0);
+        const colours = (from, high) => {
+            const { data } = pen.getImageData(0, from, image.width, high);
+            const found = new Set();
+            for (let at = 0; at < data.length; at += 4) found.add(data.slice(at, at + 3).join(" "));
+            return found;
+        };
+        const swatch = document.querySelector('[data-name="truth"] .label .swatch').style.background;
+        const [, colour] = swatch.match(/rgb\(([^)]*)\)/);
+        return [colours(0, above).size, colours(above, image.height - above).has(colour.replaceAll(/[ ,]+/g, " "))];
+    }, [bytes.toString("base64"), canvas[1]]);
+    assert.ok(seen[0] > 100, `${seen[0]} colours`);
+    assert.ok(seen[1], "the truth's colour is in the legend");
 });
 
 test("planes are drawn, and change with the slice, the view and the layers", async (t) => {

@@ -101,6 +101,10 @@ struct Shown<'a> {
     id: &'a str,
     /// By foreground class: of the native prediction, or, of clients alone, the mean over their models.
     dice: &'a [f64],
+    /// Likewise; nothing where it was not measured.
+    surface_dice: &'a [f64],
+    #[serde(rename = "hausdorff95Mm")]
+    hausdorff_95_mm: &'a [Option<f64>],
     image: Linked,
     truth: Linked,
     /// None if the run did not keep its masks.
@@ -260,6 +264,8 @@ impl Exhibit {
             site: &scores.site,
             id: &scores.case,
             dice: &scores.dice,
+            surface_dice: &scores.surface_dice,
+            hausdorff_95_mm: &scores.hausdorff_95_mm,
             image,
             truth,
             prediction,

@@ -33,6 +33,12 @@ export interface Style {
     colours: (Colour | null)[];
 }
 
+/** A colour that is on the images, and what it means. */
+export interface Shade {
+    name: string;
+    colour: Colour;
+}
+
 interface Layer {
     on: boolean;
     /** The page switched it off, not the user. */
@@ -91,6 +97,19 @@ export class Legend {
         const labels = ABOUT[name].difference ? [1] : [...this.classes.keys()].slice(1);
         const colours = labels.map((label) => (layer.hidden.has(label) ? null : colour(name, label)));
         return { opacity: this.isOn(name) ? layer.opacity : 0, colours: [null, ...colours] };
+    }
+
+    /** What is drawn of all layers. */
+    shades(): Shade[] {
+        return LAYERS.flatMap((name) => {
+            const { opacity, colours } = this.style(name);
+            if (opacity === 0) return [];
+            return colours.flatMap((of, label) => {
+                if (!of) return [];
+                const title = ABOUT[name].difference ? ABOUT[name].title : `${ABOUT[name].title}: ${this.classes[label]}`;
+                return [{ name: title, colour: of }];
+            });
+        });
     }
 
     private of(name: LayerName): Layer {

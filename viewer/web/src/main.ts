@@ -11,9 +11,11 @@ import { LAYERS, Legend, type LayerName } from "./layers";
 import { clear, sentence, warn, type Action } from "./notices";
 import type { Choice, Outcome, Promised } from "./protocol";
 import { adapterOf, fetchBytes, fetchRun, type Case, type LinkedFile, type Run } from "./run";
+import { picture } from "./picture";
 import { PromptPanel, type View } from "./prompts";
 import { RunPanel, type Recorded } from "./runhere";
 import { Stage } from "./stage";
+import { Strip } from "./strip";
 import type { Remote } from "./weights";
 
 /** What is shown and can be segmented. */
@@ -39,11 +41,12 @@ class Page {
     private fetching = new AbortController();
 
     private readonly engine = new Engine((report) => this.device.show(report));
-    private readonly cases = new CaseList(byId("cases"), (key) => {
-        void this.choose(key);
-        // There the images are above the list.
-        if (matchMedia("(max-width: 720px)").matches) byId("stage").scrollIntoView();
-    });
+    private readonly cases = new CaseList(
+        byId("cases"),
+        (key) => this.go(key),
+        (score) => this.strip.show(this.run, score),
+    );
+    private readonly strip = new Strip(byId("sites"), (key) => this.go(key));
     private readonly legend = new Legend(byId("layers"), (name) => void this.restyle(name));
     private readonly stage = new Stage((view) => this.remember({ view }));
     private readonly files: FilePanel;
@@ -71,6 +74,9 @@ class Page {
         document.title = `${run.name} · flapsam viewer`;
         this.name(run.classes);
         this.cases.show(run, []);
+        this.strip.show(run, this.cases.score);
+        byId("sites").hidden = run.cases.length === 0;
+        byId("picture").onclick = () => void this.takePicture();
         this.ownSite = run.sites[0];
         this.files = new FilePanel(byId("files"), run.sites, {
             onScan: (file) => void this.openOwn(file),
@@ -104,6 +110,13 @@ class Page {
         if (key) await this.choose(key);
     }
 
+    /** To a case that was chosen from the list or the sites. */
+    private go(key: string): void {
+        void this.choose(key);
+        // There the images are elsewhere on the page.
+        if (matchMedia("(max-width: 720px)").matches) byId("stage").scrollIntoView();
+    }
+
     /** Shows a case of the run, or a scan of the user's. */
     private async choose(key: string): Promise<void> {
         const of = this.run.cases.find((one) => keyOf(one) === key);
@@ -113,6 +126,7 @@ class Page {
         this.fetching.abort();
         const { signal } = (this.fetching = new AbortController());
         this.cases.select(key);
+        this.strip.select(key);
         this.remember({ case: of ? key : null });
         this.shown = null;
         this.stage.clear();
@@ -313,8 +327,22 @@ class Page {
     private saveMask(): void {
         const { shown } = this;
         if (!shown?.outcome) return;
-        const name = shown.title.replace(/\.nii(\.gz)?$/i, "").replaceAll(/[^\w.-]+/g, "_");
-        save(shown.outcome.mask, `${name}_mask.nii.gz`, "application/gzip");
+        save(shown.outcome.mask, `${fileName(shown.title)}_mask.nii.gz`, "application/gzip");
+    }
+
+    /** Offers the images as a picture, with a scale and a legend. */
+    private async takePicture(): Promise<void> {
+        clear("picture");
+        const { shown } = this;
+        const snapshot = this.stage.snapshot();
+        try {
+            if (!shown || !snapshot) throw new Error("There are no images to make a picture of.");
+            const details = [`${this.run.title}, seed ${this.run.seed}`, ...this.stage.details];
+            const blob = await picture(snapshot, { title: shown.title, details, shades: this.legend.shades() });
+            save(new Uint8Array(await blob.arrayBuffer()), `${fileName(shown.title)}.png`, "image/png");
+        } catch (error) {
+            warn("picture", sentence(error));
+        }
     }
 
     private async openOwn(file: OwnFile): Promise<void> {
@@ -347,6 +375,11 @@ class Page {
         const { slices, milliseconds, classes, network } = outcome;
         return { slices, milliseconds, classes, network, backend: outcome.device.backend };
     }
+}
+
+/** What files about a scan are called. */
+function fileName(title: string): string {
+    return title.replace(/\.nii(\.gz)?$/i, "").replaceAll(/[^\w.-]+/g, "_");
 }
 
 /** A file of the run, for the worker, whose own address is another. */

@@ -11,6 +11,10 @@ export interface Case {
     id: string;
     /** By foreground class: of the native prediction, or, of clients alone, the mean over their models. */
     dice: number[];
+    /** The share of both surfaces within the run's tolerance, by class; nothing where it was not measured. */
+    surfaceDice: number[];
+    /** Millimetres, by class; null where one surface is missing. */
+    hausdorff95Mm: (number | null)[];
     image: LinkedFile;
     truth: LinkedFile;
     /** Null if the run did not keep its masks. */
@@ -74,19 +78,4 @@ export async function fetchBytes(path: string, signal?: AbortSignal): Promise<Ui
         throw new Error(`${path} cannot be fetched (${response.status}); was the run's folder moved or changed?`);
     }
     return new Uint8Array(await response.arrayBuffer());
-}
-
-/** Mean over the classes; the order of the list. */
-export function meanDice(of: Case): number {
-    return of.dice.reduce((sum, dice) => sum + dice, 0) / Math.max(1, of.dice.length);
-}
-
-/** Sites in order of their names, each with its cases, worst first. */
-export function bySite(run: Run): [string, Case[]][] {
-    const sites = new Map<string, Case[]>();
-    for (const one of run.cases) {
-        sites.set(one.site, [...(sites.get(one.site) ?? []), one]);
-    }
-    const sorted = [...sites].sort(([one], [other]) => one.localeCompare(other));
-    return sorted.map(([site, cases]) => [site, cases.sort((one, other) => meanDice(one) - meanDice(other))]);
 }

@@ -39,11 +39,35 @@ export interface Listeners {
     onWindow: (window: [number, number]) => void;
 }
 
+/** NiiVue, whose scan may be smooth while labels stay as they are, and which tells of every change of the window. */
+class Images extends Niivue {
+    smooth = false;
+
+    override windowingHandler(x: number, y: number, index = 0): void {
+        super.windowingHandler(x, y, index);
+        const scan = this.volumes[index];
+        if (scan) this.onIntensityChange(scan);
+    }
+
+    override updateInterpolation(layer: number, isForceLinear = false): void {
+        super.updateInterpolation(layer, isForceLinear || (layer === 0 && this.smooth));
+    }
+}
+
+/** The images as they are drawn, for a picture. */
+export interface Snapshot {
+    canvas: HTMLCanvasElement;
+    /** Of the first plane; none without a plane. */
+    millimetresPerPixel: number | null;
+}
+
 export class Scene {
-    private readonly nv: Niivue;
+    private readonly nv: Images;
     private readonly canvas: HTMLCanvasElement;
     private readonly overlays = new Map<LayerName, NVImage>();
     private initial: [number, number] = [0, 1];
+    /** Between them lie all but the lowest and the highest 2 % of the values. */
+    private percentiles: [number, number] = [0, 1];
     /** Counts the scans, so that a slow one does not come after a later one. */
     private scans = 0;
 
@@ -58,7 +82,7 @@ export class Scene {
             "aria-describedby": "readout",
         });
         holder.replaceChildren(this.canvas);
-        this.nv = new Niivue({
+        this.nv = new Images({
             backColor: [0.04, 0.045, 0.055, 1],
             crosshairColor: [0.85, 0.85, 0.4, 0.7],
             crosshairWidth: 0.4,
@@ -68,18 +92,18 @@ export class Scene {
             multiplanarLayout: MULTIPLANAR_TYPE.GRID,
             multiplanarShowRender: SHOW_RENDER.ALWAYS,
             isNearestInterpolation: true,
+            measureLineColor: [1, 0.85, 0.2, 1],
+            measureTextColor: [1, 1, 1, 1],
+            measureTextHeight: 0.04,
             // Shown as radiologists look at it: the patient's right on the left.
             isRadiologicalConvention: true,
             dragAndDropEnabled: false,
             isOrientCube: false,
             logLevel: "silent",
-            mouseEventConfig: {
-                leftButton: { primary: DRAG_MODE.crosshair, withShift: DRAG_MODE.windowing, withCtrl: DRAG_MODE.pan },
-                rightButton: DRAG_MODE.windowing,
-                centerButton: DRAG_MODE.pan,
-            },
-            touchEventConfig: { singleTouch: DRAG_MODE.crosshair, doubleTouch: DRAG_MODE.windowing },
         });
+        // Among the options above they would be passed over.
+        this.nv.setTouchEventConfig({ singleTouch: DRAG_MODE.crosshair, doubleTouch: DRAG_MODE.windowing });
+        this.measuring = false;
     }
 
     /** Attaches to a holder. Rejects without WebGL 2. */
@@ -114,6 +138,7 @@ export class Scene {
         const image = await read(scan, name);
         if (turn !== this.scans) return;
         this.empty();
+        this.percentiles = [image.robust_min ?? 0, image.robust_max ?? 1];
         const [low, high] = window ?? [image.robust_min ?? 0, image.robust_max ?? 1];
         // What a double click resets to.
         [image.robust_min, image.robust_max] = [low, high];
@@ -181,6 +206,41 @@ export class Scene {
 
     resetWindow(): void {
         this.window = this.initial;
+    }
+
+    /** Ranges that a scan without a unit is looked at in: nearly all of its values, or all. */
+    get ranges(): { most: [number, number]; all: [number, number] } {
+        const scan = this.nv.volumes[0];
+        return { most: this.percentiles, all: [scan?.global_min ?? 0, scan?.global_max ?? 1] };
+    }
+
+    /** Draws the scan smoothly, or voxel by voxel; labels are always voxel by voxel. */
+    set smooth(smooth: boolean) {
+        this.nv.smooth = smooth;
+        if (this.nv.volumes.length === 0) return;
+        this.nv.updateInterpolation(0);
+        this.nv.drawScene();
+    }
+
+    /** Whether a drag measures, in place of moving the crosshair. What was measured goes with the mode. */
+    set measuring(measuring: boolean) {
+        const primary = measuring ? DRAG_MODE.measurement : DRAG_MODE.crosshair;
+        this.nv.setMouseEventConfig({
+            leftButton: { primary, withShift: DRAG_MODE.windowing, withCtrl: DRAG_MODE.pan },
+            rightButton: DRAG_MODE.windowing,
+            centerButton: DRAG_MODE.pan,
+        });
+        if (!measuring && this.nv.volumes.length) this.nv.clearMeasurements();
+    }
+
+    /** The images as they are. */
+    snapshot(): Snapshot {
+        this.nv.drawScene();
+        const copy = el("canvas", { width: this.canvas.width, height: this.canvas.height });
+        copy.getContext("2d")?.drawImage(this.canvas, 0, 0);
+        const plane = this.nv.screenSlices.find((one) => one.axCorSag !== SLICE_TYPE.RENDER);
+        const [wide, pixels] = [plane?.fovMM[0], plane?.leftTopWidthHeight[2]];
+        return { canvas: copy, millimetresPerPixel: wide && pixels ? Math.abs(wide) / pixels : null };
     }
 
     /** Hounsfield units, as far as the values tell; nothing for other scans. */

@@ -4,7 +4,8 @@ import { VIEWS, type View } from "./address";
 import { byId, el } from "./dom";
 import type { LayerName, Style } from "./layers";
 import { clear, sentence, warn } from "./notices";
-import { Scene, type Place } from "./scene";
+import { CT_WINDOWS } from "./presets";
+import { Scene, type Place, type Snapshot } from "./scene";
 
 const TITLES: Record<View, string> = {
     planes: "Planes + 3D",
@@ -25,6 +26,9 @@ export class Stage {
     private readonly slider = byId<HTMLInputElement>("slice");
     private readonly low = byId<HTMLInputElement>("window-low");
     private readonly high = byId<HTMLInputElement>("window-high");
+    private readonly preset = byId<HTMLSelectElement>("preset");
+    private readonly smooth = byId<HTMLInputElement>("smooth");
+    private readonly measure = byId<HTMLInputElement>("measure");
 
     constructor(private readonly onView: (view: View) => void) {
         const radios = VIEWS.map((view) => {
@@ -43,6 +47,46 @@ export class Stage {
             event.preventDefault();
             this.scene?.resetWindow();
         };
+        this.preset.onchange = () => this.usePreset();
+        this.smooth.onchange = () => this.apply();
+        this.measure.onchange = () => this.apply();
+    }
+
+    /** What the switches say, also to images that are drawn anew. */
+    private apply(): void {
+        if (!this.scene) return;
+        this.scene.smooth = this.smooth.checked;
+        this.scene.measuring = this.measure.checked;
+    }
+
+    /** The windows that suit the scan: of organs in CT, of shares of the values otherwise. */
+    private offerPresets(): void {
+        const { scene } = this;
+        if (!scene) return;
+        const { most, all } = scene.ranges;
+        const shares: [string, [number, number]][] = [
+            ["2nd to 98th percentile", most],
+            ["All values", all],
+        ];
+        const offered = scene.unit === "HU" ? CT_WINDOWS : shares;
+        const options = offered.map(([name, [low, high]]) => el("option", { value: `${low} ${high}` }, name));
+        this.preset.replaceChildren(el("option", { value: "" }, "Window…"), ...options);
+    }
+
+    private usePreset(): void {
+        const [low, high] = this.preset.value.split(" ").map(Number);
+        if (this.scene && low !== undefined && high !== undefined) this.scene.window = [low, high];
+    }
+
+    /** Marks the preset that the window is, if it is one. */
+    private markPreset([low, high]: [number, number]): void {
+        const name = `${low} ${high}`;
+        this.preset.value = [...this.preset.options].some((option) => option.value === name) ? name : "";
+    }
+
+    /** The images as they are drawn; null without any. */
+    snapshot(): Snapshot | null {
+        return this.place && this.scene ? this.scene.snapshot() : null;
     }
 
     /** Opens the canvas. If the driver takes it away, the user can have a new one, which `redraw` then fills. */
@@ -68,12 +112,15 @@ export class Stage {
             this.scene = null;
             warn("canvas", `The images cannot be drawn: ${sentence(error)}.`, [action]);
         }
+        this.apply();
         this.setView(view);
     }
 
     async show(scan: Uint8Array, name: string, window: [number, number] | null): Promise<void> {
         if (!this.scene) return;
         await this.scene.show(scan, name, window);
+        this.offerPresets();
+        this.markPreset(this.scene.window);
         clear("images");
     }
 
@@ -129,6 +176,7 @@ export class Stage {
     private showWindow([low, high]: [number, number]): void {
         this.low.value = String(Math.round(low * 100) / 100);
         this.high.value = String(Math.round(high * 100) / 100);
+        this.markPreset([low, high]);
     }
 
     /** Slice, place, value and labels. */
@@ -148,6 +196,14 @@ export class Stage {
         byId("readout").replaceChildren(
             ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
         );
+    }
+
+    /** What a picture says of the view. */
+    get details(): string[] {
+        const [low, high] = this.window.map((value) => Math.round(value * 100) / 100);
+        const slice = `${byId("slice-name").textContent?.toLowerCase()} ${byId("slice-at").textContent}`;
+        const unit = this.scene?.unit;
+        return [slice, `window ${low} to ${high}${unit ? ` ${unit}` : ""}`, "the patient’s right is on the left"];
     }
 
     /** Where the crosshair is; null without images. */
