@@ -6,7 +6,7 @@ use flapsam_model::adapter::AdapterMetadata;
 use flapsam_model::burn::tensor::Device;
 use flapsam_model::burn::tensor::wgpu::WgpuSetup;
 use flapsam_model::preprocessing::Preprocessing;
-use flapsam_model::prompts::Prompt;
+use flapsam_model::prompts::{Prompt, Slice};
 use flapsam_model::volume::restated;
 use js_sys::{Float32Array, Function, JSON, Promise, Reflect, Uint8Array};
 use serde::Serialize;
@@ -15,6 +15,7 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::Error;
 use crate::comparison;
+use crate::correcting;
 use crate::device::{Adapter, Backend, Choice, Limits, Report, decide};
 use crate::network::Network;
 use crate::promised::Promised;
@@ -187,10 +188,53 @@ pub fn slice(scan: &[u8], scan_sha256: Option<String>, x: f64, y: f64, z: f64) -
         bytes: scan,
         sha256: scan_sha256.as_deref(),
     };
-    let found = prompting::slice(scan, [x, y, z], Limits::CPU).map_err(to_js)?;
-    let object = plain(&found)?;
-    set(&object, "values", &Float32Array::from(&found.values[..]))?;
+    slice_view(&prompting::slice(scan, [x, y, z], Limits::CPU).map_err(to_js)?)
+}
+
+fn slice_view(slice: &Slice) -> Result<SliceView, JsValue> {
+    let object = plain(slice)?;
+    set(&object, "values", &Float32Array::from(&slice.values[..]))?;
     Ok(object.unchecked_into())
+}
+
+/// A scan's axial slice of a number from the feet, from 1.
+#[wasm_bindgen(js_name = sliceNumbered)]
+pub fn slice_numbered(scan: &[u8], scan_sha256: Option<String>, number: usize) -> Result<SliceView, JsValue> {
+    let scan = Promised {
+        bytes: scan,
+        sha256: scan_sha256.as_deref(),
+    };
+    slice_view(&prompting::slice_numbered(scan, number, Limits::CPU).map_err(to_js)?)
+}
+
+/// A mask as it is drawn, as a file that belongs to its scan.
+#[wasm_bindgen]
+pub fn corrected(scan: &[u8], drawn: &[u8], classes: usize) -> Result<Uint8Array, JsValue> {
+    let scan = Promised {
+        bytes: scan,
+        sha256: None,
+    };
+    let found = correcting::corrected(scan, drawn, classes, Limits::CPU).map_err(to_js)?;
+    Ok(Uint8Array::from(&found[..]))
+}
+
+/// A mask with the answer about a slice in it, as one label.
+#[wasm_bindgen]
+pub fn kept(
+    scan: &[u8],
+    drawn: Option<Vec<u8>>,
+    number: usize,
+    inside: &[u8],
+    label: u8,
+    classes: usize,
+) -> Result<Uint8Array, JsValue> {
+    let scan = Promised {
+        bytes: scan,
+        sha256: None,
+    };
+    let (answer, of) = ((number, inside), (label, classes));
+    let found = correcting::kept(scan, drawn.as_deref(), answer, of, Limits::CPU).map_err(to_js)?;
+    Ok(Uint8Array::from(&found[..]))
 }
 
 /// A device, and the network on it: an adapted one that segments, or a base that is asked.

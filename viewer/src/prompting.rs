@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::device::{Limits, amount};
-use crate::promised::{BASE, Promised};
+use crate::promised::{BASE, Promised, SCAN};
 
 /// How many slices' embeddings are kept: 4 MB each with the published networks.
 const KEPT: usize = 32;
@@ -21,6 +21,14 @@ const KEPT: usize = 32;
 /// The scan cannot be read, or is too large.
 pub fn slice(scan: Promised, mm: [f64; 3], limits: Limits) -> Result<Slice, Error> {
     Ok(Slice::at(&scan.volume(limits, &Preprocessing::default())?, mm))
+}
+
+/// A scan's slice of a number from the feet, from 1.
+///
+/// # Errors
+/// As of [`slice`], or there is none.
+pub fn slice_numbered(scan: Promised, number: usize, limits: Limits) -> Result<Slice, Error> {
+    Slice::numbered(&scan.volume(limits, &Preprocessing::default())?, number).map_err(Error::content(SCAN))
 }
 
 /// What SAM takes a prompt to mean.

@@ -1,7 +1,22 @@
 /** The page's side of the worker. */
 
 import type { Comparison, DeviceReport, Slice } from "../wasm/flapsam_viewer";
-import type { Answer, Choice, Failure, Job, Look, Outcome, Pair, Progress, Question, Reply, Request } from "./protocol";
+import type {
+    Answer,
+    Choice,
+    Drawn,
+    Failure,
+    Job,
+    Kept,
+    Look,
+    Numbered,
+    Outcome,
+    Pair,
+    Progress,
+    Question,
+    Reply,
+    Request,
+} from "./protocol";
 
 /** How long a step may take to hear that it is cancelled; afterwards the worker is ended. */
 const PATIENCE_MS = 5000;
@@ -20,6 +35,9 @@ type Asked =
     | { kind: "compare"; pair: Pair }
     | { kind: "restate"; file: Uint8Array }
     | { kind: "look"; look: Look }
+    | { kind: "numbered"; numbered: Numbered }
+    | { kind: "correct"; drawn: Drawn }
+    | { kind: "keep"; kept: Kept }
     | { kind: "ask"; question: Question };
 
 export class Engine {
@@ -50,6 +68,20 @@ export class Engine {
 
     look(look: Look): Promise<Slice> {
         return this.ask({ kind: "look", look });
+    }
+
+    numbered(numbered: Numbered): Promise<Slice> {
+        return this.ask({ kind: "numbered", numbered });
+    }
+
+    /** A mask as it is drawn, gzipped, with its scan's header. */
+    correct(drawn: Drawn): Promise<Uint8Array> {
+        return this.ask({ kind: "correct", drawn });
+    }
+
+    /** A mask with an answer in it. */
+    keep(kept: Kept): Promise<Uint8Array> {
+        return this.ask({ kind: "keep", kept });
     }
 
     /** Asks a base without adapter what a prompt means; null if that was given up. One at a time. */

@@ -1,8 +1,9 @@
 /** Puts the page together: the run, the chosen case, its images, and what is segmented here. */
 
-import type { Comparison } from "../wasm/flapsam_viewer";
+import type { Comparison, Slice } from "../wasm/flapsam_viewer";
 import * as address from "./address";
 import { CaseList, keyOf } from "./cases";
+import { Correcting } from "./correcting";
 import { DevicePanel } from "./device";
 import { byId, el, save } from "./dom";
 import { Engine, EngineError } from "./engine";
@@ -48,7 +49,13 @@ class Page {
     );
     private readonly strip = new Strip(byId("sites"), (key) => this.go(key));
     private readonly legend = new Legend(byId("layers"), (name) => void this.restyle(name));
-    private readonly stage = new Stage((view) => this.remember({ view }));
+    private readonly stage = new Stage(
+        (view) => this.remember({ view }),
+        (undoable, redoable) => this.correcting.stroke(undoable, redoable),
+    );
+    private readonly correcting = new Correcting(this.stage, this.engine, (mask, key) =>
+        save(mask, `${fileName(key.replace("/", "_"))}_corrected.nii.gz`, "application/gzip"),
+    );
     private readonly files: FilePanel;
     private readonly runPanel = new RunPanel(byId("run-here"), {
         onRun: () => void this.segment(),
@@ -59,6 +66,13 @@ class Page {
         look: () => this.look(),
         ask: ({ slice, window }, prompt) =>
             this.engine.question({ choice: this.device.choice, base: remote(this.run.base), slice, window, prompt }),
+        next: async ({ slice }, by) => {
+            const { shown } = this;
+            const number = slice.number + by;
+            if (!shown || number < 1 || number > slice.of) return null;
+            return this.viewOf(await this.engine.numbered({ scan: shown.scan, number }), shown);
+        },
+        keep: (view, inside, label) => this.correcting.keep(view.slice.number, inside, label),
         onLeave: () => this.engine.abandon(),
         onFailure: (error) => warn("prompts", sentence(error), this.remedies(error, () => byId("ask").click())),
     });
@@ -125,6 +139,8 @@ class Page {
         this.cancel();
         this.fetching.abort();
         const { signal } = (this.fetching = new AbortController());
+        await this.correcting.leave();
+        if (signal.aborted) return;
         this.cases.select(key);
         this.strip.select(key);
         this.remember({ case: of ? key : null });
@@ -144,6 +160,9 @@ class Page {
             this.prompts.setCase(true);
             clear("case");
             await this.redraw();
+            if (this.shown !== shown) return;
+            const { scan, truth, native } = shown;
+            await this.correcting.show({ key, scan, masks: { truth, native, browser: shown.outcome?.mask ?? null } });
         } catch (error) {
             if (signal.aborted) return;
             warn("case", sentence(error), [{ label: "Try again", act: () => void this.choose(key) }]);
@@ -229,10 +248,14 @@ class Page {
     private async look(): Promise<View> {
         clear("prompts");
         const { shown } = this;
-        const { place, window } = this.stage;
+        const { place } = this.stage;
         if (!shown || !place) throw new Error("There is no slice to ask about: the images are not drawn.");
-        const slice = await this.engine.look({ scan: shown.scan, mm: place.mm });
-        return { slice, window, title: `${shown.title}, axial slice ${slice.number} of ${slice.of}` };
+        return this.viewOf(await this.engine.look({ scan: shown.scan, mm: place.mm }), shown);
+    }
+
+    private viewOf(slice: Slice, shown: Shown): View {
+        const title = `${shown.title}, axial slice ${slice.number} of ${slice.of}`;
+        return { slice, window: this.stage.window, title };
     }
 
     private async openDevice(choice: Choice): Promise<void> {
@@ -287,6 +310,7 @@ class Page {
         // It mostly covers the native one; two layers are easier to tell apart than three.
         if (native) this.legend.setAside("native", true);
         for (const name of ["native", "browser", "missed", "moved"] as const) await this.draw(name);
+        this.correcting.offer({ browser: outcome.mask });
     }
 
     /** Tells everyone the names of the labels, background first. */
@@ -294,6 +318,8 @@ class Page {
         this.classes = classes;
         this.legend.setClasses(classes);
         this.stage.classes = classes;
+        this.correcting.setClasses(classes);
+        this.prompts.setClasses(classes);
     }
 
     private cancel(): void {
@@ -359,8 +385,11 @@ class Page {
     private async addTruth(file: OwnFile): Promise<void> {
         const { shown } = this;
         if (!shown?.own) return;
+        await this.correcting.leave();
         shown.truth = file.bytes;
         await this.redraw();
+        const { key, scan, native } = shown;
+        await this.correcting.show({ key, scan, masks: { truth: file.bytes, native } });
         if (shown.outcome) await this.present(shown, shown.outcome);
     }
 

@@ -18,6 +18,10 @@ export interface Sources {
     look: () => Promise<View>;
     /** Null if it was given up. */
     ask: (view: View, prompt: Prompt) => Promise<Reply | null>;
+    /** The slice so many above; null beyond the last one. */
+    next: (view: View, by: number) => Promise<View | null>;
+    /** Puts a mask of a slice, pixel by pixel, into the user's own as one label. */
+    keep: (view: View, inside: Uint8Array, label: number) => Promise<void>;
     /** Told that nobody waits for the answer any more. */
     onLeave: () => void;
     /** Told what failed. */
@@ -71,6 +75,13 @@ export class PromptPanel {
     );
     private readonly status = el("p", { id: "prompt-status", role: "status" });
     private readonly answers = el("fieldset", { class: "segments", hidden: true });
+    private readonly label = el("select", { "aria-label": "Keep as" });
+    private readonly keep = el("button", { type: "button", id: "keep" }, "Keep");
+    private readonly carry = el("button", { type: "button", id: "carry" }, "Keep, and carry on");
+    private readonly stop = el("button", { type: "button", id: "stop-carrying", hidden: true }, "Stop");
+    private readonly keeping = el("div", { class: "row", hidden: true }, this.keep, this.carry, this.stop, "as ", this.label);
+    /** Whether a mask is being carried through the slices. */
+    private carrying = false;
     private readonly undo = el("button", { type: "button" }, "Undo");
     private readonly clear = el("button", { type: "button" }, "Clear");
 
@@ -79,7 +90,16 @@ export class PromptPanel {
         private readonly sources: Sources,
     ) {
         this.start.onclick = () => void this.open();
-        this.dialog.onclose = sources.onLeave;
+        this.dialog.onclose = () => {
+            this.carrying = false;
+            sources.onLeave();
+        };
+        this.keep.onclick = () => void this.keepAnswer();
+        this.carry.onclick = () => void this.carryOn();
+        this.stop.onclick = () => {
+            this.carrying = false;
+            this.stop.disabled = true;
+        };
         this.undo.onclick = () => this.mark(this.marks.slice(0, -1));
         this.clear.onclick = () => this.mark([]);
         const close = el("button", { type: "button", onclick: () => this.dialog.close() }, "Close");
@@ -103,6 +123,7 @@ export class PromptPanel {
             ),
             this.pad,
             this.answers,
+            this.keeping,
             this.status,
         );
         this.listen();
@@ -116,6 +137,57 @@ export class PromptPanel {
     setCase(there: boolean): void {
         this.start.disabled = !there;
         this.dialog.close();
+    }
+
+    /** Names of the classes, background first. */
+    setClasses(classes: string[]): void {
+        this.label.replaceChildren(...classes.slice(1).map((name, index) => el("option", { value: index + 1 }, name)));
+    }
+
+    private async keepAnswer(): Promise<void> {
+        const { view, reply } = this;
+        if (!view || !reply) return;
+        try {
+            await this.sources.keep(view, mask(reply, this.best(), view.slice), Number(this.label.value));
+            this.status.textContent = "Kept: it is in your mask, under Correct.";
+        } catch (error) {
+            this.status.textContent = sentence(error);
+            this.sources.onFailure(error);
+        }
+    }
+
+    /** Keeps the mask, and asks about the slices above and below with what was found in the one before. */
+    private async carryOn(): Promise<void> {
+        const { view, reply } = this;
+        if (!view || !reply) return;
+        const [first, label] = [mask(reply, this.best(), view.slice).slice(), Number(this.label.value)];
+        let kept = 1;
+        this.carrying = true;
+        [this.keep.disabled, this.carry.disabled, this.stop.hidden, this.stop.disabled] = [true, true, false, false];
+        try {
+            await this.sources.keep(view, first, label);
+            for (const by of [1, -1]) {
+                let [at, found]: [View, Uint8Array] = [view, first];
+                while (this.carrying) {
+                    const next = await this.sources.next(at, by);
+                    if (!next) break;
+                    this.status.textContent = `${kept} slices kept; asking about slice ${next.slice.number} of ${next.slice.of}…`;
+                    const answer = await this.sources.ask(next, follow(found, at.slice));
+                    const best = answer && continued(answer, found, next.slice);
+                    if (!best || !this.carrying) break;
+                    await this.sources.keep(next, best, label);
+                    kept++;
+                    [at, found] = [next, best];
+                }
+            }
+            this.status.textContent = `${kept} slices kept: they are in your mask, under Correct.`;
+        } catch (error) {
+            this.status.textContent = `${kept} slices kept; then: ${sentence(error)}`;
+            this.sources.onFailure(error);
+        } finally {
+            this.carrying = false;
+            [this.keep.disabled, this.carry.disabled, this.stop.hidden] = [false, false, true];
+        }
     }
 
     private listen(): void {
@@ -275,7 +347,7 @@ export class PromptPanel {
             };
             return el("label", {}, radio, el("span", {}, `Mask ${index + 1}: ${score.toFixed(3)}`));
         });
-        this.answers.hidden = !radios;
+        this.answers.hidden = this.keeping.hidden = !radios;
         const legend = el("legend", { class: "hidden" }, "Masks with the scores that SAM gives them");
         this.answers.replaceChildren(legend, ...(radios ?? []));
     }
@@ -317,6 +389,43 @@ export class PromptPanel {
 
 function mask(reply: Reply, index: number, { pixels: [rows, columns] }: Slice): Uint8Array {
     return reply.masks.subarray(index * rows * columns, (index + 1) * rows * columns);
+}
+
+/** Of a slice's mask less than this share has to be in its neighbour's, or the object is taken to end. */
+const OVERLAP = 0.3;
+
+/** What is asked about a neighbouring slice: a box around the mask, and the pixel of it that lies deepest in its middle row. */
+function follow(inside: Uint8Array, { pixels: [rows, columns] }: Slice): Prompt {
+    const box: Box = [columns, rows, -1, -1];
+    let [sum, count] = [0, 0];
+    inside.forEach((value, index) => {
+        if (!value) return;
+        const [x, y] = [index % columns, Math.floor(index / columns)];
+        [box[0], box[1]] = [Math.min(box[0], x), Math.min(box[1], y)];
+        [box[2], box[3]] = [Math.max(box[2], x), Math.max(box[3], y)];
+        [sum, count] = [sum + y, count + 1];
+    });
+    const middle = Math.round(sum / Math.max(1, count));
+    const row = [...inside.subarray(middle * columns, (middle + 1) * columns)].flatMap((value, x) => (value ? [x] : []));
+    const x = row[Math.floor(row.length / 2)];
+    return { clicks: x === undefined ? [] : [{ x, y: middle, positive: true }], box };
+}
+
+/** The answer's mask that goes on from the one before; null where the object ends. */
+function continued(answer: Reply, before: Uint8Array, slice: Slice): Uint8Array | null {
+    const masks = answer.scores.map((score, index) => {
+        const inside = mask(answer, index, slice);
+        let [both, either] = [0, 0];
+        inside.forEach((value, at) => {
+            const old = before[at] ?? 0;
+            if (value && old) both++;
+            if (value || old) either++;
+        });
+        return { inside, score, overlap: either ? both / either : 0 };
+    });
+    // The one that is most like the last: SAM's scores prefer now a part, now the whole.
+    const best = masks.reduce((one, other) => (other.overlap > one.overlap ? other : one));
+    return best.overlap >= OVERLAP ? best.inside.slice() : null;
 }
 
 /** Draws a slice in grey, and a mask over it. */

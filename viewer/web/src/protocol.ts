@@ -35,6 +35,31 @@ export interface Look {
     mm: [number, number, number];
 }
 
+/** A scan's axial slice of a number from the feet, from 1. */
+export interface Numbered {
+    scan: Promised;
+    number: number;
+}
+
+/** A mask as it is drawn, and the scan whose header it shall have. */
+export interface Drawn {
+    scan: Promised;
+    drawn: Uint8Array;
+    /** Background included. */
+    classes: number;
+}
+
+/** An answer about a slice that goes into a mask, or begins one. */
+export interface Kept {
+    scan: Promised;
+    drawn: Uint8Array | null;
+    number: number;
+    /** Pixel by pixel; 1 becomes the label. */
+    inside: Uint8Array;
+    label: number;
+    classes: number;
+}
+
 /** What a base without adapter is asked. */
 export interface Question {
     choice: Choice;
@@ -56,6 +81,9 @@ export type Request =
     /** A NIfTI file as the engine reads it, for NiiVue, which reads some headers otherwise. */
     | { kind: "restate"; id: number; file: Uint8Array }
     | { kind: "look"; id: number; look: Look }
+    | { kind: "numbered"; id: number; numbered: Numbered }
+    | { kind: "correct"; id: number; drawn: Drawn }
+    | { kind: "keep"; id: number; kept: Kept }
     | { kind: "ask"; id: number; question: Question }
     /** Stops the run of that id. */
     | { kind: "cancel"; id: number };

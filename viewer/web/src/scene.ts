@@ -1,10 +1,20 @@
 /** The images: NiiVue's three planes and 3D, with label maps over the scan. */
 
-import { DRAG_MODE, MULTIPLANAR_TYPE, Niivue, NVImage, SHOW_RENDER, SLICE_TYPE, type NiiVueLocation } from "@niivue/niivue";
+import {
+    cmapper,
+    DRAG_MODE,
+    MULTIPLANAR_TYPE,
+    Niivue,
+    NVImage,
+    SHOW_RENDER,
+    SLICE_TYPE,
+    type NiiVueLocation,
+} from "@niivue/niivue";
 
 import type { View } from "./address";
 import { el } from "./dom";
-import { LAYERS, type LayerName, type Style } from "./layers";
+import { Strokes } from "./strokes";
+import { LAYERS, type Colour, type LayerName, type Style } from "./layers";
 
 /** A place in the scan. */
 export interface Place {
@@ -37,6 +47,8 @@ export interface Listeners {
     /** The graphics driver took the canvas away. */
     onLost: () => void;
     onWindow: (window: [number, number]) => void;
+    /** Something was drawn, or a stroke taken back: whether there is one to take back, and one to bring back. */
+    onStroke: (undoable: boolean, redoable: boolean) => void;
 }
 
 /** NiiVue, whose scan may be smooth while labels stay as they are, and which tells of every change of the window. */
@@ -64,6 +76,7 @@ export interface Snapshot {
 export class Scene {
     private readonly nv: Images;
     private readonly canvas: HTMLCanvasElement;
+    private strokes: Strokes | null = null;
     private readonly overlays = new Map<LayerName, NVImage>();
     private initial: [number, number] = [0, 1];
     /** Between them lie all but the lowest and the highest 2 % of the values. */
@@ -115,6 +128,9 @@ export class Scene {
         }
         await nv.attachToCanvas(canvas, false);
         nv.onLocationChange = (location) => listeners.onCrosshair(scene.placeOf(location as NiiVueLocation));
+        nv.onDrawingChanged = (action) => {
+            if (action === "draw") scene.stroke();
+        };
         nv.onIntensityChange = () => listeners.onWindow(scene.window);
         canvas.addEventListener("webglcontextlost", (event) => {
             event.preventDefault();
@@ -152,6 +168,7 @@ export class Scene {
     }
 
     private empty(): void {
+        this.stopDrawing();
         this.overlays.clear();
         for (const volume of [...this.nv.volumes].reverse()) this.nv.removeVolume(volume);
     }
@@ -212,6 +229,69 @@ export class Scene {
     get ranges(): { most: [number, number]; all: [number, number] } {
         const scan = this.nv.volumes[0];
         return { most: this.percentiles, all: [scan?.global_min ?? 0, scan?.global_max ?? 1] };
+    }
+
+    /**
+     * Lets the user draw: on a mask, or on an empty one. Colours are of the labels from 1 on. While something is drawn, the
+     * mask is a stroke more.
+     */
+    async draw(mask: Uint8Array | null, colours: Colour[]): Promise<void> {
+        const image = mask && (await read(mask, "drawing.nii.gz"));
+        if (this.nv.volumes.length === 0) throw new Error("there is no scan to draw on");
+        const drawn = this.nv.drawBitmap ? this.strokes : null;
+        this.nv.createEmptyDrawing();
+        if (image && !this.nv.loadDrawing(image)) throw new Error("the mask is not on the scan's grid");
+        const all: Colour[] = [[0, 0, 0], ...colours];
+        const channel = (index: 0 | 1 | 2) => all.map((colour) => colour[index]);
+        const labels = all.map((_, label) => String(label));
+        const map = { R: channel(0), G: channel(1), B: channel(2), A: all.map((_, label) => (label ? 255 : 0)) };
+        this.nv.drawLut = cmapper.makeDrawLut({ ...map, I: [...labels.keys()], labels });
+        this.nv.setDrawOpacity(0.6);
+        // The colours go with the layers.
+        this.nv.updateGLVolume();
+        this.nv.refreshDrawing(true);
+        this.strokes = drawn ?? (this.nv.drawBitmap && new Strokes(this.nv.drawBitmap));
+        this.stroke();
+    }
+
+    /** What the left button does on a plane: draws a label, takes away (label 0), or moves the crosshair (null). */
+    set pen(pen: { label: number; size: number } | null) {
+        if (pen) {
+            this.nv.setPenValue(pen.label, false);
+            this.nv.opts.penSize = pen.size;
+        }
+        this.nv.setDrawingEnabled(pen !== null && this.nv.drawBitmap !== null);
+    }
+
+    /** The drawing as NIfTI in the order of the scan's file; null if there is none. */
+    async drawing(): Promise<Uint8Array | null> {
+        if (!this.nv.drawBitmap) return null;
+        const bytes = await this.nv.saveImage({ filename: "", isSaveDrawing: true, volumeByIndex: 0 });
+        return bytes instanceof Uint8Array ? bytes : null;
+    }
+
+    /** One stroke back or forth. */
+    step(back: boolean): void {
+        const { strokes, nv } = this;
+        if (!strokes || !nv.drawBitmap) return;
+        if (back) strokes.undo(nv.drawBitmap);
+        else strokes.redo(nv.drawBitmap);
+        nv.refreshDrawing(true);
+        this.listeners.onStroke(strokes.undoable, strokes.redoable);
+    }
+
+    /** Ends drawing; what was drawn is gone. */
+    stopDrawing(): void {
+        this.nv.setDrawingEnabled(false);
+        if (this.nv.drawBitmap) this.nv.closeDrawing();
+        this.strokes = null;
+    }
+
+    private stroke(): void {
+        const { strokes, nv } = this;
+        if (!strokes || !nv.drawBitmap) return;
+        strokes.take(nv.drawBitmap);
+        this.listeners.onStroke(strokes.undoable, strokes.redoable);
     }
 
     /** Draws the scan smoothly, or voxel by voxel; labels are always voxel by voxel. */

@@ -30,7 +30,11 @@ export class Stage {
     private readonly smooth = byId<HTMLInputElement>("smooth");
     private readonly measure = byId<HTMLInputElement>("measure");
 
-    constructor(private readonly onView: (view: View) => void) {
+    /** `onView` hears of another view, `onStroke` of what was drawn. */
+    constructor(
+        private readonly onView: (view: View) => void,
+        private readonly onStroke: (undoable: boolean, redoable: boolean) => void,
+    ) {
         const radios = VIEWS.map((view) => {
             const radio = el("input", { type: "radio", name: "view", value: view });
             radio.onchange = () => this.choose(view);
@@ -102,6 +106,7 @@ export class Stage {
                 onCrosshair: (place) => this.crosshair(place),
                 onPointer: (place) => this.tell(place ?? this.scene?.crosshair ?? null),
                 onWindow: (window) => this.showWindow(window),
+                onStroke: this.onStroke,
                 onLost: () => {
                     this.scene = null;
                     warn("canvas", "The graphics driver took the images away (its memory may be full).", [action]);
@@ -204,6 +209,11 @@ export class Stage {
         const slice = `${byId("slice-name").textContent?.toLowerCase()} ${byId("slice-at").textContent}`;
         const unit = this.scene?.unit;
         return [slice, `window ${low} to ${high}${unit ? ` ${unit}` : ""}`, "the patient’s right is on the left"];
+    }
+
+    /** What users draw on; null without images. */
+    get paper(): Scene | null {
+        return this.place ? this.scene : null;
     }
 
     /** Where the crosshair is; null without images. */

@@ -1,6 +1,6 @@
 /** The worker: WebAssembly runs here, so that the page stays responsive. */
 
-import init, { compare, Engine, lastPanic, restated, slice, type NetworkReport } from "../wasm/flapsam_viewer";
+import init, { compare, corrected, Engine, kept, lastPanic, restated, slice, sliceNumbered, type NetworkReport } from "../wasm/flapsam_viewer";
 import type { Answer, Choice, Failure, Job, Outcome, Promised, Question, Reply, Request } from "./protocol";
 import { fetchWeights, forget, type Remote } from "./weights";
 
@@ -51,6 +51,14 @@ async function answer(request: Asked) {
         case "look": {
             const { scan, mm } = request.look;
             return slice(scan.bytes, scan.sha256, ...mm);
+        }
+        case "numbered":
+            return sliceNumbered(request.numbered.scan.bytes, request.numbered.scan.sha256, request.numbered.number);
+        case "correct":
+            return corrected(request.drawn.scan.bytes, request.drawn.drawn, request.drawn.classes);
+        case "keep": {
+            const { scan, drawn, number, inside, label, classes } = request.kept;
+            return kept(scan.bytes, drawn ?? undefined, number, inside, label, classes);
         }
         case "ask":
             return ask(request.question);
