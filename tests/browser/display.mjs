@@ -3,10 +3,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 
-import { drop, metrics, nifti, pixels, visit } from "./setup.mjs";
+import { drop, metrics, nifti, pixels, run, visit } from "./setup.mjs";
 
 const mean = (dice) => dice.reduce((sum, value) => sum + value, 0) / dice.length;
 
@@ -118,6 +120,49 @@ test("presets, a smooth scan and distances", async (t) => {
     assert.equal(await page.textContent("#readout"), at, "the crosshair stays");
     await page.locator("#measure").uncheck();
     assert.equal((await settled()).sum, before.sum, "and it is gone");
+});
+
+test("keys on the images switch layers and windows, and go from case to case", async (t) => {
+    const page = await visit(t);
+    await page.locator("#canvas").focus();
+    await page.keyboard.press("t");
+    assert.ok(!(await page.locator('[data-layer="truth"]').isChecked()));
+    await page.keyboard.press("T");
+    assert.ok(await page.locator('[data-layer="truth"]').isChecked());
+    const window = async () => `${await page.inputValue("#window-low")} ${await page.inputValue("#window-high")}`;
+    const before = await window();
+    const seen = [];
+    for (let press = 0; press < 5; press++) {
+        await page.keyboard.press("w");
+        seen.push(await window());
+    }
+    assert.deepEqual(seen, ["0 80", "-160 240", "-1350 150", "-500 1300", before]);
+    await page.keyboard.press("s");
+    assert.ok(await page.locator("#smooth").isChecked());
+    const listed = await page.locator("#cases [data-case]").evaluateAll((all) => all.map((one) => one.dataset.case));
+    await page.keyboard.press(".");
+    await page.waitForURL((address) => address.searchParams.get("case") === listed[1]);
+    await page.locator("#canvas").focus();
+    await page.keyboard.press(",");
+    await page.waitForURL((address) => address.searchParams.get("case") === listed[0]);
+});
+
+test("the worst slice is the one where most voxels differ", async (t) => {
+    const { site, case: id } = metrics.cases[0];
+    const page = await visit(t, { query: `?view=axial&case=${site}/${id}` });
+    const native = join(run.path, "predictions", site, `${id}.nii.gz`);
+    const truth = join(run.data, "phantom", id, "segmentation.nii.gz");
+    const script = `
+import sys, nibabel, numpy
+one, other = (numpy.asarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj) for path in sys.argv[1:])
+print(*(one != other).sum(axis=(0, 1)))`;
+    const python = process.env.FLAPSAM_PYTHON;
+    const counts = execFileSync(python, ["-c", script, native, truth], { encoding: "utf8" }).split(" ").map(Number);
+    await page.locator("#worst-slice").click();
+    // The middle slice, where a case begins, may be the worst one.
+    await page.waitForTimeout(3000);
+    const at = Number.parseInt(await page.textContent("#slice-at"));
+    assert.equal(counts[at - 1], Math.max(...counts));
 });
 
 test("a picture of the images has a scale and a legend", async (t) => {

@@ -299,6 +299,20 @@ pub fn peak_memory() -> Option<u64> {
     system_bytes("/proc/self/status", "VmHWM")
 }
 
+/// How many bytes the disk of a folder has free for this user; `None` where the system does not say.
+pub fn free_space(folder: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let facts = rustix::fs::statvfs(folder).ok()?;
+        Some(facts.f_bavail * facts.f_frsize)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        None
+    }
+}
+
 /// From now on [`peak_memory`] counts anew; false where the system cannot do that.
 pub fn forget_peak_memory() -> bool {
     fs::write("/proc/self/clear_refs", "5").is_ok()

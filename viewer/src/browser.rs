@@ -66,6 +66,8 @@ export interface Comparison {
     dice: number[];
     equal: number;
     voxels: number;
+    /** Where the worst axial slice is, mm. */
+    worst: [number, number, number] | null;
     /** Gzipped NIfTI, 1 where they differ. */
     difference: Uint8Array;
 }

@@ -16,6 +16,8 @@ pub struct Comparison {
     pub equal: usize,
     /// See above.
     pub voxels: usize,
+    /// Of the axial slice with the most different voxels: the middle of these, mm. None if all are equal.
+    pub worst: Option<[f64; 3]>,
     /// NIfTI: 1 where they differ.
     #[serde(skip)]
     pub difference: Vec<u8>,
@@ -46,8 +48,26 @@ pub fn compare(one: &[u8], other: &[u8], classes: usize, preprocessing: &Preproc
         dice: (1..classes).map(|class| dice(&got, &want, class as u8)).collect(),
         equal: different.iter().filter(|&&value| value == 0).count(),
         voxels: different.len(),
+        worst: worst(&one, &different),
         difference: one.mask_to_nifti(&different, Packing::Gzip),
     })
+}
+
+/// The middle of the different voxels of the axial slice that has the most of them; of several slices the lowest.
+fn worst(map: &Volume, different: &[u8]) -> Option<[f64; 3]> {
+    let axial = map.axial();
+    let of_slice = |slice: usize| -> Vec<usize> {
+        let all = axial.indices_of(slice);
+        all.filter(|&index| different[index] != 0).collect()
+    };
+    let slices = (0..axial.dims[0]).map(of_slice);
+    let most = slices.max_by_key(Vec::len).filter(|voxels| !voxels.is_empty())?;
+    let [columns, rows, _] = map.dims;
+    let place = |index: usize| [index % columns, index / columns % rows, index / (columns * rows)];
+    let mean = |axis: usize| most.iter().map(|&index| place(index)[axis] as f64).sum::<f64>() / most.len() as f64;
+    let middle = [0, 1, 2].map(mean);
+    let world = |row: &[f64; 4]| row[3] + (0..3).map(|axis| row[axis] * middle[axis]).sum::<f64>();
+    Some([0, 1, 2].map(|row| world(&map.affine[row])))
 }
 
 #[cfg(test)]
@@ -72,6 +92,17 @@ mod tests {
             (difference.voxels, difference.affine),
             (vec![0.0, 0.0, 1.0, 0.0], AFFINE)
         );
+    }
+
+    /// Two voxels differ on the upper slice and one on the lower: between the two.
+    #[test]
+    fn the_worst_slice_is_where_most_differs() {
+        let one = map([3, 1, 2], &[0, 0, 0, 0, 0, 0]);
+        let other = map([3, 1, 2], &[0, 1, 0, 1, 0, 1]);
+        let found = |one: &[u8], other: &[u8]| compare(one, other, 2, &Preprocessing::default()).unwrap().worst;
+        // The middle voxel along the first axis, on the second slice.
+        assert_eq!(found(&one, &other), Some([8.0, -5.0, 3.0]));
+        assert_eq!(found(&one, &one), None);
     }
 
     #[test]

@@ -4,13 +4,16 @@ mod base;
 mod bench;
 mod claims;
 mod client;
+mod completions;
 mod data;
 mod diff;
+mod doctor;
 mod estimate;
 mod export;
 mod federate;
 mod figures;
 mod labels_to_ct;
+mod new;
 mod params;
 mod parity;
 mod phantom;
@@ -51,6 +54,10 @@ pub struct Flapsam {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Say what of this program works on this machine, and what to do for the rest.
+    Doctor(doctor::Args),
+    /// Write completions for a shell, or the manual's page.
+    Completions(completions::Args),
     /// List, download, check and pin data sets.
     Data(data::Args),
     /// Compare the network with reference outputs, quantity by quantity.
@@ -61,6 +68,8 @@ enum Command {
     LabelsToCt(labels_to_ct::Args),
     /// Train a small SAM on procedural images, as the base for the phantom's experiments.
     Pretrain(pretrain::Args),
+    /// Write an experiment of your own, as a file with comments that can be run at once.
+    New(new::Args),
     /// Run an experiment: one of a suite's, or a file.
     Run(run::Args),
     /// A site's part of a federation over many machines.
@@ -100,10 +109,13 @@ impl Flapsam {
     /// It could not run: exit code 2.
     pub fn run(self) -> Result<Outcome> {
         match self.command {
+            Command::Doctor(args) => doctor::run(args),
+            Command::Completions(args) => completions::run(&args),
             Command::Data(args) => data::run(args),
             Command::Parity(args) => parity::run(args),
             Command::Phantom(args) => phantom::run(args),
             Command::Pretrain(args) => pretrain::run(args),
+            Command::New(args) => new::run(&args),
             Command::Run(args) => run::run(args),
             Command::Client(args) => client::run(args),
             Command::Server(args) => server::run(args),

@@ -107,6 +107,13 @@ export class CaseList {
         }
     }
 
+    /** To the case before or after the one that is shown, as they are listed. */
+    step(by: number): void {
+        const keys = [...this.buttons.keys()];
+        const next = keys[keys.indexOf(this.chosen) + by];
+        if (next) this.onChoice(next);
+    }
+
     private toWorst(): void {
         const sorted = this.found().sort(worstFirst(this.score)).map(keyOf);
         const again = this.chosen === this.reached ? sorted.indexOf(this.chosen) + 1 : 0;

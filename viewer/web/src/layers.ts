@@ -87,6 +87,11 @@ export class Legend {
         this.places.get(name)?.replaceWith(this.draw(name));
     }
 
+    /** Switches a layer that is there on or off. */
+    toggle(name: LayerName): void {
+        this.place.querySelector<HTMLInputElement>(`[data-layer="${name}"]:not(:disabled)`)?.click();
+    }
+
     isOn(name: LayerName): boolean {
         const layer = this.of(name);
         return layer.on && layer.there;

@@ -90,6 +90,8 @@ class Page {
         this.cases.show(run, []);
         this.strip.show(run, this.cases.score);
         byId("sites").hidden = run.cases.length === 0;
+        this.stage.onKey = (key) => this.key(key);
+        byId("worst-slice").onclick = () => void this.toWorstSlice();
         byId("picture").onclick = () => void this.takePicture();
         this.ownSite = run.sites[0];
         this.files = new FilePanel(byId("files"), run.sites, {
@@ -122,6 +124,34 @@ class Page {
         const first = document.querySelector<HTMLElement>("#cases [data-case]")?.dataset["case"];
         const key = known ? state.case : first;
         if (key) await this.choose(key);
+    }
+
+    /** A key on the images; whether it means something. */
+    private key(key: string): boolean {
+        const layers: Record<string, LayerName> = { t: "truth", n: "native", b: "browser", d: "missed" };
+        const layer = layers[key.toLowerCase()];
+        if (layer) this.legend.toggle(layer);
+        else if (key === ",") this.cases.step(-1);
+        else if (key === ".") this.cases.step(1);
+        else if (key === "x") void this.toWorstSlice();
+        else return false;
+        return true;
+    }
+
+    /** To the axial slice where the mask and the truth differ most. */
+    private async toWorstSlice(): Promise<void> {
+        const { shown } = this;
+        const mask = shown && (shown.native ?? shown.outcome?.gridMask ?? shown.outcome?.mask);
+        try {
+            clear("worst");
+            if (!mask || !shown.truth) throw new Error("There is no mask and truth to compare; press Segment first.");
+            const { worst } = await this.compare(mask, shown.truth);
+            if (this.shown !== shown) return;
+            if (!worst) throw new Error("The mask and the truth are equal everywhere.");
+            this.stage.goTo(worst);
+        } catch (error) {
+            warn("worst", sentence(error));
+        }
     }
 
     /** To a case that was chosen from the list or the sites. */

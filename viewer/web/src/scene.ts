@@ -148,6 +148,9 @@ export class Scene {
     /** What the user's keys on the images choose as a view. */
     onView: (view: View) => void = () => {};
 
+    /** Another key on the images; whether it means something. */
+    onKey: (key: string) => boolean = () => false;
+
     /** Shows a scan without overlays. `window` is the range from black to white; the scan's own without one. */
     async show(scan: Uint8Array, name: string, window: [number, number] | null): Promise<void> {
         const turn = ++this.scans;
@@ -333,6 +336,14 @@ export class Scene {
         if (this.nv.volumes.length) this.nv.moveCrosshairInVox(x, y, z);
     }
 
+    /** Moves the crosshair to a place, mm. */
+    goTo(mm: [number, number, number]): void {
+        if (this.nv.volumes.length === 0) return;
+        this.nv.scene.crosshairPos = this.nv.mm2frac(mm, 0, true);
+        this.nv.drawScene();
+        this.nv.createOnLocationChange();
+    }
+
     /** Where the crosshair is; null without a scan. */
     get crosshair(): Place | null {
         return this.nv.volumes.length ? this.placeAt(this.nv.scene.crosshairPos) : null;
@@ -354,7 +365,7 @@ export class Scene {
         const move = moves[event.key];
         if (move) this.move(move);
         else if (view) this.onView(view);
-        if (move || view) event.preventDefault();
+        if (move || view || this.onKey(event.key)) event.preventDefault();
         else if (event.key === "Escape") document.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
     }
 

@@ -56,6 +56,34 @@ export class Stage {
         this.measure.onchange = () => this.apply();
     }
 
+    /** A key that is not the images' own; whether it means something. */
+    onKey: (key: string) => boolean = () => false;
+
+    private key(key: string): boolean {
+        switch (key.toLowerCase()) {
+            case "s":
+                this.smooth.click();
+                return true;
+            case "m":
+                this.measure.click();
+                return true;
+            case "w": {
+                // Past the last one, back to the scan's own window.
+                const { options, selectedIndex } = this.preset;
+                this.preset.selectedIndex = (selectedIndex + 1) % options.length;
+                if (this.preset.value) this.usePreset();
+                else this.scene?.resetWindow();
+                return true;
+            }
+            default:
+                return false;
+        }
+    }
+
+    goTo(mm: [number, number, number]): void {
+        this.scene?.goTo(mm);
+    }
+
     /** What the switches say, also to images that are drawn anew. */
     private apply(): void {
         if (!this.scene) return;
@@ -113,6 +141,7 @@ export class Stage {
                 },
             });
             this.scene.onView = (chosen) => this.choose(chosen);
+            this.scene.onKey = (key) => this.key(key) || this.onKey(key);
         } catch (error) {
             this.scene = null;
             warn("canvas", `The images cannot be drawn: ${sentence(error)}.`, [action]);

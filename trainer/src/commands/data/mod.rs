@@ -62,18 +62,18 @@ struct DataSet {
 
 /// Where manifests and data are.
 #[derive(Debug, clap::Args)]
-struct Places {
+pub(super) struct Places {
     /// Folder of manifests.
     #[arg(long, default_value = "data-manifests")]
     manifests: PathBuf,
     /// Folder of data sets, each in a folder of its own name.
     #[arg(long, env = "FLAPSAM_DATA", default_value = "data")]
-    data: PathBuf,
+    pub(super) data: PathBuf,
 }
 
 impl Places {
     /// The names of all manifests, in order.
-    fn names(&self) -> Result<Vec<String>> {
+    pub(super) fn names(&self) -> Result<Vec<String>> {
         let entries = std::fs::read_dir(&self.manifests).map_err(Error::file("read the folder", &self.manifests))?;
         let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
         let json = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
@@ -99,7 +99,7 @@ impl Places {
     }
 
     /// The same with what was pinned and what is found on this disk, and the data set's folder.
-    fn local(&self, name: &str) -> Result<(Manifest, Folder)> {
+    pub(super) fn local(&self, name: &str) -> Result<(Manifest, Folder)> {
         let mut manifest = locked(self.published(name)?, &self.data)?;
         let folder = Folder::new(self.data.join(&manifest.about.name));
         manifest.cases = expand(&manifest.cases, &folder)?;

@@ -92,8 +92,8 @@ pub(super) fn all_there(planned: &[Planned], data: &Path) -> Result<()> {
             seen.push(path);
         }
         if !base.is_file() {
-            let why = "the base checkpoint is missing, so that nothing was run or judged; the README says under \"Base \
-                       checkpoints\" how to get it";
+            let why = "the base checkpoint is missing, so that nothing was run or judged; docs/src/data.md says \
+                       under \"Base checkpoints\" how to get it";
             return Err(Error::invalid(&base, why));
         }
     }
