@@ -124,8 +124,9 @@ fn words(line: &str) -> Vec<String> {
 #[test]
 fn every_command_is_known_to_the_program() {
     let mut tried = 0;
-    for page in pages() {
-        for command in commands(&fs::read_to_string(&page).unwrap()) {
+    // What a changelog says was so when it was written.
+    for page in pages().iter().filter(|page| !page.ends_with("CHANGELOG.md")) {
+        for command in commands(&fs::read_to_string(page).unwrap()) {
             // Of several in one, such as `client enrol|round`, the first.
             let command = command.iter().map(|word| word.split('|').next().unwrap_or_default());
             let command: Vec<&str> = command.filter(|word| !word.ends_with("..")).collect();
@@ -162,8 +163,8 @@ fn files_that_are_named_are_there() {
         let text = fs::read_to_string(page).unwrap();
         for name in text.split('`').skip(1).step_by(2) {
             let is_file = rooms.iter().any(|room| name.starts_with(room)) && !name.contains([' ', '*', '<', '\n']);
-            // A user's own, in the chapter on their data.
-            if !is_file || name.contains("thorax") {
+            // A user's own.
+            if !is_file || name.contains("thorax") || name.contains("NAME") {
                 continue;
             }
             let above = page.parent().unwrap_or(Path::new("."));

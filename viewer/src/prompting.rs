@@ -26,7 +26,7 @@ pub fn slice(scan: Promised, mm: [f64; 3], limits: Limits) -> Result<Slice, Erro
 /// A scan's slice of a number from the feet, from 1.
 ///
 /// # Errors
-/// As of [`slice`], or there is none.
+/// As of [`slice()`], or there is none.
 pub fn slice_numbered(scan: Promised, number: usize, limits: Limits) -> Result<Slice, Error> {
     Slice::numbered(&scan.volume(limits, &Preprocessing::default())?, number).map_err(Error::content(SCAN))
 }
