@@ -109,7 +109,7 @@ test("a lost device is told, diagnostics say so, and the CPU goes on", { timeout
     await choose(page, "webgpu", "You chose WebGPU");
     const message = await refusal(page);
     t.diagnostic(message);
-    await page.click("#copy-diagnostics");
+    await page.click("#copy-diagnostics", { timeout: 120_000 });
     await page.getByText("Copied").waitFor();
     const copied = JSON.parse(await page.evaluate(() => navigator.clipboard.readText()));
     assert.equal(copied.device.backend, "webgpu");
