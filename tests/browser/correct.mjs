@@ -97,6 +97,7 @@ test("the native mask is taken up as it is, and Look moves the crosshair", async
 test("an answer is kept, and carried through the slices until it is stopped or ends", async (t) => {
     const page = await visit(t, { query: `?view=axial&case=${first}` });
     await page.locator("#ask").click();
+    await page.locator("dialog[open]").waitFor();
     const pad = await page.locator(".pad").boundingBox();
     await page.mouse.move(pad.x + 0.25 * pad.width, pad.y + 0.35 * pad.height);
     await page.mouse.down();

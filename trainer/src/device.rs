@@ -60,8 +60,11 @@ impl OpenDevice {
     }
 
     /// The wgpu device, and whether it is real hardware.
+    ///
+    /// # Errors
+    /// There is no adapter.
     #[cfg(feature = "wgpu")]
-    fn wgpu() -> Result<(Self, bool)> {
+    pub fn wgpu() -> Result<(Self, bool)> {
         let device = Device::wgpu_options().init().map_err(|why| {
             Error::Message(format!(
                 "no wgpu adapter can be opened ({why}); install a Vulkan driver (Debian: mesa-vulkan-drivers libvulkan1) or pass --device cpu"
@@ -75,8 +78,11 @@ impl OpenDevice {
     }
 
     /// There is none in a program that was built without.
+    ///
+    /// # Errors
+    /// Always.
     #[cfg(not(feature = "wgpu"))]
-    fn wgpu() -> Result<(Self, bool)> {
+    pub fn wgpu() -> Result<(Self, bool)> {
         Err(Error::Message(
             "this program was built without wgpu; build it with that feature, or pass --device cpu".into(),
         ))

@@ -39,12 +39,16 @@ fn is_device(facts: &fs::Metadata) -> bool {
     }
 }
 
+/// Bytes as people read them of memory.
+pub fn gibibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1u32 << 30)
+}
+
 /// Refuses to take more memory than is free, as far as the system says how much that is.
 ///
 /// # Errors
 /// So many bytes are more; the message says how many there are, and what to do.
 pub fn enough_memory(needed: u64) -> std::result::Result<(), String> {
-    let gibibytes = |bytes: u64| bytes as f64 / f64::from(1u32 << 30);
     match system_bytes("/proc/meminfo", "MemAvailable") {
         Some(free) if needed > free => Err(format!(
             "it would take about {:.1} GiB of memory, and {:.1} GiB are free; check the file, or use a machine with more",

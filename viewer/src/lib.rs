@@ -2,8 +2,8 @@
 //!
 //! Bytes come from the page and go back to it; nothing is sent anywhere. [`device`] decides where to compute,
 //! [`network`] checks and loads a base and its adapter and segments a scan, [`comparison`] judges the result, [`prompting`]
-//! asks a base alone by clicks and boxes, and [`correcting`] makes masks of what users draw and keep. All of it compiles natively too, where it is tested; the bindings
-//! to JavaScript are the module `browser`.
+//! asks a base alone by clicks and boxes, and [`correcting`] makes masks of what users draw and keep. All of it compiles
+//! natively too, where it is tested; the bindings to JavaScript are the module `browser`.
 
 #[cfg(target_arch = "wasm32")]
 mod browser;

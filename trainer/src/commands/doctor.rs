@@ -5,9 +5,9 @@ use serde::Serialize;
 use super::data::Places;
 use super::{Outcome, print_json};
 use crate::data::files::check::{State, glance};
-use crate::device::{DeviceChoice, OpenDevice};
+use crate::device::OpenDevice;
 use crate::error::Result;
-use crate::files::{free_space, system_bytes};
+use crate::files::{free_space, gibibytes, system_bytes};
 use crate::machine;
 
 #[derive(Debug, clap::Args)]
@@ -60,9 +60,9 @@ impl Check {
     }
 }
 
-/// The quick suite holds less than this at any time, bytes.
+/// What the quick suite's memory has room in, bytes: a run of FLAP-SAM on the phantom held 370 MiB at most.
 const QUICK_SUITE: u64 = 1 << 30;
-/// What the quick suite, its phantom and its runs take on the disk, bytes.
+/// What its phantom (38 MB) and its three runs (6 MB each) have room in on the disk, bytes.
 const QUICK_SUITE_ON_DISK: u64 = 1 << 28;
 
 /// # Errors
@@ -159,9 +159,8 @@ fn exact() -> Check {
 
 fn graphics() -> Check {
     let what = "--device wgpu";
-    match OpenDevice::open(DeviceChoice::Wgpu) {
-        Ok(device) => {
-            let hardware = OpenDevice::open(DeviceChoice::Auto).is_ok_and(|device| !device.is_cpu());
+    match OpenDevice::wgpu() {
+        Ok((device, hardware)) => {
             let note = if hardware {
                 ""
             } else {
@@ -201,8 +200,4 @@ fn data_sets(places: &Places) -> Vec<Check> {
         Check::new(what, format!("{there} of {} files", found.len()), remedy)
     };
     places.names().unwrap_or_default().iter().map(check).collect()
-}
-
-fn gibibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1u32 << 30)
 }

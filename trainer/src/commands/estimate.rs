@@ -7,6 +7,7 @@ use crate::data::cases::lock::ready;
 use crate::device::OpenDevice;
 use crate::error::Result;
 use crate::experiment::estimate::{Estimate, Pace, estimate};
+use crate::files::gibibytes;
 use crate::verification::suite::Planned;
 
 /// What an experiment will take.
@@ -56,8 +57,7 @@ pub fn print_rows(rows: &[Row], device: &OpenDevice) {
         "  {:<44}{:>12}{:>14}{:>10}{:>12}",
         "experiment", "stacks", "judged slices", "hours", "memory GiB"
     );
-    let memory =
-        |bytes: Option<u64>| bytes.map_or("unknown".into(), |bytes| format!("{:.1}", bytes as f64 / 2f64.powi(30)));
+    let memory = |bytes: Option<u64>| bytes.map_or("unknown".into(), |bytes| format!("{:.1}", gibibytes(bytes)));
     for row in rows {
         let Estimate {
             stacks,

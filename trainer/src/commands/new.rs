@@ -99,8 +99,8 @@ save_predictions = true
 # leave_out = "A"
 
 [preprocessing]
-# Values outside are cut: of CT a range in Hounsfield units, of MR a percentile of each scan (clip_percentile = 99.0).
-{clip}
+# Values above this percentile of each scan are cut. Of CT cut a range in Hounsfield units instead: clip = [-100.0, 300.0]
+clip_percentile = 99.0
 scaling = "volume"
 
 [local]
@@ -119,10 +119,5 @@ lr_exp = 1
         data = quoted(&args.data)?,
         base = quoted(&args.base)?,
         model = toml::Value::from(args.model.clone()),
-        clip = if manifest.about.description.contains("CT") {
-            "clip = [-100.0, 300.0]"
-        } else {
-            "clip_percentile = 99.0"
-        },
     ))
 }

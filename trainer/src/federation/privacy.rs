@@ -49,15 +49,13 @@ impl Privacy {
         let kept = if norm > self.clip { self.clip / norm } else { 1.0 };
         let mut noise = secret.noise(trained);
         let spread = self.noise_multiplier * self.clip;
-        let mut said = before.clone();
-        said.retain(|key, _| trained.contains_key(key));
-        for (key, array) in &mut said {
-            let ways: Vec<f64> = ways(&trained[key], array).collect();
-            for (value, way) in array.values.iter_mut().zip(ways) {
-                *value = (f64::from(*value) + kept * way + spread * noise.normal()) as f32;
-            }
-        }
-        said
+        let mut noisy = |(key, array): (&String, &Array)| {
+            let before = &before[key];
+            let ways = before.values.iter().zip(ways(array, before));
+            let said = ways.map(|(&from, way)| (f64::from(from) + kept * way + spread * noise.normal()) as f32);
+            (key.clone(), Array::new(array.shape.clone(), said.collect()))
+        };
+        trained.iter().map(&mut noisy).collect()
     }
 }
 

@@ -66,8 +66,12 @@ export class Correcting {
         this.panel.setCase(true);
         this.offer();
         const drawn = this.aside.get(subject.key);
-        if (drawn) await this.safely(() => this.start(drawn));
-        this.aside.delete(subject.key);
+        if (!drawn) return;
+        await this.safely(async () => {
+            await this.start(drawn);
+            // Only now, or what cannot be drawn would be lost.
+            this.aside.delete(subject.key);
+        });
     }
 
     /** There is another mask to begin with. */
@@ -92,9 +96,9 @@ export class Correcting {
         const paper = this.stage.paper;
         if (!paper) throw new Error("The images are not drawn, so there is nothing to draw on.");
         const restated = mask && (await this.engine.restate(mask));
+        await paper.draw(restated, this.classes.slice(1).map((_, index) => ink(index + 1)));
         if (!this.drawing) this.panel.drawing();
         this.drawing = true;
-        await paper.draw(restated, this.classes.slice(1).map((_, index) => ink(index + 1)));
     }
 
     private async save(): Promise<void> {

@@ -9,7 +9,6 @@ import type {
     Job,
     Kept,
     Look,
-    Numbered,
     Outcome,
     Pair,
     Progress,
@@ -35,7 +34,6 @@ type Asked =
     | { kind: "compare"; pair: Pair }
     | { kind: "restate"; file: Uint8Array }
     | { kind: "look"; look: Look }
-    | { kind: "numbered"; numbered: Numbered }
     | { kind: "correct"; drawn: Drawn }
     | { kind: "keep"; kept: Kept }
     | { kind: "ask"; question: Question };
@@ -68,10 +66,6 @@ export class Engine {
 
     look(look: Look): Promise<Slice> {
         return this.ask({ kind: "look", look });
-    }
-
-    numbered(numbered: Numbered): Promise<Slice> {
-        return this.ask({ kind: "numbered", numbered });
     }
 
     /** A mask as it is drawn, gzipped, with its scan's header. */

@@ -70,7 +70,7 @@ class Page {
             const { shown } = this;
             const number = slice.number + by;
             if (!shown || number < 1 || number > slice.of) return null;
-            return this.viewOf(await this.engine.numbered({ scan: shown.scan, number }), shown);
+            return this.viewOf(await this.engine.look({ scan: shown.scan, at: number }), shown);
         },
         keep: (view, inside, label) => this.correcting.keep(view.slice.number, inside, label),
         onLeave: () => this.engine.abandon(),
@@ -280,7 +280,7 @@ class Page {
         const { shown } = this;
         const { place } = this.stage;
         if (!shown || !place) throw new Error("There is no slice to ask about: the images are not drawn.");
-        return this.viewOf(await this.engine.look({ scan: shown.scan, mm: place.mm }), shown);
+        return this.viewOf(await this.engine.look({ scan: shown.scan, at: place.mm }), shown);
     }
 
     private viewOf(slice: Slice, shown: Shown): View {

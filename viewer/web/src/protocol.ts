@@ -29,16 +29,10 @@ export interface Pair {
     spacingMm: [number, number, number] | null;
 }
 
-/** A scan's axial slice at a place. */
+/** A scan's axial slice at a place, mm, or of a number from the feet, from 1. */
 export interface Look {
     scan: Promised;
-    mm: [number, number, number];
-}
-
-/** A scan's axial slice of a number from the feet, from 1. */
-export interface Numbered {
-    scan: Promised;
-    number: number;
+    at: [number, number, number] | number;
 }
 
 /** A mask as it is drawn, and the scan whose header it shall have. */
@@ -81,7 +75,6 @@ export type Request =
     /** A NIfTI file as the engine reads it, for NiiVue, which reads some headers otherwise. */
     | { kind: "restate"; id: number; file: Uint8Array }
     | { kind: "look"; id: number; look: Look }
-    | { kind: "numbered"; id: number; numbered: Numbered }
     | { kind: "correct"; id: number; drawn: Drawn }
     | { kind: "keep"; id: number; kept: Kept }
     | { kind: "ask"; id: number; question: Question }

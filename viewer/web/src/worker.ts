@@ -49,11 +49,10 @@ async function answer(request: Asked) {
         case "run":
             return run(request.id, request.job);
         case "look": {
-            const { scan, mm } = request.look;
-            return slice(scan.bytes, scan.sha256, ...mm);
+            const { scan, at } = request.look;
+            if (typeof at === "number") return sliceNumbered(scan.bytes, scan.sha256, at);
+            return slice(scan.bytes, scan.sha256, ...at);
         }
-        case "numbered":
-            return sliceNumbered(request.numbered.scan.bytes, request.numbered.scan.sha256, request.numbered.number);
         case "correct":
             return corrected(request.drawn.scan.bytes, request.drawn.drawn, request.drawn.classes);
         case "keep": {

@@ -10,12 +10,13 @@ use flapsam_model::random::Random;
 use flapsam_model::sam::Sam;
 use serde::Serialize;
 
+use super::memory;
 use crate::commands::params::named_config;
 use crate::commands::{Outcome, print_json};
 use crate::error::{Error, Result};
 use crate::federation::wire::{Precision, encode};
 use crate::federation::{Aggregation, Epoch, Inbox, Invited, LocalTraining, Rules, Server, Update};
-use crate::files::{forget_peak_memory, peak_memory};
+use crate::files::{forget_peak_memory, gibibytes, peak_memory};
 use crate::machine;
 
 const RANK: usize = 32;
@@ -73,14 +74,11 @@ pub fn run(clients: &[u32], json: bool) -> Result<Outcome> {
         "clients", "seconds", "memory, GiB", "up, GiB", "down, GiB"
     );
     for row in &rows {
-        let gibibytes = |bytes: u64| bytes as f64 / f64::from(1u32 << 30);
-        let memory = row
-            .peak_memory_bytes
-            .map_or("unknown".into(), |bytes| format!("{:.2}", gibibytes(bytes)));
         println!(
-            "  {:>8}{:>12.1}{memory:>14}{:>12.2}{:>12.2}",
+            "  {:>8}{:>12.1}{:>14}{:>12.2}{:>12.2}",
             row.clients,
             row.seconds,
+            memory(row.peak_memory_bytes),
             gibibytes(row.up),
             gibibytes(row.down)
         );

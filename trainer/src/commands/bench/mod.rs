@@ -16,7 +16,7 @@ use crate::commands::{Outcome, print_json};
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::Result;
 use crate::experiment::estimate::noise;
-use crate::files::{forget_peak_memory, peak_memory};
+use crate::files::{forget_peak_memory, gibibytes, peak_memory};
 use crate::machine;
 use crate::training::{AdamW, Learner, Schedule};
 
@@ -186,10 +186,16 @@ fn print_report(report: &Report) {
             .to_possible_value()
             .map_or(String::new(), |value| value.get_name().to_owned());
         let least = row.seconds.iter().copied().fold(f64::INFINITY, f64::min);
-        let memory = row
-            .peak_memory_bytes
-            .map_or("unknown".into(), |bytes| format!("{:.2}", bytes as f64 / 2f64.powi(30)));
-        println!("  {name:<18}{:>12.4}{least:>12.4}{memory:>14}", row.median);
+        println!(
+            "  {name:<18}{:>12.4}{least:>12.4}{:>14}",
+            row.median,
+            memory(row.peak_memory_bytes)
+        );
     }
     println!("\n  on noise and with random weights, {STACK} slices a stack");
+}
+
+/// The most memory, GiB, for a table.
+fn memory(bytes: Option<u64>) -> String {
+    bytes.map_or("unknown".into(), |bytes| format!("{:.2}", gibibytes(bytes)))
 }

@@ -122,11 +122,13 @@ impl SiteClient {
         let bytes = read(order)?;
         let (asked, state) = self.understand(order, &bytes)?;
         let answered = sha256(&bytes);
-        if let Some(update) = self.handed_in(&asked, &answered) {
-            return Ok(update);
-        }
-        if let Some(why) = self.tells_too_much(&asked) {
-            return Err(Error::invalid(order, why));
+        if let Some((last, update)) = self.last_update() {
+            if self.answers(&last, &asked, &answered) {
+                return Ok(update);
+            }
+            if let Some(why) = self.tells_too_much(&last, &asked) {
+                return Err(Error::invalid(order, why));
+            }
         }
         if asked.round > self.rules.rounds {
             let why = format!(
@@ -199,25 +201,25 @@ impl SiteClient {
         }
     }
 
-    /// The update that was handed in for this very order already.
-    fn handed_in(&self, asked: &Order, answered: &str) -> Option<Vec<u8>> {
+    /// The update that was handed in last: what it says of itself, and its file.
+    fn last_update(&self) -> Option<(HandedIn, Vec<u8>)> {
         let update = read(&self.folder.join(UPDATE)).ok()?;
-        let (handed_in, _) = open::<HandedIn>(&update).ok()?;
-        let same = handed_in.update.round == asked.round && handed_in.order == answered;
-        if !same || self.agreement != handed_in.agreement {
-            return None;
-        }
+        let (last, _) = open::<HandedIn>(&update).ok()?;
+        Some((last, update))
+    }
+
+    /// Whether the last update was handed in for this very order.
+    fn answers(&self, last: &HandedIn, asked: &Order, answered: &str) -> bool {
+        let same = last.update.round == asked.round && last.order == answered && last.agreement == self.agreement;
         // Last, since it reads all tensors: mostly the update is another round's.
-        let (past, _) = self.checkpoints.restore::<Past>(asked.round).ok()??;
-        (past.round == asked.round).then_some(update)
+        let trained = || self.checkpoints.restore::<Past>(asked.round).ok().flatten();
+        same && trained().is_some_and(|(past, _)| past.round == asked.round)
     }
 
     /// Why an order may not be answered where noise hides the site's data: each round's epsilon is for one answer.
-    fn tells_too_much(&self, asked: &Order) -> Option<String> {
+    fn tells_too_much(&self, last: &HandedIn, asked: &Order) -> Option<String> {
         self.rules.privacy?;
-        let update = read(&self.folder.join(UPDATE)).ok()?;
-        let (answered, _) = open::<HandedIn>(&update).ok()?;
-        let last = answered.update.round;
+        let last = last.update.round;
         (asked.round <= last).then(|| {
             format!(
                 "it asks for round {}, and this site has answered another order of round {last}; with [privacy] a round is \
