@@ -21,14 +21,16 @@ export function read(): State {
     };
 }
 
-/** Writes the state; a new case is a step that the back button undoes. */
-export function write(state: State): void {
+/** Writes what is another now; a new case is a step that the back button undoes. */
+export function change(change: Partial<State>): void {
+    const before = read();
+    const state = { ...before, ...change };
     const query = new URLSearchParams();
     if (state.run) query.set("run", state.run);
     if (state.case) query.set("case", state.case);
     if (state.view !== "planes") query.set("view", state.view);
     const address = `?${query.toString().replaceAll("%2F", "/")}`;
     if (address === location.search) return;
-    const step = state.case !== read().case && read().case !== null;
+    const step = state.case !== before.case && before.case !== null;
     history[step ? "pushState" : "replaceState"](null, "", address);
 }

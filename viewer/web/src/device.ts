@@ -2,8 +2,10 @@
 
 import type { DeviceReport } from "../wasm/flapsam_viewer";
 import { byId, el, size } from "./dom";
-import { failures, warn } from "./notices";
+import type { Engine } from "./engine";
+import { clear, failures, sentence, warn } from "./notices";
 import type { Choice } from "./protocol";
+import { remedies } from "./remedies";
 
 const CHOICES: [Choice, string][] = [
     ["auto", "Automatic"],
@@ -23,14 +25,14 @@ export class DevicePanel {
     /** `about` gives what else belongs into diagnostics. */
     constructor(
         place: HTMLElement,
+        private readonly engine: Engine,
         private readonly about: () => object,
-        onChoice: (choice: Choice) => void,
     ) {
         const radios = CHOICES.map(([choice, title]) => {
             const radio = el("input", { type: "radio", name: "device", value: choice, checked: choice === "auto" });
             radio.onchange = () => {
                 this.choice = choice;
-                onChoice(choice);
+                void this.open();
             };
             return el("label", {}, radio, el("span", {}, title));
         });
@@ -42,6 +44,16 @@ export class DevicePanel {
             this.facts,
             copy,
         );
+    }
+
+    /** Opens what is chosen, to say what it is. */
+    async open(): Promise<void> {
+        try {
+            await this.engine.open(this.choice);
+            clear("device");
+        } catch (error) {
+            warn("device", sentence(error), remedies(error, () => void this.open()));
+        }
     }
 
     show(report: DeviceReport): void {

@@ -1,5 +1,7 @@
 /** `run.json`: what `flapsam view` says of a run. Paths are relative to the page. */
 
+import type { Remote } from "./weights";
+
 export interface LinkedFile {
     path: string;
     sha256: string;
@@ -63,6 +65,11 @@ export function adapterOf(run: Run, site: string | undefined): Adapter {
     const own = run.adapters.find((one) => one.site === site) ?? run.adapters.find((one) => one.site === null);
     if (!own) throw new Error(`The run has no adapter for ${site ? `site ${site}` : "a scan of no site"}; choose a site.`);
     return own;
+}
+
+/** A file of the run, for the worker, whose own address is another. */
+export function remote({ path, sha256, bytes }: LinkedFile): Remote {
+    return { url: new URL(path, document.baseURI).href, sha256, bytes };
 }
 
 /** A file of the run. */

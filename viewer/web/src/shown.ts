@@ -1,0 +1,55 @@
+/** What is shown and can be segmented: a case of the run, or a scan of the user's. */
+
+import { keyOf } from "./cases";
+import type { OwnFile } from "./files";
+import type { Outcome, Promised } from "./protocol";
+import { fetchBytes, type Case, type Run } from "./run";
+import type { Recorded } from "./runhere";
+
+export interface Shown {
+    key: string;
+    title: string;
+    scan: Promised;
+    site: string | undefined;
+    truth: Uint8Array | null;
+    native: Uint8Array | null;
+    recorded: Recorded | null;
+    own: boolean;
+    outcome: Outcome | null;
+}
+
+export function ownCase(key: string, file: OwnFile): Shown {
+    const scan = { bytes: file.bytes };
+    const none = { truth: null, native: null, recorded: null, outcome: null };
+    return { key, title: file.name, scan, site: undefined, own: true, ...none };
+}
+
+export async function caseOf(run: Run, of: Case, signal?: AbortSignal): Promise<Shown> {
+    const [scan, truth, native] = await Promise.all([
+        fetchBytes(of.image.path, signal),
+        fetchBytes(of.truth.path, signal),
+        of.prediction && fetchBytes(of.prediction.path, signal),
+    ]);
+    return {
+        key: keyOf(of),
+        title: `${run.name}_${of.site}_${of.id}`,
+        scan: { bytes: scan, sha256: of.image.sha256 },
+        site: of.site,
+        truth,
+        native,
+        // Clients alone are judged by all of their models; computed here is the site's own.
+        recorded: { of: run.setting === "alone" ? "mean of the clients' models" : "native", dice: of.dice },
+        own: false,
+        outcome: null,
+    };
+}
+
+/** The browser's mask on the grid that it is compared on. */
+export function computed({ outcome }: Shown): Uint8Array | null {
+    return outcome && (outcome.gridMask ?? outcome.mask);
+}
+
+/** What files about a scan are called. */
+export function fileName(title: string): string {
+    return title.replace(/\.nii(\.gz)?$/i, "").replaceAll(/[^\w.-]+/g, "_");
+}
