@@ -39,14 +39,17 @@ virtual_environment() {
 }
 
 # A Python with what the tests compare with: nibabel for scans, scipy and Pillow for augmentation, scipy for intervals,
-# surface-distance for distances between masks, and the validators of manifests and of RO-Crates. rocrate 0.14.0 carries
-# the context of RO-Crate 1.1, which the validator needs and which later releases lack.
+# surface-distance for distances between masks, pydicom and highdicom for DICOM, cryptography for signatures, and the
+# validators of manifests and of RO-Crates. rocrate 0.14.0 carries the context of RO-Crate 1.1, which the validator needs
+# and which later releases lack.
 python_packages() {
     local venv="$cache/python"
     local wanted=(
-        mlcroissant nibabel numpy pillow roc-validator==0.13.0 rocrate==0.14.0 safetensors scipy surface-distance==0.1
+        cryptography highdicom==0.28.2 mlcroissant nibabel numpy pillow pydicom==3.0.2 roc-validator==0.13.0
+        rocrate==0.14.0 safetensors scipy surface-distance==0.1
     )
-    local imported="PIL, mlcroissant, nibabel, numpy, rocrate, rocrate_validator, safetensors, scipy, surface_distance"
+    local imported="PIL, cryptography, highdicom, mlcroissant, nibabel, numpy, pydicom, rocrate, rocrate_validator"
+    imported="$imported, safetensors, scipy, surface_distance"
     export FLAPSAM_PYTHON="$venv/bin/python"
     if "$FLAPSAM_PYTHON" -c "import $imported" 2>/dev/null; then
         echo "Python packages that are there: $venv"

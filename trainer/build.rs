@@ -48,15 +48,20 @@ fn main() {
     files.sort();
     let mut hash = Sha256::new();
     println!("cargo::rerun-if-changed=../Cargo.lock");
-    for package in packages(&fs::read_to_string("../Cargo.lock").unwrap_or_default()) {
+    let lock = fs::read_to_string("../Cargo.lock").unwrap_or_default();
+    for package in packages(&lock) {
         hash.update(package);
     }
+    println!("cargo::rustc-env=FLAPSAM_LOCK={}", hex(&Sha256::digest(&lock)));
     for file in files {
         hash.update(file.to_string_lossy().as_bytes());
         hash.update(fs::read(&file).unwrap_or_default());
     }
-    let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    println!("cargo::rustc-env=FLAPSAM_SOURCES={digest}");
+    println!("cargo::rustc-env=FLAPSAM_SOURCES={}", hex(&hash.finalize()));
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The versions and checksums that a lock file has of [`PACKAGES`].

@@ -28,6 +28,7 @@ pub mod random;
 pub mod resize;
 pub mod sam;
 pub mod segment;
+pub mod self_test;
 pub mod transformer;
 pub mod volume;
 

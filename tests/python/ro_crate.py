@@ -1,4 +1,5 @@
-"""Validates RO-Crates: the folders on the command line, each against RO-Crate 1.1, and reads each as its Python library.
+"""Validates RO-Crates: the folders on the command line, each against Process Run Crate 0.5 and what it
+recommends, and reads each as its Python library.
 
 The validator asks the network for the context that a crate names. Here it gets the copy that the library carries.
 """
@@ -35,8 +36,8 @@ HttpRequester.get = answer
 for folder in sys.argv[1:]:
     settings = services.ValidationSettings(
         rocrate_uri=folder,
-        profile_identifier="ro-crate-1.1",
-        requirement_severity=models.Severity.REQUIRED,
+        profile_identifier="process-run-crate-0.5",
+        requirement_severity=models.Severity.RECOMMENDED,
         offline=True,
     )
     result = services.validate(settings)

@@ -60,7 +60,11 @@ fn assert_same(found: &BTreeMap<String, Vec<u8>>, where_: &str) {
         let trace = file
             .replace("adapter.safetensors", "trace.txt")
             .replace("metrics.json", "trace.txt");
-        let parting = flapsam::verification::trace::first_difference(&text(&here()[&trace]), &text(&found[&trace]));
+        let parting = flapsam::verification::trace::first_difference(
+            &text(&here()[&trace]),
+            &text(&found[&trace]),
+            ["here", "there"],
+        );
         panic!("{file} differs {where_}: {parting:?}");
     }
 }

@@ -677,15 +677,24 @@ fn a_crate_lists_every_file_with_its_checksum() {
     let of = |id: &str| graph.iter().find(|entity| entity["@id"] == id).unwrap();
     assert_eq!(of("./")["hasPart"].as_array().unwrap().len(), files.len());
     let provenance = json(&folder.path().join("provenance.json"));
-    assert_eq!(of("#data")["sha256"], provenance["data_sha256"]);
-    assert_eq!(of("#base")["sha256"], provenance["base_sha256"]);
+    let run = of("#run-1");
+    let inputs: Vec<&str> = run["object"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|input| input["@id"].as_str().unwrap())
+        .collect();
+    assert_eq!(inputs[0], "config.toml");
+    assert_eq!(of(inputs[1])["sha256"], provenance["data_sha256"]);
+    assert_eq!(of(inputs[2])["sha256"], provenance["base_sha256"]);
+    let program = of(run["instrument"]["@id"].as_str().unwrap());
     assert!(
-        of("#flapsam")["softwareVersion"]
+        program["softwareVersion"]
             .as_str()
             .unwrap()
             .contains(provenance["commit"].as_str().unwrap_or(""))
     );
-    let results = of("#run")["result"].to_string();
+    let results = run["result"].to_string();
     assert!(
         results.contains("adapter.safetensors") && results.contains("metrics.json"),
         "{results}"
@@ -720,4 +729,69 @@ fn crates_are_valid() {
     assert!(said.contains("datePublished"), "{said}");
     assert_eq!(results[0]["name"], TITLE.replace("\\\"", "\""));
     assert_eq!(results[2]["files"].as_array().unwrap().len(), 13);
+}
+
+/// The tables for papers and spreadsheets hold the figures of the records.
+#[test]
+fn tables_for_papers_hold_the_figures() {
+    let folder = copied("");
+    let written = |format: &str, ending: &str| {
+        let mut command = report(folder.path(), data());
+        command.args(["--format", format]).assert().success();
+        text(&folder.path().join(format!("report.{ending}")))
+    };
+    let record = json(&folder.path().join("full_ft/micro-1/metrics.json"));
+    let kidney = record["dice"][0].as_f64().unwrap();
+
+    let csv = written("csv", "csv");
+    let mut lines = csv.lines();
+    let columns: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let place = |name: &str| columns.iter().position(|column| *column == name).unwrap();
+    let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
+    // Four experiments of two classes each; FLAP-SAM's two seeds are one.
+    assert_eq!(rows.len(), 8, "{csv}");
+    let full = |row: &&Vec<&str>| row[place("method")] == "full_ft" && row[place("class")] == "kidney";
+    let full = rows.iter().find(full).unwrap();
+    assert_eq!(full[place("dice_mean")].parse::<f64>().unwrap(), kidney);
+    assert_eq!(full[place("data_kind")], "synthetic");
+    assert!(
+        rows.iter()
+            .any(|row| row[place("seeds")] == "1 2" && !row[place("dice_sd")].is_empty())
+    );
+
+    let markdown = written("md", "md");
+    let latex = written("latex", "tex");
+    for table in [&markdown, &latex] {
+        assert!(
+            table.contains("synthetic data") && table.contains(&format!("{kidney:.3}")),
+            "{table}"
+        );
+    }
+    let widths: Vec<usize> = markdown
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .map(|line| line.matches('|').count())
+        .collect();
+    assert_eq!(widths.len(), 6, "{markdown}");
+    assert!(widths.iter().all(|width| *width == widths[0]), "{markdown}");
+    assert_eq!(latex.matches("\\\\\n").count(), 5, "{latex}");
+    assert_eq!(
+        json(&{
+            written("json", "json");
+            folder.path().join("report.json")
+        })["comparisons"][0]["data"],
+        "phantom"
+    );
+    // None takes a run's own file.
+    let run = folder.path().join("full_ft/micro-1");
+    for (format, own) in [("csv", "ledger.csv"), ("json", "metrics.json")] {
+        let mut command = report(&run, data());
+        let output = command
+            .args(["--format", format])
+            .arg("--out")
+            .arg(run.join(own))
+            .assert()
+            .code(2);
+        assert!(String::from_utf8_lossy(&output.get_output().stderr).contains("which is read"));
+    }
 }

@@ -6,6 +6,7 @@
 //! file a subcommand.
 
 pub mod base;
+pub mod bundle;
 pub mod commands;
 pub mod data;
 pub mod device;
@@ -17,6 +18,7 @@ pub mod folder_lock;
 pub mod machine;
 pub mod progress;
 pub mod report;
+pub mod shipped;
 pub mod state_dict;
 pub mod training;
 pub mod verification;

@@ -19,6 +19,7 @@ pub fn facts() -> Vec<(&'static str, String)> {
             "program",
             format!("flapsam {}, commit {commit}", env!("CARGO_PKG_VERSION")),
         ),
+        ("Cargo.lock", format!("sha256 {}", env!("FLAPSAM_LOCK"))),
     ];
     known.chain(always).collect()
 }

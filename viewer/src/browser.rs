@@ -7,6 +7,7 @@ use flapsam_model::burn::tensor::Device;
 use flapsam_model::burn::tensor::wgpu::WgpuSetup;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::prompts::{Prompt, Slice};
+use flapsam_model::self_test::SelfTest;
 use flapsam_model::volume::restated;
 use js_sys::{Float32Array, Function, JSON, Promise, Reflect, Uint8Array};
 use serde::Serialize;
@@ -36,7 +37,12 @@ export interface DeviceReport {
     maxStorageBufferBindingSize: number | null;
     maxBufferSize: number | null;
     features: string[];
+    /** What WebGPU answered on a network whose answer is known; null where it was not asked. */
+    selfTest: SelfTest | null;
 }
+
+/** How far a device's answer is from the known one, as shares of its norm; mask: the share of pixels of another class. */
+export interface SelfTest { embedding: number | null; logits: number | null; mask: number; passed: boolean }
 
 /** What a loaded adapter is. */
 export interface NetworkReport {
@@ -118,6 +124,8 @@ extern "C" {
     pub type PromptView;
     #[wasm_bindgen(typescript_type = "Masks")]
     pub type MasksView;
+    #[wasm_bindgen(typescript_type = "SelfTest")]
+    pub type SelfTestView;
     #[wasm_bindgen(js_namespace = console, js_name = error)]
     fn log_error(message: &str);
 }
@@ -261,6 +269,15 @@ impl Engine {
         Ok(plain(&self.report)?.unchecked_into())
     }
 
+    /// Computes a network whose answer is known, on the device that is open.
+    #[wasm_bindgen(js_name = selfTest)]
+    pub async fn self_test(&self) -> Result<SelfTestView, JsValue> {
+        let found = SelfTest::run(&self.device)
+            .await
+            .map_err(|why| to_js(Error::content("the self-test")(why)))?;
+        Ok(plain(&found)?.unchecked_into())
+    }
+
     /// Checks a base and its adapter and puts the network on the device. Without a sha256 a file is taken as it is.
     pub fn load(
         &mut self,
@@ -388,10 +405,7 @@ async fn open(choice: &str) -> Result<Engine, Error> {
         Backend::WebGpu => match WEBGPU.with(|opened| opened.borrow().clone()) {
             Some((device, report)) => (device, Report { why, ..report }),
             None => match (open_webgpu(adapter.clone(), why).await, choice) {
-                (Ok(opened), _) => {
-                    WEBGPU.with(|place| *place.borrow_mut() = Some(opened.clone()));
-                    opened
-                }
+                (Ok(opened), _) => tested(opened).await,
                 (Err(why), Choice::Auto) => (Device::flex(), cpu_report(adapter, format!("{why}."))),
                 (Err(why), _) => return Err(why),
             },
@@ -405,6 +419,37 @@ async fn open(choice: &str) -> Result<Engine, Error> {
     })
 }
 
+/// A WebGPU device that answers the self-test as it should, for this worker's whole life; otherwise the CPU.
+async fn tested((device, report): (Device, Report)) -> (Device, Report) {
+    let found = SelfTest::run(&device).await;
+    if let Ok(found) = found
+        && found.passed
+    {
+        let opened = (
+            device,
+            Report {
+                self_test: Some(found),
+                ..report
+            },
+        );
+        WEBGPU.with(|place| *place.borrow_mut() = Some(opened.clone()));
+        return opened;
+    }
+    let name = report.adapter.as_ref().map_or_else(String::new, Adapter::name);
+    let wrong = found.as_ref().map_or_else(|why| why.to_string(), SelfTest::describe);
+    let why = format!(
+        "WebGPU on {name} computes wrongly (on a network whose answer is known, {wrong}), so the CPU is taken."
+    );
+    let self_test = found.ok();
+    (
+        Device::flex(),
+        Report {
+            self_test,
+            ..cpu_report(report.adapter, why)
+        },
+    )
+}
+
 fn cpu_report(adapter: Option<Adapter>, why: String) -> Report {
     Report {
         backend: Backend::Cpu,
@@ -415,6 +460,7 @@ fn cpu_report(adapter: Option<Adapter>, why: String) -> Report {
         max_storage_buffer_binding_size: None,
         max_buffer_size: None,
         features: Vec::new(),
+        self_test: None,
     }
 }
 

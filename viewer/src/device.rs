@@ -1,5 +1,6 @@
 //! Where to compute: decided by what the user asks for and what the browser offers.
 
+use flapsam_model::self_test::SelfTest;
 use serde::Serialize;
 
 use crate::Error;
@@ -64,7 +65,8 @@ impl Adapter {
         self.fallback || words.iter().any(named)
     }
 
-    fn name(&self) -> String {
+    /// What it calls itself.
+    pub fn name(&self) -> String {
         let words = [&self.vendor, &self.architecture, &self.description].map(|word| word.trim());
         let known: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
         match known.is_empty() {
@@ -167,6 +169,8 @@ pub struct Report {
     pub max_buffer_size: Option<u64>,
     /// WebGPU features of the device.
     pub features: Vec<String>,
+    /// What WebGPU answered on a network whose answer is known; none where it was not asked.
+    pub self_test: Option<SelfTest>,
 }
 
 #[cfg(test)]

@@ -92,6 +92,15 @@ impl Volume {
         }
     }
 
+    /// The same grid without values.
+    pub fn grid(&self) -> Self {
+        Self {
+            voxels: Vec::new(),
+            header: self.header.clone(),
+            ..*self
+        }
+    }
+
     /// The same volume with its axes in axial order: columns first, then rows, then slices (towards the patient's left,
     /// back and feet), whatever the file's order is.
     pub fn oriented(self) -> Self {

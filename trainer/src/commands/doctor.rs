@@ -9,16 +9,17 @@ use crate::device::OpenDevice;
 use crate::error::Result;
 use crate::files::{free_space, gibibytes, system_bytes};
 use crate::machine;
+use crate::shipped::{GOLDEN, PAGE, shipped};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     places: Places,
     /// Folder of suites and their golden figures.
-    #[arg(long, default_value = "golden")]
+    #[arg(long, default_value_os_t = shipped(GOLDEN))]
     golden: PathBuf,
     /// The viewer's page.
-    #[arg(long, default_value = "viewer/web/dist")]
+    #[arg(long, default_value_os_t = shipped(PAGE))]
     page: PathBuf,
     /// Print JSON.
     #[arg(long)]

@@ -12,6 +12,7 @@ use super::{Outcome, print_json};
 use crate::error::{Error, Result};
 use crate::experiment::{ADAPTER, adapters};
 use crate::files::{read, refuse_input, write};
+use crate::shipped::{NANO, shipped};
 use crate::state_dict::read_state_dict;
 
 #[derive(Debug, clap::Args)]
@@ -23,7 +24,7 @@ pub struct Args {
     #[arg(long, value_enum)]
     format: Format,
     /// The base checkpoint that the adapter was made for.
-    #[arg(long, default_value = "golden/nano.safetensors")]
+    #[arg(long, default_value_os_t = shipped(NANO))]
     base: PathBuf,
     /// Where the safetensors file goes.
     #[arg(long, short)]

@@ -2,10 +2,12 @@
 
 mod base;
 mod bench;
+mod bundle;
 mod claims;
 mod client;
 mod completions;
 mod data;
+mod device;
 mod diff;
 mod doctor;
 mod estimate;
@@ -22,6 +24,7 @@ mod privacy;
 mod prompt;
 mod report;
 mod run;
+mod scan_args;
 mod segment;
 mod server;
 mod verify;
@@ -56,6 +59,8 @@ pub struct Flapsam {
 enum Command {
     /// Say what of this program works on this machine, and what to do for the rest.
     Doctor(doctor::Args),
+    /// Check that a device computes what it should.
+    Device(device::Args),
     /// Write completions for a shell, or the manual's page.
     Completions(completions::Args),
     /// List, download, check and pin data sets.
@@ -82,6 +87,8 @@ enum Command {
     Federate(federate::Args),
     /// Make one HTML page of a run or of several, and describe each run's folder as an RO-Crate.
     Report(report::Args),
+    /// Pack runs into one archive that can be checked anywhere, and check such an archive.
+    Bundle(bundle::Args),
     /// Segment a scan with a run's adapter.
     Segment(segment::Args),
     /// Ask a base without an adapter about one slice, by clicks and a box, as the viewer's page does.
@@ -110,6 +117,7 @@ impl Flapsam {
     pub fn run(self) -> Result<Outcome> {
         match self.command {
             Command::Doctor(args) => doctor::run(args),
+            Command::Device(args) => device::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Data(args) => data::run(args),
             Command::Parity(args) => parity::run(args),
@@ -122,6 +130,7 @@ impl Flapsam {
             Command::Privacy(args) => privacy::run(&args),
             Command::Federate(args) => federate::run(args),
             Command::Report(args) => report::run(args),
+            Command::Bundle(args) => bundle::run(args),
             Command::LabelsToCt(args) => labels_to_ct::run(args),
             Command::Segment(args) => segment::run(args),
             Command::Prompt(args) => prompt::run(args),

@@ -7,16 +7,17 @@ use crate::data::manifest::Manifest;
 use crate::error::{Error, Result};
 use crate::experiment::Experiment;
 use crate::files::write;
+use crate::shipped::{NANO, shipped};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The folder for it; it is made if it is not there.
     folder: PathBuf,
     /// The data set's manifest, such as 'flapsam data import' makes of a folder of your own; the phantom's without it.
-    #[arg(long, default_value = "data-manifests/phantom.json")]
+    #[arg(long, default_value_os_t = shipped("data-manifests/phantom.json"))]
     data: PathBuf,
     /// The base checkpoint, such as 'flapsam data fetch sam-checkpoints' gets; the small one without it.
-    #[arg(long, default_value = "golden/nano.safetensors")]
+    #[arg(long, default_value_os_t = shipped(NANO))]
     base: PathBuf,
     /// Which SAM the base is: vit_b, vit_l, vit_h, mobile_sam or nano.
     #[arg(long, default_value = "nano")]

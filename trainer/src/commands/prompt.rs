@@ -9,14 +9,17 @@ use flapsam_model::prompts::{Click, Prompt, PromptedSam, Slice, window};
 use flapsam_model::volume::Volume;
 use serde::Serialize;
 
-use super::segment::packing;
+use super::scan_args::ScanArgs;
 use super::{Outcome, print_json};
 use crate::data::cases::dataset::{labels_of, read_volume};
+use crate::data::cases::scan::MaskFormat;
+use crate::data::dicom::segmentation::About;
 use crate::data::manifest::label_ids::{LabelIds, held};
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::{Error, Result};
 use crate::files::{enough_memory, refuse_input, write};
 use crate::progress::Progress;
+use crate::shipped::{NANO, shipped};
 use crate::state_dict::read_state_dict;
 
 const PIXELS: &str = "X and Y are pixels of the slice as the page shows it: X columns from the patient's right to the left, \
@@ -25,10 +28,10 @@ const PIXELS: &str = "X and Y are pixels of the slice as the page shows it: X co
 #[derive(Debug, clap::Args)]
 #[command(after_help = PIXELS)]
 pub struct Args {
-    /// The scan, NIfTI, gzipped or not.
-    scan: PathBuf,
+    #[command(flatten)]
+    scan: ScanArgs,
     /// The base checkpoint that is asked, without any adapter.
-    #[arg(long, default_value = "golden/nano.safetensors")]
+    #[arg(long, default_value_os_t = shipped(NANO))]
     base: PathBuf,
     /// Which axial slice: its number from 1 at the feet, or a place in it, mm towards the patient's right, front and head.
     #[arg(long, value_name = "N|X,Y,Z", allow_hyphen_values = true)]
@@ -40,9 +43,6 @@ pub struct Args {
     /// its very masks pass the window that it shows.
     #[arg(long, value_name = "BLACK,WHITE", allow_hyphen_values = true)]
     window: Option<Window>,
-    /// Which volume of a series, from 0.
-    #[arg(long)]
-    volume: Option<usize>,
     /// Where the best mask goes, by the network's own score: NIfTI with the scan's shape and affine, 0 on all other slices,
     /// gzipped if its name says so (.nii.gz).
     #[arg(long, short)]
@@ -207,15 +207,18 @@ impl Extent {
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
-    let packing = args.out.as_deref().map(packing).transpose()?;
-    if let Some(out) = &args.out {
-        let inputs = [Some(&args.scan), Some(&args.base), args.truth.as_ref()];
+    let format = args.out.as_deref().map(MaskFormat::of).transpose()?;
+    let source = args.scan.open()?;
+    if let (Some(out), Some(format)) = (&args.out, format) {
+        source.refuse_as_output(out)?;
+        source.check_format(format)?;
+        let inputs = [Some(&args.base), args.truth.as_ref()];
         let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
         refuse_input(out, &inputs)?;
     }
-    let scan = read_volume(&args.scan, args.volume, &Preprocessing::default())?;
-    scan.check_finite().map_err(Error::content(&args.scan))?;
-    let slice = args.slice.of(&scan).map_err(Error::content(&args.scan))?;
+    let scan_path = &args.scan.scan;
+    let (_, scan) = source.read(None, &Preprocessing::default())?;
+    let slice = args.slice.of(&scan).map_err(Error::content(scan_path))?;
     let prompt = args.asked.prompt();
     prompt.check(slice.pixels)?;
     let truth = args.truth.as_ref();
@@ -236,12 +239,17 @@ pub fn run(args: Args) -> Result<Outcome> {
 
     let (masks, best) = (answer.masks(), answer.best());
     let masks: Vec<&[u8]> = masks.chunks_exact(slice.values.len()).collect();
-    if let (Some(out), Some(packing), Some(mask)) = (&args.out, packing, masks.get(best)) {
+    if let (Some(out), Some(format), Some(mask)) = (&args.out, format, masks.get(best)) {
         let mut labels = vec![0; scan.voxels.len()];
         for (voxel, &inside) in slice.voxels(&scan).zip(*mask) {
             labels[voxel] = inside;
         }
-        write(out, &scan.mask_to_nifti(&labels, packing))?;
+        let about = About {
+            classes: &["background", "object"].map(String::from),
+            model_sha256: &base_sha256,
+            with_patient: false,
+        };
+        write(out, &source.mask(&scan, &labels, format, &about)?)?;
     }
     let described = masks.iter().zip(&answer.scores).enumerate();
     let described = described.map(|(index, (mask, &score))| Mask {
@@ -286,7 +294,7 @@ fn truth_of(path: &Path, args: &Args, scan: &Volume, slice: &Slice) -> Result<Ve
             return Err(Error::invalid(path, why));
         }
     }
-    let labels = labels_of(&args.scan, scan, path, labels, args.label_ids.as_ref())?;
+    let labels = labels_of(&args.scan.scan, scan, path, labels, args.label_ids.as_ref())?;
     let inside = |voxel: usize| u8::from(labels.voxels[voxel] != 0.0);
     Ok(slice.voxels(scan).map(inside).collect())
 }

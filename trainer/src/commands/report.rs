@@ -4,21 +4,25 @@ use serde::Serialize;
 
 use super::{Outcome, claims, print_json};
 use crate::error::Result;
-use crate::files::{files_below, refuse_input, write};
-use crate::report::{Experiment, Report, Source, page, write_crate};
+use crate::files::{files_below, refuse_input, write, write_json};
+use crate::report::{Experiment, Report, Source, page, papers, write_crate};
+use crate::shipped::{MANIFESTS, shipped};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A run's folder, or a folder with several: then all below it are covered.
     run: PathBuf,
-    /// Where the report goes [default: report.html in that folder].
+    /// What to write: the page, or its table of results by itself.
+    #[arg(long, value_enum, default_value = "html")]
+    format: Format,
+    /// Where it goes [default: report with the format's ending, in that folder].
     #[arg(long, short)]
     out: Option<PathBuf>,
     /// Folder of data sets, for pictures of the best and the worst cases.
     #[arg(long, env = "FLAPSAM_DATA", default_value = "data")]
     data: PathBuf,
     /// Folder of manifests, for the same.
-    #[arg(long, default_value = "data-manifests")]
+    #[arg(long, default_value_os_t = shipped(MANIFESTS))]
     manifests: PathBuf,
     /// The paper's claims and ours, to be judged by these runs [default: golden/claims.toml, where it is there].
     #[arg(long)]
@@ -28,7 +32,34 @@ pub struct Args {
     json: bool,
 }
 
-/// The claims that come with the program's sources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// The page, with pictures, plots and verdicts.
+    Html,
+    /// A table in Markdown.
+    Md,
+    /// A table in LaTeX, for the package booktabs.
+    Latex,
+    /// A row for each class of each experiment, figures with all their digits.
+    Csv,
+    /// All facts of the page.
+    Json,
+}
+
+impl Format {
+    /// The endings of its files; the first is the usual one.
+    fn endings(self) -> &'static [&'static str] {
+        match self {
+            Format::Html => &["html", "htm"],
+            Format::Md => &["md"],
+            Format::Latex => &["tex"],
+            Format::Csv => &["csv"],
+            Format::Json => &["json"],
+        }
+    }
+}
+
+/// The claims that come with the program's sources: judged where they lie, and nowhere else unasked.
 const CLAIMS: &str = "golden/claims.toml";
 
 /// What was written, and what it says.
@@ -41,8 +72,9 @@ struct Written<'a> {
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
-    let out = args.out.unwrap_or_else(|| args.run.join("report.html"));
-    refuse_what_is_read(&out, &args.run)?;
+    let usual = || args.run.join(format!("report.{}", args.format.endings()[0]));
+    let out = args.out.unwrap_or_else(usual);
+    refuse_what_is_read(&out, args.format, &args.run)?;
     let source = Source {
         manifests: args.manifests,
         data: args.data,
@@ -56,9 +88,18 @@ pub fn run(args: Args) -> Result<Outcome> {
         (report.claims, report.ours) = (judged.claims, judged.ours);
         report.not_counted = judged.not_counted;
     }
-    write(&out, page(&report).as_bytes())?;
+    match args.format {
+        Format::Html => write(&out, page(&report).as_bytes())?,
+        Format::Md => write(&out, papers::markdown(&report).as_bytes())?,
+        Format::Latex => write(&out, papers::latex(&report).as_bytes())?,
+        Format::Csv => write(&out, papers::csv(&report)?.as_bytes())?,
+        Format::Json => write_json(&out, &report)?,
+    }
     // After the page, which may be one of the files that a crate lists.
-    let crates = report.runs().map(write_crate).collect::<Result<Vec<PathBuf>>>()?;
+    let crates = match args.format {
+        Format::Html => report.runs().map(write_crate).collect::<Result<Vec<PathBuf>>>()?,
+        _ => Vec::new(),
+    };
     let written = Written {
         page: out,
         crates,
@@ -71,16 +112,19 @@ pub fn run(args: Args) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The page may take an earlier page's place, and that of no other file of a run.
-fn refuse_what_is_read(out: &Path, runs: &Path) -> Result<()> {
+/// What a report may take the place of: of an earlier one, and of no other file of a run.
+fn refuse_what_is_read(out: &Path, format: Format, runs: &Path) -> Result<()> {
     let files = files_below(runs)?;
-    let is_page = |path: &&PathBuf| {
-        path.extension()
-            .is_some_and(|ending| ending.eq_ignore_ascii_case("html"))
+    let is_report = |path: &&PathBuf| {
+        // Runs have tables and facts of their own under these endings.
+        let is_named = matches!(format, Format::Html | Format::Md | Format::Latex)
+            || path.file_stem().is_some_and(|stem| stem == "report");
+        let ending = path.extension().unwrap_or_default();
+        is_named && format.endings().iter().any(|own| ending.eq_ignore_ascii_case(own))
     };
     let read: Vec<&Path> = files
         .iter()
-        .filter(|path| !is_page(path))
+        .filter(|path| !is_report(path))
         .map(PathBuf::as_path)
         .collect();
     refuse_input(out, &read)

@@ -1,18 +1,21 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde_json::json;
 
 use super::{Outcome, print_json};
 use crate::device::{DeviceChoice, OpenDevice};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::experiment::sweep::{Point, sweep};
 use crate::experiment::{Experiment, Record, Setting, Start, run as run_experiment};
+use crate::files::write;
 use crate::verification::statistics::{OverSeeds, over_seeds};
 use crate::verification::suite::placed;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The experiment: its file, or a suite's folder and the experiment's name, such as golden/phantom/methods/flap_sam
-    /// ('golden/' may be left out).
+    /// ('golden/' may be left out). With a table [sweep] of lists, every experiment that they make together is run.
     #[arg(value_name = "EXPERIMENT")]
     config: PathBuf,
     /// Where the run folders go; one for each seed.
@@ -33,7 +36,26 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
-    let experiment = Experiment::read(&placed(&args.config))?;
+    let address = placed(&args.config);
+    match sweep(&address)? {
+        Some(points) => run_sweep(&args, &points),
+        None => run_one(&args, &Experiment::read(&address)?),
+    }
+}
+
+fn run_one(args: &Args, experiment: &Experiment) -> Result<Outcome> {
+    let records = run_seeds(args, experiment, &args.out.join(experiment.name()))?;
+    let over_seeds = over_seeds(&records);
+    if args.json {
+        print_json(&json!({"runs": records, "over_seeds": over_seeds}))?;
+    } else if records.len() > 1 {
+        print_over_seeds(&over_seeds);
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Runs an experiment with each of its seeds, into folders that begin with `out`.
+fn run_seeds(args: &Args, experiment: &Experiment, out: &Path) -> Result<Vec<Record>> {
     let device = OpenDevice::open(args.device.unwrap_or(experiment.device))?;
     let start = match args.replace {
         true => Start::Replace,
@@ -41,8 +63,8 @@ pub fn run(args: Args) -> Result<Outcome> {
     };
     let mut records = Vec::new();
     for &seed in &experiment.seeds {
-        let out = args.out.join(format!("{}-{seed}", experiment.name()));
-        let record = run_experiment(&experiment, seed, &args.data, &device, &out, start)?;
+        let out = PathBuf::from(format!("{}-{seed}", out.display()));
+        let record = run_experiment(experiment, seed, &args.data, &device, &out, start)?;
         if !args.json {
             println!(
                 "{}, seed {seed}, on {}: {}",
@@ -54,13 +76,75 @@ pub fn run(args: Args) -> Result<Outcome> {
         }
         records.push(record);
     }
-    let over_seeds = over_seeds(&records);
-    if args.json {
-        print_json(&json!({"runs": records, "over_seeds": over_seeds}))?;
-    } else if records.len() > 1 {
-        print_over_seeds(&over_seeds);
+    Ok(records)
+}
+
+/// Dice of an experiment of a sweep, over its seeds and all test cases.
+#[derive(Debug, Serialize)]
+struct Swept {
+    values: Vec<(String, String)>,
+    seeds: usize,
+    dice: Vec<OverSeeds>,
+}
+
+/// Runs every experiment of a sweep, those that are there already left as they are, and shows them in one table.
+fn run_sweep(args: &Args, points: &[Point]) -> Result<Outcome> {
+    let mut table = Vec::new();
+    let folder = args.out.join(points[0].experiment.name());
+    for point in points {
+        let records = run_seeds(args, &point.experiment, &folder.join(&point.name))?;
+        let all = records[0].dice_rows().pop().map(|(row, _)| row).unwrap_or_default();
+        let mut dice = over_seeds(&records);
+        dice.retain(|row| row.row == all);
+        table.push(Swept {
+            values: point.values.clone(),
+            seeds: records.len(),
+            dice,
+        });
+    }
+    write(&folder.join("sweep.csv"), csv_of(&table)?.as_bytes())?;
+    match args.json {
+        true => print_json(&table)?,
+        false => print_sweep(&table),
     }
     Ok(Outcome::Passed)
+}
+
+fn csv_of(table: &[Swept]) -> Result<String> {
+    let unwritable = |why: &dyn std::fmt::Display| Error::Message(format!("the table cannot be encoded: {why}"));
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let keys = table[0].values.iter().map(|(key, _)| key.as_str());
+    let header: Vec<&str> = keys.chain(["class", "seeds", "dice_mean", "dice_sd"]).collect();
+    writer.write_record(&header).map_err(|why| unwritable(&why))?;
+    for swept in table {
+        for row in &swept.dice {
+            let sd = row.standard_deviation.map_or(String::new(), |sd| sd.to_string());
+            let values = swept.values.iter().map(|(_, value)| value.clone());
+            let figures = [row.class.clone(), swept.seeds.to_string(), row.mean.to_string(), sd];
+            writer
+                .write_record(values.chain(figures))
+                .map_err(|why| unwritable(&why))?;
+        }
+    }
+    let bytes = writer.into_inner().map_err(|why| unwritable(&why))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn print_sweep(table: &[Swept]) {
+    println!("\nDice on all test cases: mean over the seeds, and their standard deviation");
+    for swept in table {
+        let values: Vec<String> = swept
+            .values
+            .iter()
+            .map(|(key, value)| format!("{key} {value}"))
+            .collect();
+        let figure = |row: &OverSeeds| {
+            let sd = row.standard_deviation.map_or(String::new(), |sd| format!(" ± {sd:.4}"));
+            format!("{} {:.4}{sd}", row.class, row.mean)
+        };
+        let figures: Vec<String> = swept.dice.iter().map(figure).collect();
+        println!("  {:<48}{}", values.join(", "), figures.join(", "));
+    }
 }
 
 fn print_record(record: &Record) {

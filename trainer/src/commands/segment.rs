@@ -1,36 +1,41 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use flapsam_model::adapter::Adapter;
+use flapsam_model::checkpoint::sha256;
 use flapsam_model::labels::{Found, found};
-use flapsam_model::memory::Content;
 use flapsam_model::segment::segment;
-use flapsam_model::volume::{Packing, Volume, VoxelBox};
+use flapsam_model::volume::VoxelBox;
 use serde::Serialize;
 
+use super::scan_args::ScanArgs;
 use super::{Outcome, print_json};
-use crate::data::cases::dataset::volume_of;
+use crate::data::cases::scan::MaskFormat;
+use crate::data::dicom::segmentation::About;
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::{Error, Result};
 use crate::files::{read, refuse_input, write};
 use crate::progress::Progress;
+use crate::shipped::{NANO, shipped};
 use crate::state_dict::read_state_dict;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The scan, NIfTI, gzipped or not.
-    scan: PathBuf,
+    #[command(flatten)]
+    scan: ScanArgs,
     /// The adapter of a run.
     #[arg(long)]
     adapter: PathBuf,
     /// The base checkpoint that the adapter was made for.
-    #[arg(long, default_value = "golden/nano.safetensors")]
+    #[arg(long, default_value_os_t = shipped(NANO))]
     base: PathBuf,
-    /// Where the mask goes: NIfTI with the scan's shape and affine, gzipped if its name says so (.nii.gz).
+    /// Where the mask goes: NIfTI with the scan's shape and affine, gzipped if its name says so (.nii.gz), or of a DICOM
+    /// series a DICOM segmentation (.dcm).
     #[arg(long, short)]
     out: PathBuf,
-    /// Which volume of a series, from 0.
+    /// Put the patient's name, number, sex and birth date, and the study's date and numbers, into the DICOM segmentation.
+    /// Without it they are empty there; the study's and series' UIDs always go in, since they say what it belongs to.
     #[arg(long)]
-    volume: Option<usize>,
+    with_patient: bool,
     /// The part of the scan to segment, for an adapter that was trained on boxes: start:stop in voxels from 0 along each of
     /// the file's axes, such as "56:82 46:65 25:44". The mask is 0 around it.
     #[arg(long = "box", value_name = "BOX")]
@@ -53,36 +58,17 @@ struct Report {
     classes: Vec<Found>,
 }
 
-/// How a mask of this name is packed.
-pub(super) fn packing(path: &Path) -> Result<Packing> {
-    let name = path.to_string_lossy().to_lowercase();
-    if name.ends_with(".nii.gz") {
-        Ok(Packing::Gzip)
-    } else if name.ends_with(".nii") {
-        Ok(Packing::Plain)
-    } else {
-        let why = "a mask is NIfTI; give it a name that ends in .nii.gz, or in .nii for one that is not gzipped";
-        Err(Error::invalid(path, why))
-    }
-}
-
 pub fn run(args: Args) -> Result<Outcome> {
-    let packing = packing(&args.out)?;
-    refuse_input(&args.out, &[&args.scan, &args.adapter, &args.base])?;
-    let adapter = Adapter::from_bytes(&read(&args.adapter)?).map_err(Error::content(&args.adapter))?;
+    let format = MaskFormat::of(&args.out)?;
+    refuse_input(&args.out, &[&args.adapter, &args.base])?;
+    let source = args.scan.open()?;
+    source.refuse_as_output(&args.out)?;
+    source.check_format(format)?;
+    let adapter_bytes = read(&args.adapter)?;
+    let adapter = Adapter::from_bytes(&adapter_bytes).map_err(Error::content(&args.adapter))?;
     let (base, base_sha256) = read_state_dict(&args.base)?;
-    let bytes = read(&args.scan)?;
-    let whole = Volume::claimed(&bytes, args.volume).map_err(Error::content(&args.scan))?;
     let part = args.part.as_ref();
-    let volume = volume_of(
-        &args.scan,
-        &bytes,
-        args.volume,
-        part,
-        &adapter.metadata.preprocessing,
-        Content::Scan,
-    )?;
-    volume.check_finite().map_err(Error::content(&args.scan))?;
+    let (whole, volume) = source.read(part, &adapter.metadata.preprocessing)?;
     let device = OpenDevice::open(args.device)?;
     let sam = adapter
         .network(&base, &base_sha256, &device.device)
@@ -112,7 +98,12 @@ pub fn run(args: Args) -> Result<Outcome> {
         Some(part) => part.restore(&labels, whole.dims),
         None => labels,
     };
-    write(&args.out, &whole.mask_to_nifti(&labels, packing))?;
+    let about = About {
+        classes: &metadata.classes,
+        model_sha256: &sha256(&adapter_bytes),
+        with_patient: args.with_patient,
+    };
+    write(&args.out, &source.mask(&whole, &labels, format, &about)?)?;
 
     let report = Report {
         classes: found(&labels, &metadata.classes, volume.voxel_mm3()),

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{Outcome, print_json};
 use crate::error::{Error, Result};
 use crate::report::{RunFolder, find_runs};
+use crate::shipped::{MANIFESTS, NANO, PAGE, shipped};
 use crate::view::{Exhibit, Place, Server};
 
 #[derive(Debug, clap::Args)]
@@ -16,16 +17,16 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     export: Option<PathBuf>,
     /// The base checkpoint of the run, a safetensors file; in half precision (export --format base-f16) it is half as large.
-    #[arg(long, default_value = "golden/nano.safetensors")]
+    #[arg(long, default_value_os_t = shipped(NANO))]
     base: PathBuf,
     /// Folder of data sets.
     #[arg(long, env = "FLAPSAM_DATA", default_value = "data")]
     data: PathBuf,
     /// Folder of manifests.
-    #[arg(long, default_value = "data-manifests")]
+    #[arg(long, default_value_os_t = shipped(MANIFESTS))]
     manifests: PathBuf,
     /// The page's own files, which viewer/build.sh makes.
-    #[arg(long, default_value = "viewer/web/dist")]
+    #[arg(long, default_value_os_t = shipped(PAGE))]
     page: PathBuf,
     /// Port on 127.0.0.1; 0 is any that is free.
     #[arg(long, default_value_t = 8417)]

@@ -7,7 +7,7 @@ use flapsam_model::preprocessing::Preprocessing;
 use serde::{Deserialize, Serialize};
 
 use super::files::{DATA, explain, find};
-use super::suite;
+use super::{suite, sweep};
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::federation::wire::Precision;
@@ -191,6 +191,11 @@ impl Experiment {
     /// It cannot be read, a key is missing or unknown (then the nearest known one is named), or a value makes no sense.
     pub fn read(address: &Path) -> Result<Self> {
         let found = find(address)?;
+        if toml::from_str::<toml::Table>(&found.text).is_ok_and(|settings| settings.contains_key(sweep::KEY)) {
+            let why =
+                "it is a sweep over several experiments, which only 'flapsam run' takes; name one without [sweep]";
+            return Err(Error::invalid(address, why));
+        }
         let mut experiment = Self::parse(&found.path, found.text, &found.whence)?;
         experiment.folder = found.folder;
         Ok(experiment)
@@ -434,6 +439,18 @@ impl Experiment {
         differences(self.deciding(), other.deciding())
     }
 
+    /// The same with both values, as TOML; one that is not set is nothing.
+    pub fn differing_values(&self, other: &Experiment) -> Vec<(String, String, String)> {
+        let [own, others] = [self, other].map(|experiment| flat(experiment.deciding()));
+        let value = |flat: &BTreeMap<String, toml::Value>, key: &str| {
+            flat.get(key).map_or(String::new(), toml::Value::to_string)
+        };
+        let keys = self.differences(other).into_iter();
+        keys.map(|key| (value(&own, &key), value(&others, &key), key))
+            .map(|(own, other, key)| (key, own, other))
+            .collect()
+    }
+
     /// The same, of another experiment's [`Experiment::deciding_settings`]; none if they are not readable.
     pub fn differing_settings(&self, other: &str) -> Vec<String> {
         other
@@ -466,17 +483,19 @@ impl Experiment {
 
 /// The keys that two tables do not have alike.
 fn differences(own: toml::Table, other: toml::Table) -> Vec<String> {
-    let [own, other] = [own, other].map(|table| {
-        let mut flat = BTreeMap::new();
-        flatten("", table, &mut flat);
-        flat
-    });
+    let [own, other] = [own, other].map(flat);
     let keys: BTreeSet<&String> = own.keys().chain(other.keys()).collect();
     let differ = keys.into_iter().filter(|key| own.get(*key) != other.get(*key));
     differ.cloned().collect()
 }
 
 /// A table's values by their whole keys, such as `local.augment`.
+pub(super) fn flat(table: toml::Table) -> BTreeMap<String, toml::Value> {
+    let mut flat = BTreeMap::new();
+    flatten("", table, &mut flat);
+    flat
+}
+
 fn flatten(above: &str, table: toml::Table, flat: &mut BTreeMap<String, toml::Value>) {
     for (key, value) in table {
         let key = format!("{above}{key}");

@@ -10,6 +10,7 @@ mod network;
 mod record;
 mod runner;
 pub mod suite;
+pub mod sweep;
 mod trace;
 
 pub use config::{Experiment, Setting};

@@ -2,12 +2,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flapsam_model::method::Method;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::config::{Setting, surface_tolerance};
 use super::evaluation::CaseScores;
 use crate::federation::{Epoch, RoundRecord};
 use crate::files::peak_memory;
+use crate::machine;
 
 /// What a run leaves behind, as `metrics.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,8 +110,9 @@ pub struct Provenance {
     pub fingerprint: String,
 }
 
-/// Where a run's time and memory went, as `timing.json`: no two runs agree on it, so it is kept apart from the figures.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// Where, when and in what time and memory a run was made, as `timing.json`: no two runs agree on it, so it is kept apart from
+/// the figures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
     /// The whole run, seconds.
     pub seconds: f64,
@@ -119,6 +122,12 @@ pub struct Timing {
     pub waiting_share: f64,
     /// The most memory that the program held at any time, bytes; where the system says so.
     pub peak_memory_bytes: Option<u64>,
+    /// When it was finished, UTC; runs of early versions do not say.
+    #[serde(default)]
+    pub finished: Option<String>,
+    /// The machine that it was finished on, see [`machine::facts`].
+    #[serde(default)]
+    pub machine: BTreeMap<String, String>,
 }
 
 /// Time of the clients' epochs.
@@ -156,6 +165,11 @@ impl TrainingTime {
                 0.0
             },
             peak_memory_bytes: peak_memory(),
+            finished: Some(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
+            machine: machine::facts()
+                .into_iter()
+                .map(|(name, fact)| (name.to_owned(), fact))
+                .collect(),
         }
     }
 }

@@ -1,8 +1,10 @@
-//! RO-Crate 1.1: what a run's folder holds and how it came to be, as JSON-LD for archives and their tools.
+//! RO-Crate 1.1, profile Process Run Crate 0.5: what folders of runs hold and how they came to be, as JSON-LD for archives
+//! and their tools.
 //!
-//! Written with the report and not by the run, so that it lists the report too, and so that old runs can have one.
+//! A run's own description is written with the report and not by the run, so that it lists the report too, and so that old
+//! runs can have one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,13 +21,34 @@ pub const CRATE_FILE: &str = "ro-crate-metadata.json";
 
 const CONTEXT: &str = "https://w3id.org/ro/crate/1.1/context";
 const STANDARD: &str = "https://w3id.org/ro/crate/1.1";
+const PROFILE: &str = "https://w3id.org/ro/wfrun/process/0.5";
+/// Where Software Heritage has what it archived; a commit's address follows from the commit.
+const ARCHIVE: &str = "https://archive.softwareheritage.org";
 
-/// A file of a run's folder.
-struct Entry {
-    /// Relative to the folder, with `/` between its parts.
-    path: String,
-    bytes: u64,
-    sha256: String,
+/// A file of a crate.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Relative to the crate's folder, with `/` between its parts.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its checksum.
+    pub sha256: String,
+}
+
+/// What a crate holds.
+#[derive(Debug)]
+pub struct Crate<'a> {
+    /// Its name.
+    pub name: String,
+    /// What it is, in a sentence or two.
+    pub description: String,
+    /// Its runs, and where each lies: nothing, or a folder's path with a `/` at its end.
+    pub runs: Vec<(String, &'a RunFolder)>,
+    /// Its files.
+    pub entries: &'a [Entry],
+    /// Who made the runs.
+    pub agent: Option<&'a str>,
 }
 
 /// Describes every file in a run's folder in `ro-crate-metadata.json` beside them, and says where that is.
@@ -35,13 +58,24 @@ struct Entry {
 pub fn write_crate(run: &RunFolder) -> Result<PathBuf> {
     let mut entries = Vec::new();
     list(&run.path, "", &mut entries)?;
+    let record = &run.record;
+    let described = Crate {
+        name: record.title.clone(),
+        description: format!(
+            "A run of flapsam: {}, seed {}. Data: {}. {}",
+            record.title, record.seed, record.data, record.data_description
+        ),
+        runs: vec![(String::new(), run)],
+        entries: &entries,
+        agent: None,
+    };
     let path = run.path.join(CRATE_FILE);
-    write_json(&path, &document(run, &entries, &published(&run.path)?))?;
+    write_json(&path, &document(&described)?)?;
     Ok(path)
 }
 
 /// All files below a folder but the description itself, in order.
-fn list(folder: &Path, prefix: &str, entries: &mut Vec<Entry>) -> Result<()> {
+pub(crate) fn list(folder: &Path, prefix: &str, entries: &mut Vec<Entry>) -> Result<()> {
     let found = fs::read_dir(folder).map_err(Error::file("read the folder", folder))?;
     let names = found.map(|entry| entry.map(|entry| entry.file_name()));
     let names: BTreeSet<_> = names
@@ -67,32 +101,32 @@ fn list(folder: &Path, prefix: &str, entries: &mut Vec<Entry>) -> Result<()> {
     Ok(())
 }
 
-/// The day (UTC) on which the run's figures were written: a record has no clock, and its file's date is the nearest that
-/// is true.
-fn published(folder: &Path) -> Result<String> {
-    let path = folder.join("metrics.json");
+/// When a run was finished, UTC: by its own account, or, of runs of early versions, when its figures were written.
+fn finished(run: &RunFolder) -> Result<String> {
+    if let Some(finished) = run.timing.as_ref().and_then(|timing| timing.finished.clone()) {
+        return Ok(finished);
+    }
+    let path = run.path.join("metrics.json");
     let written = fs::metadata(&path)
         .and_then(|facts| facts.modified())
         .map_err(Error::file("read", &path))?;
-    let day = Timestamp::try_from(written).map_err(|why| Error::invalid(&path, format!("its date: {why}")))?;
-    Ok(day.strftime("%Y-%m-%d").to_string())
+    let time = Timestamp::try_from(written).map_err(|why| Error::invalid(&path, format!("its date: {why}")))?;
+    Ok(time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-fn document(run: &RunFolder, entries: &[Entry], published: &str) -> Value {
-    let (record, provenance) = (&run.record, &run.provenance);
-    let reference = |path: &str| json!({"@id": encoded(path)});
-    let parts: Vec<Value> = entries.iter().map(|entry| reference(&entry.path)).collect();
-    let is_result = |entry: &&Entry| entry.path == "metrics.json" || entry.path.ends_with(".safetensors");
-    let results: Vec<Value> = entries
+/// The description of a crate.
+///
+/// # Errors
+/// A run's date cannot be read.
+pub fn document(described: &Crate) -> Result<Value> {
+    let times: Vec<String> = described
+        .runs
         .iter()
-        .filter(is_result)
-        .map(|entry| reference(&entry.path))
-        .collect();
-    let version = provenance.program.trim_start_matches("flapsam ");
-    let version = match &provenance.commit {
-        Some(commit) => format!("{version}, commit {commit}"),
-        None => version.to_owned(),
-    };
+        .map(|(_, run)| finished(run))
+        .collect::<Result<_>>()?;
+    let day = times.iter().max().map_or("", |time| &time[..10]);
+    let numbers = 1..=described.runs.len();
+    let actions: Vec<Value> = numbers.clone().map(|number| json!({"@id": action(number)})).collect();
     let mut graph = vec![
         json!({
             "@id": CRATE_FILE,
@@ -103,40 +137,100 @@ fn document(run: &RunFolder, entries: &[Entry], published: &str) -> Value {
         json!({
             "@id": "./",
             "@type": "Dataset",
-            "name": record.title,
-            "description": format!(
-                "A run of flapsam: {}, seed {}. Data: {}. {}",
-                record.title, record.seed, record.data, record.data_description
-            ),
-            "datePublished": published,
+            "conformsTo": {"@id": PROFILE},
+            "name": described.name,
+            "description": described.description,
+            "datePublished": day,
             "license": {"@id": "#licence"},
-            "hasPart": parts,
-            "mentions": {"@id": "#run"},
+            "hasPart": described.entries.iter().map(reference).collect::<Vec<_>>(),
+            "mentions": compact(actions),
         }),
+        json!({"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}),
         json!({
             "@id": "#licence",
             "@type": "CreativeWork",
             "name": "No licence chosen",
-            "description": "Whoever made this run has not chosen a licence for its files. The data set and the base \
+            "description": "Whoever made these runs has not chosen a licence for their files. The data set and the base \
                             checkpoint that they derive from have licences of their own.",
         }),
         json!({
-            "@id": "#run",
-            "@type": "CreateAction",
-            "name": format!("{}, seed {}", record.title, record.seed),
-            "description": format!("{} on {}", record.method.name(), provenance.device),
-            "instrument": {"@id": "#flapsam"},
-            "object": [{"@id": "#data"}, {"@id": "#base"}],
-            "result": results,
+            "@id": "#agent",
+            "@type": "Person",
+            "name": described.agent.unwrap_or("whoever ran flapsam, and gave no name"),
         }),
+    ];
+    let mut shared = BTreeMap::new();
+    for ((number, (prefix, run)), time) in numbers.zip(&described.runs).zip(&times) {
+        graph.push(action_of(number, prefix, run, described.entries, time));
+        shared.extend(inputs(run).map(|entity| (entity["@id"].to_string(), entity)));
+    }
+    graph.extend(shared.into_values());
+    graph.extend(described.entries.iter().map(file));
+    // The standard's own terms have no checksum.
+    Ok(json!({"@context": [CONTEXT, {"sha256": "https://schema.org/sha256"}], "@graph": graph}))
+}
+
+/// Several values as a list, and a single one by itself, as the standard recommends.
+fn compact(mut values: Vec<Value>) -> Value {
+    match values.len() {
+        1 => values.remove(0),
+        _ => Value::Array(values),
+    }
+}
+
+fn reference(entry: &Entry) -> Value {
+    json!({"@id": encoded(&entry.path)})
+}
+
+/// A run's address within its crate.
+fn action(number: usize) -> String {
+    format!("#run-{number}")
+}
+
+/// How a run came to be: from its settings, its data and its base to its figures and adapters.
+fn action_of(number: usize, prefix: &str, run: &RunFolder, entries: &[Entry], finished: &str) -> Value {
+    let (record, provenance) = (&run.record, &run.provenance);
+    let own = |entry: &&Entry| entry.path.starts_with(prefix);
+    let is_result = |entry: &&Entry| entry.path.ends_with("metrics.json") || entry.path.ends_with(".safetensors");
+    let results: Vec<Value> = entries.iter().filter(own).filter(is_result).map(reference).collect();
+    let settings = entries
+        .iter()
+        .find(|entry| entry.path == format!("{prefix}config.toml"));
+    let [program, data, base] = inputs(run).map(|entity| json!({"@id": entity["@id"]}));
+    json!({
+        "@id": action(number),
+        "@type": "CreateAction",
+        "name": format!("{}, seed {}", record.title, record.seed),
+        "description": format!("{} on {}", record.method.name(), provenance.device),
+        "agent": {"@id": "#agent"},
+        "endTime": finished,
+        "instrument": program,
+        "object": settings.map(reference).into_iter().chain([data, base]).collect::<Vec<_>>(),
+        "result": compact(results),
+    })
+}
+
+/// What runs have in common: program, data and base, each by what tells it from others.
+fn inputs(run: &RunFolder) -> [Value; 3] {
+    let (record, provenance) = (&run.record, &run.provenance);
+    let version = provenance.program.trim_start_matches("flapsam ");
+    let (address, version) = match &provenance.commit {
+        Some(commit) => (
+            format!("{ARCHIVE}/swh:1:rev:{commit}"),
+            format!("{version}, commit {commit}"),
+        ),
+        None => (format!("{ARCHIVE}/browse/search/?q=flapsam"), version.to_owned()),
+    };
+    [
         json!({
-            "@id": "#flapsam",
+            "@id": address,
             "@type": "SoftwareApplication",
             "name": "flapsam",
             "softwareVersion": version,
+            "url": address,
         }),
         json!({
-            "@id": "#data",
+            "@id": format!("#data-{}", &provenance.data_sha256),
             "@type": "CreativeWork",
             "name": record.data,
             "description": record.data_description,
@@ -144,25 +238,24 @@ fn document(run: &RunFolder, entries: &[Entry], published: &str) -> Value {
             "sha256": provenance.data_sha256,
         }),
         json!({
-            "@id": "#base",
+            "@id": format!("#base-{}", &provenance.base_sha256),
             "@type": "CreativeWork",
             "name": "base checkpoint",
             "identifier": format!("sha256:{}", provenance.base_sha256),
             "sha256": provenance.base_sha256,
         }),
-    ];
-    graph.extend(entries.iter().map(|entry| {
-        json!({
-            "@id": encoded(&entry.path),
-            "@type": "File",
-            "name": entry.path,
-            "encodingFormat": media_type(&entry.path),
-            "contentSize": entry.bytes.to_string(),
-            "sha256": entry.sha256,
-        })
-    }));
-    // The standard's own terms have no checksum.
-    json!({"@context": [CONTEXT, {"sha256": "https://schema.org/sha256"}], "@graph": graph})
+    ]
+}
+
+fn file(entry: &Entry) -> Value {
+    json!({
+        "@id": encoded(&entry.path),
+        "@type": "File",
+        "name": entry.path,
+        "encodingFormat": media_type(&entry.path),
+        "contentSize": entry.bytes.to_string(),
+        "sha256": entry.sha256,
+    })
 }
 
 /// A path as a relative address: what has a meaning in addresses, spaces and other alphabets are written as bytes.
@@ -183,6 +276,7 @@ fn media_type(path: &str) -> &'static str {
         (".safetensors", "application/octet-stream"),
         (".csv", "text/csv"),
         (".txt", "text/plain"),
+        (".yml", "text/yaml"),
     ];
     let known = types.iter().find(|(ending, _)| path.ends_with(ending));
     known.map_or("application/octet-stream", |(_, media)| media)

@@ -4,11 +4,12 @@
 //! Everything is taken from what the runs left behind, so that the same folders give the same report, to the byte.
 
 mod comparison;
-mod crate_metadata;
+pub mod crate_metadata;
 mod details;
 mod figures;
 mod format;
 mod page;
+pub mod papers;
 mod pictures;
 mod plots;
 mod runs;

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::experiment::Experiment;
 use crate::experiment::suite::{self, Suite, experiment_names};
+use crate::shipped::{GOLDEN, shipped};
 
 /// Suites with a name, and their folders.
 const NAMED: [(&str, &[&str]); 3] = [
@@ -12,9 +13,6 @@ const NAMED: [(&str, &[&str]); 3] = [
     ("full", &["golden/phantom"]),
     ("paper", &["golden/fed-kits19", "golden/fed-ixi", "golden/prostate-mri"]),
 ];
-
-/// The folder of suites, which may be left out where one is named.
-const GOLDEN: &str = "golden";
 
 /// An experiment of a suite.
 #[derive(Debug, Clone)]
@@ -34,7 +32,7 @@ pub struct Planned {
 /// A folder cannot be read or holds no experiment, or a file is none.
 pub fn find(suite: &str) -> Result<Vec<Planned>> {
     let folders: Vec<PathBuf> = match NAMED.iter().find(|(name, _)| *name == suite) {
-        Some((_, folders)) => folders.iter().map(PathBuf::from).collect(),
+        Some((_, folders)) => folders.iter().map(|folder| shipped(folder)).collect(),
         None => vec![placed(Path::new(suite))],
     };
     let mut planned = Vec::new();
@@ -63,12 +61,19 @@ pub fn find(suite: &str) -> Result<Vec<Planned>> {
     Ok(planned)
 }
 
-/// A path as it was typed, or below `golden` where only that has what it begins with.
+/// A path as it was typed, or below `golden`, which may be left out, where only that has what it begins with.
 pub fn placed(path: &Path) -> PathBuf {
-    let below = Path::new(GOLDEN).join(path);
-    match path.components().next() {
-        Some(Component::Normal(first)) if !Path::new(first).exists() && Path::new(GOLDEN).join(first).exists() => below,
-        _ => path.to_owned(),
+    let Some(Component::Normal(first)) = path.components().next() else {
+        return path.to_owned();
+    };
+    let golden = shipped(GOLDEN);
+    match (Path::new(first).exists(), golden.join(first).exists()) {
+        (true, _) => path.to_owned(),
+        (false, true) => golden.join(path),
+        // With 'golden' before it, away from the sources.
+        (false, false) => path
+            .strip_prefix(GOLDEN)
+            .map_or(path.to_owned(), |below| golden.join(below)),
     }
 }
 

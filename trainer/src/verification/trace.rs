@@ -1,4 +1,4 @@
-//! Golden traces: at which moment a run parted from the golden one.
+//! Traces: at which moment a run parted from the golden one, or from another.
 
 /// A line of a trace: what it is of, and its checksum.
 type Line<'a> = (&'a str, &'a str);
@@ -7,17 +7,19 @@ fn lines(trace: &str) -> Vec<Line<'_>> {
     trace.lines().filter_map(|line| line.rsplit_once(": ")).collect()
 }
 
-/// Where a trace first differs from the golden one, as a sentence; `None` if they are the same.
-pub fn first_difference(golden: &str, got: &str) -> Option<String> {
-    let (golden, got) = (lines(golden), lines(got));
-    let place = (0..golden.len().max(got.len())).find(|&place| golden.get(place) != got.get(place))?;
-    match (golden.get(place), got.get(place)) {
-        (Some((what, _)), Some((same, _))) if what == same => Some(parting(what, &golden[..place])),
-        (Some((what, _)), Some((other, _))) => {
-            Some(format!("the golden run has '{what}' where this one has '{other}'"))
-        }
-        (Some((what, _)), None) => Some(format!("this run has no '{what}'")),
-        (None, Some((other, _))) => Some(format!("the golden run has no '{other}'")),
+/// What the golden run and the one that is held against it are called.
+pub const GOLDEN_AND_THIS: [&str; 2] = ["the golden run", "this run"];
+
+/// Where two traces first differ, as a sentence that calls the runs by `names`; `None` if they are the same.
+pub fn first_difference(first: &str, second: &str, names: [&str; 2]) -> Option<String> {
+    let (first, second) = (lines(first), lines(second));
+    let [one, other] = names;
+    let place = (0..first.len().max(second.len())).find(|&place| first.get(place) != second.get(place))?;
+    match (first.get(place), second.get(place)) {
+        (Some((what, _)), Some((same, _))) if what == same => Some(parting(what, &first[..place])),
+        (Some((what, _)), Some((instead, _))) => Some(format!("{one} has '{what}' where {other} has '{instead}'")),
+        (Some((what, _)), None) => Some(format!("{other} has no '{what}'")),
+        (None, Some((what, _))) => Some(format!("{one} has no '{what}'")),
         (None, None) => None,
     }
 }
@@ -49,8 +51,9 @@ mod tests {
 
     #[test]
     fn the_first_line_that_differs_is_named() {
-        let changed = |from: &str, to: &str| first_difference(GOLDEN, &GOLDEN.replace(from, to)).unwrap();
-        assert_eq!(first_difference(GOLDEN, GOLDEN), None);
+        let changed =
+            |from: &str, to: &str| first_difference(GOLDEN, &GOLDEN.replace(from, to), GOLDEN_AND_THIS).unwrap();
+        assert_eq!(first_difference(GOLDEN, GOLDEN, GOLDEN_AND_THIS), None);
         assert_eq!(
             changed(": 12", ": 99"),
             "round 1, client A, differs between step 1 and step 10"
@@ -67,6 +70,6 @@ mod tests {
         assert!(changed(": 31", ": 99").contains("how the server combined"));
         assert_eq!(changed(": 41", ": 99"), "adapter.safetensors differs");
         assert!(changed("adapter.safetensors: 41\n", "").contains("this run has no 'adapter.safetensors'"));
-        assert!(changed("step 10", "step 7").contains("where this one has"));
+        assert!(changed("step 10", "step 7").contains("where this run has"));
     }
 }

@@ -1,6 +1,6 @@
 /** What the page runs on, and what to tell when something goes wrong. */
 
-import type { DeviceReport } from "../wasm/flapsam_viewer";
+import type { DeviceReport, SelfTest } from "../wasm/flapsam_viewer";
 import { byId, el, size } from "./dom";
 import type { Engine } from "./engine";
 import { clear, failures, sentence, warn } from "./notices";
@@ -20,6 +20,7 @@ export class DevicePanel {
     choice: Choice = "auto";
     private report: DeviceReport | null = null;
     private readonly facts = el("dl", { class: "facts" });
+    private readonly tested = el("dl", { class: "facts" });
     private readonly why = el("p", { class: "why" }, "Not opened yet.");
 
     /** `about` gives what else belongs into diagnostics. */
@@ -38,10 +39,13 @@ export class DevicePanel {
         });
         const copy = el("button", { type: "button", id: "copy-diagnostics", onclick: () => void this.copy() });
         copy.textContent = "Copy diagnostics";
+        const test = el("button", { type: "button", id: "test-device", onclick: () => void this.test() }, "Test this device");
         place.replaceChildren(
             el("fieldset", { class: "segments" }, el("legend", { class: "hidden" }, "Run on"), ...radios),
             this.why,
             this.facts,
+            this.tested,
+            test,
             copy,
         );
     }
@@ -54,6 +58,19 @@ export class DevicePanel {
         } catch (error) {
             warn("device", sentence(error), remedies(error, () => void this.open()));
         }
+    }
+
+    /** Computes a network whose answer is known, and says how far the device's is from it. */
+    private async test(): Promise<void> {
+        const button = byId<HTMLButtonElement>("test-device");
+        button.disabled = true;
+        try {
+            this.tested.replaceChildren(...fact("Self-test", verdict(await this.engine.test(this.choice))));
+            clear("device");
+        } catch (error) {
+            warn("device", sentence(error), remedies(error, () => void this.test()));
+        }
+        button.disabled = false;
     }
 
     show(report: DeviceReport): void {
@@ -70,6 +87,7 @@ export class DevicePanel {
             ...fact("Memory for a run", bytes(report.limits.host)),
             ...fact("Features", report.features.filter((name) => COMPUTE.test(name)).join(", ").toLowerCase() || null),
         );
+        this.tested.replaceChildren(...fact("Self-test", report.selfTest && verdict(report.selfTest)));
         const chip = byId("chip");
         chip.hidden = false;
         chip.textContent = report.backend === "webgpu" ? `WebGPU${report.software ? " (software)" : ""}` : "CPU";
@@ -107,6 +125,13 @@ export class DevicePanel {
             warn("clipboard", "The browser allows no access to the clipboard; the diagnostics are marked below the button.");
         }
     }
+}
+
+/** What a self-test found: how far the answer is from the known one, as shares of its norm. */
+function verdict({ embedding, logits, mask, passed }: SelfTest): string {
+    const off = (share: number | null) => (share === null ? "no number" : `${share.toExponential(0)} off`);
+    const found = `embedding ${off(embedding)}, logits ${off(logits)}, ${(100 * mask).toFixed(2)} % of pixels of another class`;
+    return `${passed ? "right" : "wrong"}: ${found}`;
 }
 
 function fact(name: string, value: string | null): HTMLElement[] {

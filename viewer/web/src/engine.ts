@@ -1,6 +1,6 @@
 /** The page's side of the worker. */
 
-import type { Comparison, DeviceReport, Slice } from "../wasm/flapsam_viewer";
+import type { Comparison, DeviceReport, SelfTest, Slice } from "../wasm/flapsam_viewer";
 import type {
     Answer,
     Choice,
@@ -30,6 +30,7 @@ export class EngineError extends Error {
 type Waiting = { request: Request; resolve: (value: never) => void; reject: (error: Error) => void };
 type Asked =
     | { kind: "open"; choice: Choice }
+    | { kind: "test"; choice: Choice }
     | { kind: "run"; job: Job }
     | { kind: "compare"; pair: Pair }
     | { kind: "restate"; file: Uint8Array }
@@ -53,6 +54,11 @@ export class Engine {
     /** Opens a device, to say what it is. */
     open(choice: Choice): Promise<DeviceReport> {
         return this.ask({ kind: "open", choice });
+    }
+
+    /** Computes a network whose answer is known. */
+    test(choice: Choice): Promise<SelfTest> {
+        return this.ask({ kind: "test", choice });
     }
 
     compare(pair: Pair): Promise<Comparison> {

@@ -1,6 +1,6 @@
 /** What the page and its worker say to each other. */
 
-import type { Comparison, DeviceReport, Masks, NetworkReport, Prompt, Segmented, Slice } from "../wasm/flapsam_viewer";
+import type { Comparison, DeviceReport, Masks, NetworkReport, Prompt, Segmented, SelfTest, Slice } from "../wasm/flapsam_viewer";
 import type { Remote } from "./weights";
 
 export type Choice = "auto" | "webgpu" | "cpu";
@@ -70,6 +70,7 @@ export interface Reply extends Masks {
 
 export type Request =
     | { kind: "open"; id: number; choice: Choice }
+    | { kind: "test"; id: number; choice: Choice }
     | { kind: "run"; id: number; job: Job }
     | { kind: "compare"; id: number; pair: Pair }
     /** A NIfTI file as the engine reads it, for NiiVue, which reads some headers otherwise. */
@@ -107,5 +108,5 @@ export type Answer =
     | { kind: "device"; report: DeviceReport }
     | { kind: "fetching"; received: number; of: number }
     | { kind: "progress"; progress: Progress }
-    | { kind: "done"; id: number; value: DeviceReport | Comparison | Outcome | Slice | Reply | Uint8Array | null }
+    | { kind: "done"; id: number; value: DeviceReport | SelfTest | Comparison | Outcome | Slice | Reply | Uint8Array | null }
     | { kind: "failed"; id: number; failure: Failure };

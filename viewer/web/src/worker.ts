@@ -34,6 +34,8 @@ async function answer(request: Asked) {
     switch (request.kind) {
         case "open":
             return (await open(request.choice)).device;
+        case "test":
+            return (await open(request.choice)).selfTest();
         case "compare": {
             const { one, other, classes, resample, spacingMm } = request.pair;
             return compare(

@@ -14,6 +14,7 @@ use crate::data::cases::lock::{expand, locked};
 use crate::data::files::folder::Folder;
 use crate::data::manifest::Manifest;
 use crate::error::{Error, Result};
+use crate::shipped::{MANIFESTS, shipped};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -64,7 +65,7 @@ struct DataSet {
 #[derive(Debug, clap::Args)]
 pub(super) struct Places {
     /// Folder of manifests.
-    #[arg(long, default_value = "data-manifests")]
+    #[arg(long, default_value_os_t = shipped(MANIFESTS))]
     manifests: PathBuf,
     /// Folder of data sets, each in a folder of its own name.
     #[arg(long, env = "FLAPSAM_DATA", default_value = "data")]

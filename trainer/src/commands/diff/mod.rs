@@ -1,4 +1,5 @@
 mod groups;
+mod trace;
 
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,9 @@ pub struct Args {
     /// that hold them.
     #[arg(long, value_name = "RUN", num_args = 1..)]
     with: Vec<PathBuf>,
+    /// Name the first round, client and step in which two runs part, and what differs in settings, data, program or machine.
+    #[arg(long, conflicts_with_all = ["with", "all"])]
+    trace: bool,
     /// Show the figures that did not move, too.
     #[arg(long, conflicts_with = "with")]
     all: bool,
@@ -71,6 +75,9 @@ pub fn run(args: Args) -> Result<Outcome> {
             args.compared.len()
         )));
     };
+    if args.trace {
+        return trace::run(a, b, args.json);
+    }
     let (mut first, mut second) = (read(a)?, read(b)?);
     match (&first.record, &second.record) {
         (None, Some(run)) => keep_seed(run.seed, &mut first.figures, &mut second.figures),

@@ -16,6 +16,7 @@ use super::{Outcome, claims, estimate, print_json};
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::Result;
 use crate::machine;
+use crate::shipped::shipped;
 use crate::verification::suite;
 
 #[derive(Debug, clap::Args)]
@@ -53,7 +54,7 @@ pub struct Args {
     #[arg(long)]
     claims: bool,
     /// The claims.
-    #[arg(long, default_value = "golden/claims.toml")]
+    #[arg(long, default_value_os_t = shipped("golden/claims.toml"))]
     claims_file: PathBuf,
     /// Judge claims by the runs below this folder ("runs" without it).
     #[arg(long, requires = "claims")]

@@ -20,7 +20,7 @@ use crate::verification::golden::{
 };
 use crate::verification::parity;
 use crate::verification::suite::Planned;
-use crate::verification::trace::first_difference;
+use crate::verification::trace::{GOLDEN_AND_THIS, first_difference};
 
 /// Figures that belong together.
 #[derive(Debug, Serialize)]
@@ -160,7 +160,7 @@ pub(super) fn experiment_section(
     let golden_trace = experiment.path.with_extension("trace.snap");
     if closeness == Closeness::Exact && golden_trace.exists() {
         let golden = snapshot_content(&golden_trace)?;
-        parting = first_difference(&golden, &trace);
+        parting = first_difference(&golden, &trace, GOLDEN_AND_THIS);
         let checksum = |trace: &str| [("trace".to_owned(), Figure::Exact(sha256(trace.trim().as_bytes())))].into();
         rows.extend(compare(&checksum(&golden), &checksum(&trace), Closeness::Exact));
     }

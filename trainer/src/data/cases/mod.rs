@@ -5,3 +5,4 @@ pub mod fit;
 pub mod import;
 pub mod lock;
 pub mod memory;
+pub mod scan;
