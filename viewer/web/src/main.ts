@@ -9,6 +9,7 @@ import { DevicePanel } from "./device";
 import { byId, el, save } from "./dom";
 import { Engine } from "./engine";
 import { Legend } from "./layers";
+import { closeMenus } from "./menus";
 import { sentence, warn } from "./notices";
 import { Overlays } from "./overlays";
 import type { Outcome } from "./protocol";
@@ -48,6 +49,7 @@ async function start(run: Run): Promise<void> {
     const choosing = new Choosing(current, { stage, legend, overlays, correcting, segmenting, asking });
     new Tools(current, stage, overlays, legend, choosing);
 
+    closeMenus();
     current.classes = run.classes;
     await stage.open(address.read().view, () => overlays.redraw());
     void device.open();
