@@ -31,6 +31,10 @@ for (const colorScheme of ["light", "dark"]) {
             await menu(page, name);
             await hold(`the menu ${name}`);
         }
+        await page.locator("#open-beside").click();
+        await page.locator("#beside-canvas").waitFor();
+        await hold("a mask beside");
+        await page.locator("#open-beside").click();
         await page.getByLabel("Search for cases").fill("nobody");
         await hold("nothing found");
         await page.getByLabel("Search for cases").fill("");

@@ -2,6 +2,7 @@
 
 import * as address from "./address";
 import { Asking } from "./asking";
+import { Beside } from "./beside";
 import { Choosing } from "./choosing";
 import { Correcting } from "./correcting";
 import { Current } from "./current";
@@ -44,9 +45,10 @@ async function start(run: Run): Promise<void> {
     const correcting = new Correcting(stage, engine, (mask, key) =>
         save(mask, `${fileName(key.replace("/", "_"))}_corrected.nii.gz`, "application/gzip"),
     );
-    const segmenting = new Segmenting(current, engine, device, overlays, legend, correcting);
+    const beside = new Beside(current, engine, stage, legend);
+    const segmenting = new Segmenting(current, engine, device, overlays, legend, correcting, beside);
     const asking = new Asking(current, engine, stage, device, correcting);
-    const choosing = new Choosing(current, { stage, legend, overlays, correcting, segmenting, asking });
+    const choosing = new Choosing(current, { stage, legend, overlays, correcting, segmenting, asking, beside });
     new Tools(current, stage, overlays, legend, choosing);
 
     closeMenus();

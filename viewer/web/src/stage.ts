@@ -57,6 +57,12 @@ export class Stage {
         this.measure.onchange = () => this.apply();
     }
 
+    /** The crosshair moved, mm. */
+    onMoved: (mm: Place["mm"]) => void = () => {};
+
+    /** The view or the window is another one. */
+    onLook: () => void = () => {};
+
     /** A key that is not the images' own; whether it means something. */
     onKey: (key: string) => boolean = () => false;
 
@@ -131,7 +137,7 @@ export class Stage {
         };
         const action = { label: "Draw the images again", act: () => void again() };
         try {
-            this.scene = await Scene.open(byId("holder"), {
+            this.scene = await Scene.open(byId("holder"), "canvas", {
                 onCrosshair: (place) => this.crosshair(place),
                 onPointer: (place) => this.tell(place ?? this.scene?.crosshair ?? null),
                 onWindow: (window) => this.showWindow(window),
@@ -180,6 +186,7 @@ export class Stage {
         const radio = byId("views").querySelector<HTMLInputElement>(`[value="${view}"]`);
         if (radio) radio.checked = true;
         this.scene?.setView(view);
+        this.onLook();
         const place = this.scene?.crosshair;
         if (place) this.crosshair(place);
     }
@@ -197,6 +204,7 @@ export class Stage {
         byId("slice-name").textContent = `${AXIS_NAMES[axis]} slice`;
         byId("slice-at").textContent = `${at} of ${of}`;
         this.tell(place);
+        this.onMoved(place.mm);
     }
 
     private toSlice(slice: number): void {
@@ -213,6 +221,7 @@ export class Stage {
         this.high.value = rounded(high);
         byId("window-now").textContent = `${rounded(low)} to ${rounded(high)}`;
         this.markPreset([low, high]);
+        this.onLook();
     }
 
     /** Slice, place, value and labels. */
@@ -250,6 +259,10 @@ export class Stage {
     /** Where the crosshair is; null without images. */
     get place(): Place | null {
         return this.scene?.crosshair ?? null;
+    }
+
+    get shownView(): View {
+        return this.view;
     }
 
     /** The values that are black and white. */
