@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { visit } from "./setup.mjs";
+import { menu, visit } from "./setup.mjs";
 
 const axe = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
 
@@ -25,8 +25,16 @@ for (const colorScheme of ["light", "dark"]) {
         await hold("a case");
         await page.getByLabel("Score to sort by").selectOption("surface");
         await page.locator("#cases tr.site button").first().click();
-        await page.locator("details summary").click();
+        await page.locator("details.panel summary").click();
         await hold("sorted, folded, with its keys");
+        for (const name of ["Window", "Tools"]) {
+            await menu(page, name);
+            await hold(`the menu ${name}`);
+        }
+        await page.locator("#open-beside").click();
+        await page.locator("#beside-canvas").waitFor();
+        await hold("a mask beside");
+        await page.locator("#open-beside").click();
         await page.getByLabel("Search for cases").fill("nobody");
         await hold("nothing found");
         await page.getByLabel("Search for cases").fill("");

@@ -1,5 +1,6 @@
 // In one process: they share a run, a server and a browser.
 import "./accessibility.mjs";
+import "./beside.mjs";
 import "./correct.mjs";
 import "./display.mjs";
 import "./segment.mjs";

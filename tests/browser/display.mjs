@@ -8,7 +8,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 
-import { drop, metrics, nifti, pixels, run, visit } from "./setup.mjs";
+import { drop, menu, metrics, nifti, pixels, run, visit } from "./setup.mjs";
 
 const mean = (dice) => dice.reduce((sum, value) => sum + value, 0) / dice.length;
 
@@ -88,6 +88,7 @@ test("the list is searched, folded and sorted by any score", async (t) => {
 
 test("presets, a smooth scan and distances", async (t) => {
     const page = await visit(t, { query: "?view=axial" });
+    await menu(page, "Window");
     await page.getByLabel("Preset window").selectOption({ label: "Abdomen" });
     assert.deepEqual([await page.inputValue("#window-low"), await page.inputValue("#window-high")], ["-160", "240"]);
     await page.locator("#window-low").fill("-100");
@@ -95,17 +96,22 @@ test("presets, a smooth scan and distances", async (t) => {
     assert.equal(await page.getByLabel("Preset window").inputValue(), "", "no preset any more");
     // With labels alone nothing is smooth.
     const settled = async () => {
+        // No menu over the images.
+        await page.keyboard.press("Escape");
         await page.waitForTimeout(400);
         return pixels(page);
     };
     const before = await settled();
+    await menu(page, "Tools");
     await page.locator("#smooth").check();
     const smooth = await settled();
     assert.notEqual(smooth.sum, before.sum);
     assert.ok(smooth.colours > before.colours, "values between the voxels'");
+    await menu(page, "Tools");
     await page.locator("#smooth").uncheck();
     assert.equal((await settled()).sum, before.sum);
 
+    await menu(page, "Tools");
     await page.locator("#measure").check();
     const at = await page.textContent("#readout");
     const box = await page.locator("#canvas").boundingBox();
@@ -118,6 +124,7 @@ test("presets, a smooth scan and distances", async (t) => {
     const measured = await settled();
     assert.notEqual(measured.sum, before.sum, "a line with its length");
     assert.equal(await page.textContent("#readout"), at, "the crosshair stays");
+    await menu(page, "Tools");
     await page.locator("#measure").uncheck();
     assert.equal((await settled()).sum, before.sum, "and it is gone");
 });
@@ -158,6 +165,7 @@ one, other = (numpy.asarray(nibabel.as_closest_canonical(nibabel.load(path)).dat
 print(*(one != other).sum(axis=(0, 1)))`;
     const python = process.env.FLAPSAM_PYTHON;
     const counts = execFileSync(python, ["-c", script, native, truth], { encoding: "utf8" }).split(" ").map(Number);
+    await menu(page, "Tools");
     await page.locator("#worst-slice").click();
     // The middle slice, where a case begins, may be the worst one.
     await page.waitForTimeout(3000);
@@ -168,6 +176,7 @@ print(*(one != other).sum(axis=(0, 1)))`;
 test("a picture of the images has a scale and a legend", async (t) => {
     const page = await visit(t);
     const coming = page.waitForEvent("download");
+    await menu(page, "Tools");
     await page.locator("#picture").click();
     const download = await coming;
     assert.match(download.suggestedFilename(), /^browser-1_.*\.png$/);
@@ -220,8 +229,10 @@ test("planes are drawn, and change with the slice, the view and the layers", asy
     await changed("the map of differences");
     await page.locator("#views [value=coronal]").check({ force: true });
     await changed("the view");
+    await menu(page, "Window");
     await page.locator("#window-high").fill("50");
     await page.locator("#window-high").press("Enter");
+    await page.keyboard.press("Escape");
     await changed("the window");
 });
 
@@ -294,6 +305,32 @@ test("the images are worked by keyboard", async (t) => {
             .map((one) => one.outerHTML),
     );
     assert.deepEqual(nameless, []);
+});
+
+test("the toolbar is one row, and its menus open and close within the page", async (t) => {
+    const page = await visit(t, { query: "?view=axial" });
+    const height = (of) => page.locator(of).first().evaluate((one) => one.getBoundingClientRect().height);
+    for (const [width, rows] of [[360, 3], [1400, 1], [3840, 1]]) {
+        await page.setViewportSize({ width, height: 900 });
+        const row = await height(".menu summary");
+        assert.ok((await height(".toolbar")) < rows * (row + 12), `more than ${rows} rows at ${width}`);
+        for (const name of ["Window", "Tools"]) {
+            await menu(page, name);
+            const inside = page.locator("details.menu[open] > :not(summary)");
+            assert.equal(await inside.count(), 1);
+            const { left, right } = await inside.evaluate((one) => one.getBoundingClientRect().toJSON());
+            assert.ok(left >= 0 && right <= width, `${name} from ${left} to ${right} at ${width}`);
+        }
+        await page.keyboard.press("Escape");
+        assert.equal(await page.locator("details.menu[open]").count(), 0);
+        assert.equal(await page.evaluate(() => document.activeElement.textContent.trim()), "Tools");
+    }
+    await menu(page, "Window");
+    await page.locator("#canvas").focus();
+    assert.equal(await page.locator("details.menu[open]").count(), 0);
+    // What is white and black is told without the menu.
+    const [low, high] = [await page.inputValue("#window-low"), await page.inputValue("#window-high")];
+    assert.equal(await page.locator("#window-now").textContent(), `${low} to ${high}`);
 });
 
 test("the page fits a phone and a large screen", async (t) => {

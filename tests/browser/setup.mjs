@@ -78,6 +78,8 @@ export async function visit(test, { query = "", prepare = async () => {}, gpu = 
     test.after(() => context.close());
     await context.grantPermissions(["clipboard-read", "clipboard-write"]);
     const page = await context.newPage();
+    // The machine may be busy with other work.
+    page.setDefaultTimeout(120_000);
     const thrown = [];
     page.on("pageerror", (error) => thrown.push(error.stack));
     test.after(() => assert.deepEqual(thrown, []));
@@ -120,6 +122,12 @@ export async function notice(page, topic) {
     const found = page.locator(`.notice[data-topic="${topic}"] p`);
     await found.waitFor({ timeout: 30_000 });
     return found.textContent();
+}
+
+/** Opens a menu of the toolbar, if it is not open. */
+export async function menu(page, name) {
+    const found = page.locator("details.menu").filter({ hasText: name });
+    if (!(await found.evaluate((one) => one.open))) await found.locator("summary").click();
 }
 
 /** Colours of the canvas: how many there are, and a sum that changes with any of them. */

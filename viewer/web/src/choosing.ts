@@ -2,6 +2,7 @@
 
 import * as address from "./address";
 import type { Asking } from "./asking";
+import type { Beside } from "./beside";
 import { CaseList, keyOf } from "./cases";
 import type { Correcting } from "./correcting";
 import type { Current } from "./current";
@@ -11,7 +12,7 @@ import type { Legend } from "./layers";
 import { clear, sentence, warn } from "./notices";
 import type { Overlays } from "./overlays";
 import type { Segmenting } from "./segmenting";
-import { caseOf, ownCase, type Shown } from "./shown";
+import { loaderOf, type Shown } from "./shown";
 import type { Stage } from "./stage";
 import { Strip } from "./strip";
 
@@ -23,10 +24,10 @@ interface Parts {
     correcting: Correcting;
     segmenting: Segmenting;
     asking: Asking;
+    beside: Beside;
 }
 
 export class Choosing {
-    private readonly own = new Map<string, OwnFile>();
     private fetching = new AbortController();
     private readonly cases = new CaseList(
         byId("cases"),
@@ -87,7 +88,7 @@ export class Choosing {
     }
 
     private async choose(key: string): Promise<void> {
-        const load = this.loader(key);
+        const load = loaderOf(this.current, key);
         if (!load) return;
         this.parts.segmenting.cancel();
         this.fetching.abort();
@@ -104,19 +105,10 @@ export class Choosing {
         }
     }
 
-    /** What reads a case or a scan of that name; null if there is none. */
-    private loader(key: string): ((signal: AbortSignal) => Promise<Shown>) | null {
-        const { run } = this.current;
-        const of = run.cases.find((one) => keyOf(one) === key);
-        const own = this.own.get(key);
-        if (of) return (signal) => caseOf(run, of, signal);
-        return own ? async () => ownCase(key, own) : null;
-    }
-
     /** Takes the last case away, for one that is to come. */
     private empty(key: string): void {
         const { stage, legend, segmenting, asking } = this.parts;
-        const own = this.own.has(key);
+        const own = this.current.own.has(key);
         this.cases.select(key);
         this.strip.select(key);
         address.change({ case: own ? null : key });
@@ -131,20 +123,21 @@ export class Choosing {
     }
 
     private async show(shown: Shown): Promise<void> {
-        const { overlays, correcting, segmenting, asking } = this.parts;
+        const { overlays, correcting, segmenting, asking, beside } = this.parts;
         this.current.shown = shown;
         segmenting.setCase(true);
         asking.setCase(true);
         clear("case");
         await overlays.redraw();
         if (this.current.shown !== shown) return;
+        void beside.refresh();
         const { key, scan, truth, native, outcome } = shown;
         await correcting.show({ key, scan, masks: { truth, native, browser: outcome?.mask ?? null } });
     }
 
     private async openOwn(file: OwnFile): Promise<void> {
-        this.own.set(file.name, file);
-        this.cases.show(this.current.run, [...this.own.keys()]);
+        this.current.own.set(file.name, file);
+        this.cases.show(this.current.run, [...this.current.own.keys()]);
         await this.choose(file.name);
     }
 
@@ -156,10 +149,11 @@ export class Choosing {
     private async addTruth(file: OwnFile): Promise<void> {
         const { shown } = this.current;
         if (!shown?.own) return;
-        const { overlays, correcting, segmenting } = this.parts;
+        const { overlays, correcting, segmenting, beside } = this.parts;
         await correcting.leave();
         shown.truth = file.bytes;
         await overlays.redraw();
+        void beside.refresh();
         const { key, scan, native } = shown;
         await correcting.show({ key, scan, masks: { truth: file.bytes, native } });
         if (shown.outcome) await segmenting.present(shown, shown.outcome);

@@ -6,6 +6,8 @@ import type { Shown } from "./shown";
 
 export class Current {
     shown: Shown | null = null;
+    /** The user's scans by their names. */
+    readonly own = new Map<string, OwnFile>();
     /** The user's, in place of the run's. */
     adapter: OwnFile | null = null;
     /** The site whose intensities a scan of the user's has. */

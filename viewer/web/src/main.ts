@@ -2,6 +2,7 @@
 
 import * as address from "./address";
 import { Asking } from "./asking";
+import { Beside } from "./beside";
 import { Choosing } from "./choosing";
 import { Correcting } from "./correcting";
 import { Current } from "./current";
@@ -9,6 +10,7 @@ import { DevicePanel } from "./device";
 import { byId, el, save } from "./dom";
 import { Engine } from "./engine";
 import { Legend } from "./layers";
+import { closeMenus } from "./menus";
 import { sentence, warn } from "./notices";
 import { Overlays } from "./overlays";
 import type { Outcome } from "./protocol";
@@ -43,11 +45,13 @@ async function start(run: Run): Promise<void> {
     const correcting = new Correcting(stage, engine, (mask, key) =>
         save(mask, `${fileName(key.replace("/", "_"))}_corrected.nii.gz`, "application/gzip"),
     );
-    const segmenting = new Segmenting(current, engine, device, overlays, legend, correcting);
+    const beside = new Beside(current, engine, stage, legend);
+    const segmenting = new Segmenting(current, engine, device, overlays, legend, correcting, beside);
     const asking = new Asking(current, engine, stage, device, correcting);
-    const choosing = new Choosing(current, { stage, legend, overlays, correcting, segmenting, asking });
+    const choosing = new Choosing(current, { stage, legend, overlays, correcting, segmenting, asking, beside });
     new Tools(current, stage, overlays, legend, choosing);
 
+    closeMenus();
     current.classes = run.classes;
     await stage.open(address.read().view, () => overlays.redraw());
     void device.open();

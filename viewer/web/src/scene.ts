@@ -86,10 +86,11 @@ export class Scene {
 
     private constructor(
         holder: HTMLElement,
+        id: string,
         private readonly listeners: Listeners,
     ) {
         this.canvas = el("canvas", {
-            id: "canvas",
+            id,
             role: "application",
             "aria-label": "Scan with overlays. Arrow keys and page keys move the crosshair.",
             "aria-describedby": "readout",
@@ -119,9 +120,9 @@ export class Scene {
         this.measuring = false;
     }
 
-    /** Attaches to a holder. Rejects without WebGL 2. */
-    static async open(holder: HTMLElement, listeners: Listeners): Promise<Scene> {
-        const scene = new Scene(holder, listeners);
+    /** Attaches to a holder, as the canvas of that id. Rejects without WebGL 2. */
+    static async open(holder: HTMLElement, id: string, listeners: Listeners): Promise<Scene> {
+        const scene = new Scene(holder, id, listeners);
         const { canvas, nv } = scene;
         if (!document.createElement("canvas").getContext("webgl2")) {
             throw new Error("this browser offers no WebGL 2, so the images cannot be drawn; segmenting and saving still work");

@@ -1,6 +1,7 @@
 /** Segmenting what is shown: the engine's work, its panel, and what came of it beside truth and native mask. */
 
 import type { Comparison } from "../wasm/flapsam_viewer";
+import type { Beside } from "./beside";
 import type { Correcting } from "./correcting";
 import type { Current } from "./current";
 import type { DevicePanel } from "./device";
@@ -29,6 +30,7 @@ export class Segmenting {
         private readonly overlays: Overlays,
         private readonly legend: Legend,
         private readonly correcting: Correcting,
+        private readonly beside: Beside,
     ) {
         document.addEventListener("keydown", (event) => {
             if (event.key === "Escape") this.cancel();
@@ -62,6 +64,7 @@ export class Segmenting {
         if (native) this.legend.setAside("native", true);
         for (const name of ["native", "browser", "missed", "moved"] as const) await this.overlays.draw(name);
         this.correcting.offer({ browser: outcome.mask });
+        void this.beside.refresh();
     }
 
     private async segment(): Promise<void> {

@@ -1,6 +1,7 @@
 /** What is shown and can be segmented: a case of the run, or a scan of the user's. */
 
 import { keyOf } from "./cases";
+import type { Current } from "./current";
 import type { OwnFile } from "./files";
 import type { Outcome, Promised } from "./protocol";
 import { fetchBytes, type Case, type Run } from "./run";
@@ -18,13 +19,21 @@ export interface Shown {
     outcome: Outcome | null;
 }
 
-export function ownCase(key: string, file: OwnFile): Shown {
+/** What reads a case of the run, or a scan of the user's, of that name; null if there is none. */
+export function loaderOf({ run, own }: Current, key: string): ((signal?: AbortSignal) => Promise<Shown>) | null {
+    const of = run.cases.find((one) => keyOf(one) === key);
+    const file = own.get(key);
+    if (of) return (signal) => caseOf(run, of, signal);
+    return file ? async () => ownCase(key, file) : null;
+}
+
+function ownCase(key: string, file: OwnFile): Shown {
     const scan = { bytes: file.bytes };
     const none = { truth: null, native: null, recorded: null, outcome: null };
     return { key, title: file.name, scan, site: undefined, own: true, ...none };
 }
 
-export async function caseOf(run: Run, of: Case, signal?: AbortSignal): Promise<Shown> {
+async function caseOf(run: Run, of: Case, signal?: AbortSignal): Promise<Shown> {
     const [scan, truth, native] = await Promise.all([
         fetchBytes(of.image.path, signal),
         fetchBytes(of.truth.path, signal),

@@ -8,7 +8,7 @@ import { CT_WINDOWS } from "./presets";
 import { Scene, type Place, type Snapshot } from "./scene";
 
 const TITLES: Record<View, string> = {
-    planes: "Planes + 3D",
+    planes: "Planes",
     axial: "Axial",
     coronal: "Coronal",
     sagittal: "Sagittal",
@@ -38,7 +38,8 @@ export class Stage {
         const radios = VIEWS.map((view) => {
             const radio = el("input", { type: "radio", name: "view", value: view });
             radio.onchange = () => this.choose(view);
-            return el("label", {}, radio, el("span", {}, TITLES[view]));
+            const title = view === "planes" ? "Three planes and 3D" : "";
+            return el("label", { title }, radio, el("span", {}, TITLES[view]));
         });
         byId("views").append(...radios);
         this.slider.oninput = () => this.toSlice(this.slider.valueAsNumber - 1);
@@ -55,6 +56,12 @@ export class Stage {
         this.smooth.onchange = () => this.apply();
         this.measure.onchange = () => this.apply();
     }
+
+    /** The crosshair moved, mm. */
+    onMoved: (mm: Place["mm"]) => void = () => {};
+
+    /** The view or the window is another one. */
+    onLook: () => void = () => {};
 
     /** A key that is not the images' own; whether it means something. */
     onKey: (key: string) => boolean = () => false;
@@ -130,7 +137,7 @@ export class Stage {
         };
         const action = { label: "Draw the images again", act: () => void again() };
         try {
-            this.scene = await Scene.open(byId("holder"), {
+            this.scene = await Scene.open(byId("holder"), "canvas", {
                 onCrosshair: (place) => this.crosshair(place),
                 onPointer: (place) => this.tell(place ?? this.scene?.crosshair ?? null),
                 onWindow: (window) => this.showWindow(window),
@@ -179,6 +186,7 @@ export class Stage {
         const radio = byId("views").querySelector<HTMLInputElement>(`[value="${view}"]`);
         if (radio) radio.checked = true;
         this.scene?.setView(view);
+        this.onLook();
         const place = this.scene?.crosshair;
         if (place) this.crosshair(place);
     }
@@ -196,6 +204,7 @@ export class Stage {
         byId("slice-name").textContent = `${AXIS_NAMES[axis]} slice`;
         byId("slice-at").textContent = `${at} of ${of}`;
         this.tell(place);
+        this.onMoved(place.mm);
     }
 
     private toSlice(slice: number): void {
@@ -208,9 +217,11 @@ export class Stage {
     }
 
     private showWindow([low, high]: [number, number]): void {
-        this.low.value = String(Math.round(low * 100) / 100);
-        this.high.value = String(Math.round(high * 100) / 100);
+        this.low.value = rounded(low);
+        this.high.value = rounded(high);
+        byId("window-now").textContent = `${rounded(low)} to ${rounded(high)}`;
         this.markPreset([low, high]);
+        this.onLook();
     }
 
     /** Slice, place, value and labels. */
@@ -221,7 +232,7 @@ export class Stage {
         const facts: [string, string][] = [
             ["Slice", `S ${slices[0]}  C ${slices[1]}  A ${slices[2]}`],
             ["mm", place.mm.map((value) => value.toFixed(1)).join(", ")],
-            [unit || "Value", String(Math.round(place.value * 100) / 100)],
+            [unit || "Value", rounded(place.value)],
         ];
         for (const [layer, name] of Object.entries(LAYER_NAMES) as [LayerName, string][]) {
             const label = place.labels[layer];
@@ -234,7 +245,7 @@ export class Stage {
 
     /** What a picture says of the view. */
     get details(): string[] {
-        const [low, high] = this.window.map((value) => Math.round(value * 100) / 100);
+        const [low, high] = this.window.map(rounded);
         const slice = `${byId("slice-name").textContent?.toLowerCase()} ${byId("slice-at").textContent}`;
         const unit = this.scene?.unit;
         return [slice, `window ${low} to ${high}${unit ? ` ${unit}` : ""}`, "the patient’s right is on the left"];
@@ -250,6 +261,10 @@ export class Stage {
         return this.scene?.crosshair ?? null;
     }
 
+    get shownView(): View {
+        return this.view;
+    }
+
     /** The values that are black and white. */
     get window(): [number, number] {
         return this.scene?.window ?? [0, 1];
@@ -257,4 +272,9 @@ export class Stage {
 
     /** Names of the labels, background first. */
     classes: string[] = [];
+}
+
+/** A value to two digits after the point, as far as it has them. */
+function rounded(value: number): string {
+    return String(Math.round(value * 100) / 100);
 }
