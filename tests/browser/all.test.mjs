@@ -2,6 +2,7 @@
 import "./accessibility.mjs";
 import "./correct.mjs";
 import "./display.mjs";
+import "./formats.mjs";
 import "./segment.mjs";
 import "./prompts.mjs";
 import "./faults.mjs";

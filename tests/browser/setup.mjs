@@ -176,6 +176,16 @@ export async function drop(page, name, bytes) {
     await target.dispatchEvent("drop", { dataTransfer: held });
 }
 
+/** Drops a folder on the images, as a user does: what scripts make has no folders. */
+export async function dropFolder(page, path) {
+    const devtools = await page.context().newCDPSession(page);
+    const { x, y } = await page.locator("#holder").boundingBox();
+    const data = { items: [], files: [path], dragOperationsMask: 1 };
+    for (const type of ["dragEnter", "dragOver", "drop"]) {
+        await devtools.send("Input.dispatchDragEvent", { type, x: x + 50, y: y + 50, data });
+    }
+}
+
 /** Downloads the mask; where it lies. */
 export async function saveMask(page, name) {
     const waiting = page.waitForEvent("download");
