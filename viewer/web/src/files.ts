@@ -41,7 +41,7 @@ export class FilePanel {
         if (sites.length) this.truth.append(el("label", { class: "site" }, "Intensities as of site ", site));
         place.replaceChildren(
             el("p", { class: "hint" }, "Nothing is uploaded. Drop files or folders anywhere on the page, or pick them:"),
-            picker("Open a scan (NIfTI, DICOM)", { id: "pick-scan", multiple: true }, take),
+            picker("Open a scan (NIfTI, NRRD, MHA, DICOM)", { id: "pick-scan", multiple: true }, take),
             picker("Open a folder (DICOM)", { id: "pick-folder", webkitdirectory: true }, take),
             this.truth,
             picker("Use another adapter (.safetensors)", { id: "pick-adapter", accept: ".safetensors" }, take),

@@ -25,3 +25,40 @@ export function isPlaced(file: Uint8Array): boolean {
     const view = new DataView(file.buffer, file.byteOffset);
     return view.getInt16(252, true) > 0 || view.getInt16(254, true) > 0;
 }
+
+/** A scan's grid, and how its values are written. */
+export interface Grid {
+    dims: [number, number, number];
+    /** Rows: voxel indices to millimetres to the right, to the front and up. */
+    affine: number[][];
+    type: { code: number; bytes: number };
+    bigEndian: boolean;
+}
+
+/** Where the voxels of a file of ours begin. */
+const HEADER = 352;
+
+/** A NIfTI-1 file of these voxels. */
+export function nifti({ dims, affine, type, bigEndian }: Grid, voxels: Uint8Array): Uint8Array {
+    const count = dims.reduce((all, side) => all * side, 1);
+    if (!dims.every((side) => side > 0 && side <= 32767)) throw new Error(`${dims.join(" x ")} voxels are no scan`);
+    if (voxels.length < count * type.bytes) throw new Error(`it is cut off: ${voxels.length} of ${count * type.bytes} bytes of voxels`);
+    const file = new Uint8Array(HEADER + count * type.bytes);
+    const view = new DataView(file.buffer);
+    const little = !bigEndian;
+    view.setInt32(0, 348, little);
+    view.setInt16(40, 3, little);
+    [...dims, 1, 1, 1, 1].forEach((side, axis) => view.setInt16(42 + 2 * axis, side, little));
+    view.setInt16(70, type.code, little);
+    view.setInt16(72, 8 * type.bytes, little);
+    [0, 1, 2].forEach((axis) => view.setFloat32(80 + 4 * axis, Math.hypot(...affine.map((row) => row[axis] ?? 0)), little));
+    view.setFloat32(108, HEADER, little);
+    view.setFloat32(112, 1, little);
+    // Millimetres.
+    view.setUint8(123, 2);
+    view.setInt16(254, 1, little);
+    affine.flat().forEach((value, index) => view.setFloat32(280 + 4 * index, value, little));
+    file.set(new TextEncoder().encode("n+1"), 344);
+    file.set(voxels.subarray(0, count * type.bytes), HEADER);
+    return file;
+}
