@@ -3,6 +3,7 @@ import "./accessibility.mjs";
 import "./beside.mjs";
 import "./correct.mjs";
 import "./display.mjs";
+import "./formats.mjs";
 import "./segment.mjs";
 import "./prompts.mjs";
 import "./faults.mjs";

@@ -8,7 +8,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 
-import { drop, menu, metrics, nifti, pixels, run, visit } from "./setup.mjs";
+import { drop, menu, metrics, nifti, pixels, python, run, visit } from "./setup.mjs";
 
 const mean = (dice) => dice.reduce((sum, value) => sum + value, 0) / dice.length;
 
@@ -163,8 +163,7 @@ test("the worst slice is the one where most voxels differ", async (t) => {
 import sys, nibabel, numpy
 one, other = (numpy.asarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj) for path in sys.argv[1:])
 print(*(one != other).sum(axis=(0, 1)))`;
-    const python = process.env.FLAPSAM_PYTHON;
-    const counts = execFileSync(python, ["-c", script, native, truth], { encoding: "utf8" }).split(" ").map(Number);
+    const counts = execFileSync(process.env.FLAPSAM_PYTHON, ["-c", script, native, truth], { encoding: "utf8" }).split(" ").map(Number);
     await menu(page, "Tools");
     await page.locator("#worst-slice").click();
     // The middle slice, where a case begins, may be the worst one.
@@ -283,6 +282,60 @@ test("slice, millimetres, value and labels are told under the pointer", async (t
     assert.match(middle, /mm\s+-?\d/);
     assert.match(middle, /truth/);
     assert.notEqual(middle, aside);
+});
+
+/** What the table of amounts says of a mask: by class, area and volume. */
+const amounts = (page, mask) =>
+    page.locator("#amounts").evaluate((table, mask) => {
+        const column = [...table.querySelectorAll("thead th")].findIndex((one) => one.textContent === mask);
+        const rows = [...table.querySelectorAll("tbody tr")];
+        return rows.map((row) => [...row.children[column].children].map((one) => Number.parseFloat(one.textContent)));
+    }, mask);
+
+test("area in the slice shown and volume are told of each class", async (t) => {
+    const { site, case: id } = metrics.cases[0];
+    const page = await visit(t, { query: `?view=axial&case=${site}/${id}` });
+    const script = `
+import json, sys, nibabel, numpy
+told = {}
+for name, path in zip(("Truth", "Native"), sys.argv[1:]):
+    mask = nibabel.as_closest_canonical(nibabel.load(path))
+    labels, steps = numpy.asarray(mask.dataobj), mask.affine[:3, :3]
+    volume = abs(numpy.linalg.det(steps)) / 1000
+    told[name] = [[[float((labels == label).sum(axis=tuple(other for other in range(3) if other != axis))[at]
+                          * numpy.linalg.norm(numpy.cross(*(steps[:, other] for other in range(3) if other != axis))))
+                    for at in range(labels.shape[axis])] for axis in range(3)] + [float((labels == label).sum() * volume)]
+                  for label in (1, 2)]
+print(json.dumps(told))`;
+    const truth = join(run.data, "phantom", id, "segmentation.nii.gz");
+    const wanted = python(t, script, truth, join(run.path, "predictions", site, `${id}.nii.gz`));
+    if (!wanted) return;
+    for (const [view, axis] of [["axial", 2], ["coronal", 1], ["sagittal", 0]]) {
+        await page.locator(`#views [value=${view}]`).check({ force: true });
+        const at = Number.parseInt(await page.textContent("#slice-at")) - 1;
+        for (const mask of ["Truth", "Native"]) {
+            const found = await amounts(page, mask);
+            assert.equal(found.length, 2);
+            found.forEach(([area, volume], label) => {
+                const of = wanted[mask][label];
+                assert.ok(Math.abs(area - of[axis][at]) <= 0.51, `${mask} ${view}: ${area} mm² and ${of[axis][at]}`);
+                assert.ok(Math.abs(volume - of[3]) <= 0.06, `${mask}: ${volume} ml and ${of[3]}`);
+            });
+        }
+    }
+    // A drawing has its own column, which follows the pen.
+    await page.locator("#views [value=axial]").check({ force: true });
+    await page.getByLabel("Begin with").selectOption("empty");
+    await page.locator("#correct").click();
+    await page.locator('#pens [value="2"]').check({ force: true });
+    assert.deepEqual(await amounts(page, "Yours"), [[0, 0], [0, 0]]);
+    const box = await page.locator("#canvas").boundingBox();
+    await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+    await page.mouse.down();
+    await page.mouse.move(box.x + box.width / 2 + 50, box.y + box.height / 2 + 10, { steps: 5 });
+    await page.mouse.up();
+    await page.waitForFunction(() => document.querySelector("#amounts tbody").lastChild.textContent.match(/[1-9]\d* mm²[^m]*ml$/));
+    assert.deepEqual((await amounts(page, "Yours"))[0], [0, 0]);
 });
 
 test("the images are worked by keyboard", async (t) => {

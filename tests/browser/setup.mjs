@@ -76,6 +76,8 @@ export async function visit(test, { query = "", prepare = async () => {}, gpu = 
     const browser = gpu ? browsers.webgpu : browsers.none;
     const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, acceptDownloads: true });
     test.after(() => context.close());
+    // A machine may have much else to do.
+    context.setDefaultTimeout(120_000);
     await context.grantPermissions(["clipboard-read", "clipboard-write"]);
     const page = await context.newPage();
     // The machine may be busy with other work.
@@ -170,18 +172,32 @@ export function nifti(dims, value = (index) => (index * 37) % 400, count = dims.
 
 /** Drops a file on the images, as a user does. */
 export async function drop(page, name, bytes) {
-    const held = await page.evaluateHandle(
-        ([name, text]) => {
+    await dropAll(page, [[name, bytes]]);
+}
+
+/** Drops files with their names. */
+export async function dropAll(page, files) {
+    const held = await page.evaluateHandle((files) => {
+        const transfer = new DataTransfer();
+        for (const [name, text] of files) {
             const data = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-            const transfer = new DataTransfer();
             transfer.items.add(new File([data], name));
-            return transfer;
-        },
-        [name, bytes.toString("base64")],
-    );
+        }
+        return transfer;
+    }, files.map(([name, bytes]) => [name, bytes.toString("base64")]));
     const target = page.locator("#holder");
     await target.dispatchEvent("dragover", { dataTransfer: held });
     await target.dispatchEvent("drop", { dataTransfer: held });
+}
+
+/** Drops a folder on the images, as a user does: what scripts make has no folders. */
+export async function dropFolder(page, path) {
+    const devtools = await page.context().newCDPSession(page);
+    const { x, y } = await page.locator("#holder").boundingBox();
+    const data = { items: [], files: [path], dragOperationsMask: 1 };
+    for (const type of ["dragEnter", "dragOver", "drop"]) {
+        await devtools.send("Input.dispatchDragEvent", { type, x: x + 50, y: y + 50, data });
+    }
 }
 
 /** Downloads the mask; where it lies. */

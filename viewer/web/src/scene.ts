@@ -12,6 +12,7 @@ import {
 } from "@niivue/niivue";
 
 import type { View } from "./address";
+import { Counts, type Amount, type LabelMap, type Triple } from "./amounts";
 import { el } from "./dom";
 import { Strokes } from "./strokes";
 import { LAYERS, type Colour, type LayerName, type Style } from "./layers";
@@ -78,6 +79,8 @@ export class Scene {
     private readonly canvas: HTMLCanvasElement;
     private strokes: Strokes | null = null;
     private readonly overlays = new Map<LayerName, NVImage>();
+    /** Of the layers and of the drawing, once they are asked for. */
+    private readonly counts = new Map<LayerName | "drawing", Counts>();
     private initial: [number, number] = [0, 1];
     /** Between them lie all but the lowest and the highest 2 % of the values. */
     private percentiles: [number, number] = [0, 1];
@@ -174,6 +177,7 @@ export class Scene {
     private empty(): void {
         this.stopDrawing();
         this.overlays.clear();
+        this.counts.clear();
         for (const volume of [...this.nv.volumes].reverse()) this.nv.removeVolume(volume);
     }
 
@@ -188,6 +192,7 @@ export class Scene {
         const turn = this.scans;
         const image = bytes && (await read(bytes, `${name}.nii.gz`));
         if (turn !== this.scans) return;
+        this.counts.delete(name);
         const old = this.overlays.get(name);
         if (old) {
             this.overlays.delete(name);
@@ -281,6 +286,7 @@ export class Scene {
         if (back) strokes.undo(nv.drawBitmap);
         else strokes.redo(nv.drawBitmap);
         nv.refreshDrawing(true);
+        this.counts.delete("drawing");
         this.listeners.onStroke(strokes.undoable, strokes.redoable);
     }
 
@@ -289,12 +295,14 @@ export class Scene {
         this.nv.setDrawingEnabled(false);
         if (this.nv.drawBitmap) this.nv.closeDrawing();
         this.strokes = null;
+        this.counts.delete("drawing");
     }
 
     private stroke(): void {
         const { strokes, nv } = this;
         if (!strokes || !nv.drawBitmap) return;
         strokes.take(nv.drawBitmap);
+        this.counts.delete("drawing");
         this.listeners.onStroke(strokes.undoable, strokes.redoable);
     }
 
@@ -348,6 +356,20 @@ export class Scene {
     /** Where the crosshair is; null without a scan. */
     get crosshair(): Place | null {
         return this.nv.volumes.length ? this.placeAt(this.nv.scene.crosshairPos) : null;
+    }
+
+    /**
+     * How much a mask, or the drawing, has of each label from 1 on: in the slice at the crosshair along an axis, and in all.
+     * Nothing of what is not there.
+     */
+    amounts(name: LayerName | "drawing", labels: number, axis: 0 | 1 | 2): Amount[] {
+        const image = name === "drawing" ? this.nv.volumes[0] : this.overlays.get(name);
+        const values = name === "drawing" ? this.nv.drawBitmap : image?.img;
+        if (!image || !values || !this.crosshair) return [];
+        const counts = this.counts.get(name) ?? new Counts(labelMap(image, values, name === "drawing"), labels);
+        this.counts.set(name, counts);
+        const slice = image.mm2vox(this.crosshair.mm)[axis] ?? 0;
+        return Array.from({ length: labels - 1 }, (_, index) => counts.of(index + 1, axis, slice));
     }
 
     private key(event: KeyboardEvent): void {
@@ -438,4 +460,15 @@ function paint(image: NVImage, { opacity, colours }: Style): void {
 function middle(image: NVImage): [number, number, number] {
     const [, x, y, z] = image.dimsRAS ?? [];
     return [x, y, z].map((side) => Math.floor((side ?? 1) / 2)) as [number, number, number];
+}
+
+/** NiiVue keeps an image in its file's order, but a drawing to the right, to the front and up. */
+function labelMap(image: NVImage, values: ArrayLike<number>, isDrawing: boolean): LabelMap {
+    const [, x = 1, y = 1, z = 1] = image.dimsRAS ?? [];
+    const straight = { start: 0, steps: [1, x, x * y] as Triple };
+    const [across = 0, back = 0, up = 0] = image.img2RASstart ?? [];
+    const own = { start: across + back + up, steps: image.img2RASstep as Triple };
+    const column = (axis: number) => [0, 1, 2].map((row) => image.hdr?.affine[row]?.[Math.abs(axis) - 1] ?? 0) as Triple;
+    const axes = (image.permRAS ?? [1, 2, 3]).map(column) as LabelMap["axes"];
+    return { values, dims: [x, y, z], axes, ...(isDrawing ? straight : own) };
 }

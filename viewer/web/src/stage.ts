@@ -1,6 +1,7 @@
 /** The images with their controls: view, window, slice, and what lies under the pointer. */
 
 import { VIEWS, type View } from "./address";
+import { amountsTable } from "./amounts";
 import { byId, el } from "./dom";
 import type { LayerName, Style } from "./layers";
 import { clear, sentence, warn } from "./notices";
@@ -19,6 +20,12 @@ const TITLES: Record<View, string> = {
 const AXES: Record<View, 0 | 1 | 2> = { planes: 2, axial: 2, coronal: 1, sagittal: 0, "3d": 2 };
 const AXIS_NAMES = ["Sagittal", "Coronal", "Axial"] as const;
 const LAYER_NAMES: Partial<Record<LayerName, string>> = { truth: "truth", native: "native", browser: "browser" };
+const MASKS: [LayerName | "drawing", string][] = [
+    ["truth", "Truth"],
+    ["native", "Native"],
+    ["browser", "Browser"],
+    ["drawing", "Yours"],
+];
 
 export class Stage {
     private scene: Scene | null = null;
@@ -28,13 +35,18 @@ export class Stage {
     private readonly high = byId<HTMLInputElement>("window-high");
     private readonly preset = byId<HTMLSelectElement>("preset");
     private readonly smooth = byId<HTMLInputElement>("smooth");
+    private readonly onStroke: (undoable: boolean, redoable: boolean) => void;
     private readonly measure = byId<HTMLInputElement>("measure");
 
     /** `onView` hears of another view, `onStroke` of what was drawn. */
     constructor(
         private readonly onView: (view: View) => void,
-        private readonly onStroke: (undoable: boolean, redoable: boolean) => void,
+        onStroke: (undoable: boolean, redoable: boolean) => void,
     ) {
+        this.onStroke = (undoable, redoable) => {
+            onStroke(undoable, redoable);
+            this.tellAmounts();
+        };
         const radios = VIEWS.map((view) => {
             const radio = el("input", { type: "radio", name: "view", value: view });
             radio.onchange = () => this.choose(view);
@@ -170,11 +182,13 @@ export class Stage {
         this.scene?.clear();
         byId("slice-at").textContent = "";
         byId("readout").replaceChildren();
+        byId("amounts").replaceChildren();
     }
 
     async setLayer(name: LayerName, bytes: Uint8Array | null, style: Style): Promise<void> {
         await this.scene?.setLayer(name, bytes, style);
         this.tell(this.scene?.crosshair ?? null);
+        this.tellAmounts();
     }
 
     setStyle(name: LayerName, style: Style): void {
@@ -205,6 +219,7 @@ export class Stage {
         byId("slice-at").textContent = `${at} of ${of}`;
         this.tell(place);
         this.onMoved(place.mm);
+        this.tellAmounts();
     }
 
     private toSlice(slice: number): void {
@@ -241,6 +256,14 @@ export class Stage {
         byId("readout").replaceChildren(
             ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
         );
+    }
+
+    /** How much of each class is in the slice shown, and in all. */
+    private tellAmounts(): void {
+        const axis = AXES[this.view];
+        const of = MASKS.map(([mask, name]) => [name, this.scene?.amounts(mask, this.classes.length, axis) ?? []] as const);
+        const there = new Map(of.filter(([, amounts]) => amounts.length > 0));
+        byId("amounts").replaceChildren(...amountsTable(this.classes.slice(1), there));
     }
 
     /** What a picture says of the view. */
