@@ -165,7 +165,7 @@ impl TrainingTime {
                 0.0
             },
             peak_memory_bytes: peak_memory(),
-            finished: Some(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
+            finished: Some(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string()),
             machine: machine::facts()
                 .into_iter()
                 .map(|(name, fact)| (name.to_owned(), fact))

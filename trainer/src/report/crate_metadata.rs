@@ -111,7 +111,7 @@ fn finished(run: &RunFolder) -> Result<String> {
         .and_then(|facts| facts.modified())
         .map_err(Error::file("read", &path))?;
     let time = Timestamp::try_from(written).map_err(|why| Error::invalid(&path, format!("its date: {why}")))?;
-    Ok(time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    Ok(time.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string())
 }
 
 /// The description of a crate.
