@@ -16,6 +16,8 @@ use crate::segment::{read_values, to_input};
 const REFERENCE: &[u8] = include_bytes!("self_test.safetensors");
 /// Its checksum.
 pub const REFERENCE_SHA256: &str = include_str!("self_test.sha256");
+/// No tensor of it is larger, bytes: its largest weights have 147,456.
+pub const LARGEST_TENSOR: usize = 1 << 20;
 const SEED: u64 = 20_407;
 /// Side of the image, pixels.
 const SIDE: usize = 64;

@@ -7,7 +7,7 @@ use flapsam_model::burn::tensor::Device;
 use flapsam_model::burn::tensor::wgpu::WgpuSetup;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::prompts::{Prompt, Slice};
-use flapsam_model::self_test::SelfTest;
+use flapsam_model::self_test::{LARGEST_TENSOR, SelfTest};
 use flapsam_model::volume::restated;
 use js_sys::{Float32Array, Function, JSON, Promise, Reflect, Uint8Array};
 use serde::Serialize;
@@ -419,28 +419,28 @@ async fn open(choice: &str) -> Result<Engine, Error> {
     })
 }
 
-/// A WebGPU device that answers the self-test as it should, for this worker's whole life; otherwise the CPU.
+/// A WebGPU device that answers the self-test as it should, for this worker's whole life; otherwise the CPU. One that could
+/// not hold even the test is not asked: it can hold no network either, and is refused with the network's size.
 async fn tested((device, report): (Device, Report)) -> (Device, Report) {
-    let found = SelfTest::run(&device).await;
-    if let Ok(found) = found
-        && found.passed
-    {
-        let opened = (
-            device,
-            Report {
-                self_test: Some(found),
-                ..report
-            },
-        );
+    let found = match report.limits.allow(LARGEST_TENSOR) {
+        true => Some(SelfTest::run(&device).await),
+        false => None,
+    };
+    let (self_test, wrong) = match found {
+        None => (None, None),
+        Some(Ok(found)) if found.passed => (Some(found), None),
+        Some(Ok(found)) => (Some(found), Some(found.describe())),
+        Some(Err(why)) => (None, Some(why.to_string())),
+    };
+    let Some(wrong) = wrong else {
+        let opened = (device, Report { self_test, ..report });
         WEBGPU.with(|place| *place.borrow_mut() = Some(opened.clone()));
         return opened;
-    }
+    };
     let name = report.adapter.as_ref().map_or_else(String::new, Adapter::name);
-    let wrong = found.as_ref().map_or_else(|why| why.to_string(), SelfTest::describe);
     let why = format!(
         "WebGPU on {name} computes wrongly (on a network whose answer is known, {wrong}), so the CPU is taken."
     );
-    let self_test = found.ok();
     (
         Device::flex(),
         Report {
