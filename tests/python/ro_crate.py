@@ -1,5 +1,5 @@
-"""Validates RO-Crates: the folders on the command line, each against Process Run Crate 0.5 and what it
-recommends, and reads each as its Python library.
+"""Validates RO-Crates: the folders on the command line, each against RO-Crate 1.1, and Process Run
+Crate 0.5 with what that profile recommends, and reads each as its Python library.
 
 The validator asks the network for the context that a crate names. Here it gets the copy that the library carries.
 """
@@ -41,8 +41,14 @@ for folder in sys.argv[1:]:
         offline=True,
     )
     result = services.validate(settings)
-    for issue in result.get_issues():
+    # What RO-Crate itself recommends (an author's affiliation, a publisher's address), a run cannot know.
+    counts = [
+        issue
+        for issue in result.get_issues()
+        if issue.check.severity == models.Severity.REQUIRED or issue.check.identifier.startswith("process-run-crate")
+    ]
+    for issue in counts:
         print(f"{folder}: {issue.check.identifier}: {issue.message}")
     crate = ROCrate(folder)
     files = sorted(entity.id for entity in crate.get_by_type("File"))
-    print(json.dumps({"valid": result.passed(), "name": crate.root_dataset["name"], "files": files}))
+    print(json.dumps({"valid": not counts, "name": crate.root_dataset["name"], "files": files}))
