@@ -6,10 +6,9 @@ mod micro;
 use std::fs;
 use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
-use common::{flapsam, python, root};
+use common::{flapsam, python, root, script};
 use micro::{data, experiment, run};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -187,14 +186,7 @@ fn a_signature_is_checked() {
     let folder = TempDir::new().unwrap();
     let (whole, key) = (folder.path().join("whole.zip"), folder.path().join("key.pub"));
     bundle(&runs().join("plain"), &whole, &[]).success();
-    let script = root().join("tests/python/minisign.py");
-    let output = Command::new(&python)
-        .arg(script)
-        .arg(&whole)
-        .arg(&key)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    script(&python, "minisign.py", &[&whole, &key]);
     let key = key.to_str().unwrap();
     let (code, said) = verify(&whole, &["--public-key", key]);
     assert!(code == 0 && said.contains("signature"), "{said}");
@@ -224,14 +216,7 @@ fn a_bundle_is_a_process_run_crate() {
         .unwrap()
         .extract(&unpacked)
         .unwrap();
-    let script = root().join("tests/python/ro_crate.py");
-    let output = Command::new(python).arg(script).arg(&unpacked).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let said = script(&python, "ro_crate.py", &[&unpacked]);
     let result: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
     assert_eq!(result["valid"], true, "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");

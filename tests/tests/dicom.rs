@@ -3,23 +3,21 @@
 mod common;
 mod micro;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use common::{flapsam, python, root};
+use common::{flapsam, python, root, script};
 use flapsam::data::dicom::series::Series;
 use micro::{data, experiment, run};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Runs `tests/python/dicom.py` and returns the JSON lines that it prints.
-fn script(python: &OsString, what: &str, paths: &[&Path]) -> Vec<Value> {
-    let script = root().join("tests/python/dicom.py");
-    let output = Command::new(python).arg(script).arg(what).args(paths).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let lines = String::from_utf8(output.stdout).unwrap();
+/// The JSON lines that `tests/python/dicom.py` prints.
+fn python_lines(python: &OsString, what: &str, paths: &[&Path]) -> Vec<Value> {
+    let paths = paths.iter().map(|path| path.as_os_str());
+    let arguments: Vec<&OsStr> = std::iter::once(what.as_ref()).chain(paths).collect();
+    let lines = script(python, "dicom.py", &arguments);
     lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -60,7 +58,7 @@ fn series_are_what_the_standard_says() {
         return;
     };
     let folder = TempDir::new().unwrap();
-    let records = script(&python, "make", &[folder.path()]);
+    let records = python_lines(&python, "make", &[folder.path()]);
     assert_eq!(records.len(), 12);
     let wrong: Vec<String> = records.iter().flat_map(differences).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -103,7 +101,7 @@ impl Place {
         let run = run(&config, &folder.path().join("runs"), "2");
         let scan = data().join("phantom/case_00000/imaging.nii.gz");
         fs::copy(&scan, folder.path().join("scan.nii.gz")).unwrap();
-        script(python, "of-nifti", &[&scan, &folder.path().join("series")]);
+        python_lines(python, "of-nifti", &[&scan, &folder.path().join("series")]);
         Self { folder, run }
     }
 
@@ -140,7 +138,7 @@ fn a_series_is_segmented_as_the_nifti_file_that_it_is() {
 
     report("series", "mask.dcm", &[]);
     for mask in ["nifti.nii.gz", "dicom.nii.gz"] {
-        let read = &script(&python, "compare", &[&place.path("mask.dcm"), &place.path(mask)])[0];
+        let read = &python_lines(&python, "compare", &[&place.path("mask.dcm"), &place.path(mask)])[0];
         assert!(read["voxels"].as_u64().unwrap() > 100, "{read}");
         assert_eq!(read["segments"], serde_json::json!(["kidney", "tumour"]));
         let said: Vec<&str> = read["patient"]
@@ -155,7 +153,7 @@ fn a_series_is_segmented_as_the_nifti_file_that_it_is() {
     report("series", "series/mask.dcm", &["--with-patient"]);
     let again = report("series", "again.nii.gz", &[]);
     assert_eq!(again["classes"], dicom["classes"]);
-    let read = &script(
+    let read = &python_lines(
         &python,
         "compare",
         &[&place.path("series/mask.dcm"), &place.path("dicom.nii.gz")],

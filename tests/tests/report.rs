@@ -5,10 +5,9 @@ mod micro;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
-use common::{flapsam, python, root};
+use common::{flapsam, python, root, script};
 use micro::{data, experiment, run};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -712,14 +711,7 @@ fn crates_are_valid() {
     let paths = ["alone/micro-1", "flap_sam/micro-1", "full_ft/micro-1"].map(|run| folder.path().join(run));
     let damaged = paths[1].join("ro-crate-metadata.json");
     fs::write(&damaged, text(&damaged).replace("datePublished", "dateForgotten")).unwrap();
-    let script = root().join("tests/python/ro_crate.py");
-    let output = Command::new(python).arg(script).args(&paths).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let said = script(&python, "ro_crate.py", &paths);
     let results: Vec<Value> = said
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())

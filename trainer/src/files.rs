@@ -275,6 +275,19 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
         .map_err(|why| Error::invalid(path, format!("{why}; check the file against its example")))
 }
 
+/// Rows as a CSV table: of structures, whose names become its first row, or of lists of cells.
+///
+/// # Errors
+/// A row is none, or of another length than those before.
+pub fn csv_table(rows: impl IntoIterator<Item = impl serde::Serialize>) -> Result<Vec<u8>> {
+    let failed = |why: &dyn std::fmt::Display| Error::Message(format!("a table cannot be encoded: {why}"));
+    let mut table = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        table.serialize(row).map_err(|why| failed(&why))?;
+    }
+    table.into_inner().map_err(|why| failed(&why))
+}
+
 /// Writes a JSON file for people to read.
 pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value).map_err(|why| Error::invalid(path, why))?;

@@ -2,8 +2,8 @@
 //!
 //! Data flows one way, and each module knows only those before it: [`data`] (manifest, volumes, batches),
 //! [`training`] (a client's local epoch), [`federation`] (rounds, aggregation, ledger), [`experiment`] (a run and its
-//! record), [`report`] (pages of runs), [`verification`] (golden figures). [`commands`] is the program's surface, one
-//! file a subcommand.
+//! record), [`report`] (pages of runs), [`verification`] (golden figures), [`bundle`] (archives of runs). [`commands`] is the
+//! program's surface, one file a subcommand.
 
 pub mod base;
 pub mod bundle;

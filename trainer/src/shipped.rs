@@ -11,26 +11,21 @@ pub const MANIFESTS: &str = "data-manifests";
 /// The viewer's page, where it was built.
 pub const PAGE: &str = "viewer/web/dist";
 
-/// The file or folder of this name: in the working folder, in `share/flapsam` of the place where the program is installed,
-/// or in the sources that it was built from, whichever has it first. Where none has, the name itself, so that whoever
+/// The file or folder of this name: in the working folder, in `share/flapsam` beside the program or
+/// one folder up, or in the sources that it was built from, whichever has it first. Where none has, the name itself, so that whoever
 /// misses it names it.
 pub fn shipped(name: &str) -> PathBuf {
     let here = PathBuf::from(name);
     if here.exists() {
         return here;
     }
-    let program = std::env::current_exe().ok().and_then(|path| path.canonicalize().ok());
-    let installed = program.and_then(|path| Some(path.parent()?.parent()?.join("share/flapsam")));
-    // A release's archive has it all beside the program.
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|path| Some(path.parent()?.join("share/flapsam")));
+    let program = std::env::current_exe().and_then(|path| path.canonicalize()).ok();
+    // Beside it lies what an archive has, one folder up what is installed.
+    let above = program.iter().flat_map(|program| program.ancestors().skip(1).take(2));
+    let shared = above.map(|folder| folder.join("share/flapsam"));
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned);
-    let places = [installed, beside, sources].into_iter().flatten();
-    places
-        .map(|place| place.join(name))
-        .find(|path| path.exists())
-        .unwrap_or(here)
+    let mut places = shared.chain(sources).map(|place| place.join(name));
+    places.find(|path| path.exists()).unwrap_or(here)
 }
 
 #[cfg(test)]

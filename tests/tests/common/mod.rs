@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -72,6 +72,23 @@ pub fn python() -> Option<OsString> {
         skip("FLAPSAM_PYTHON names no Python; tests/run.sh sets one up", true);
     }
     python
+}
+
+/// Runs a script of `tests/python`, which must succeed, and returns what it prints.
+pub fn script(python: &OsStr, name: &str, arguments: &[impl AsRef<OsStr>]) -> String {
+    let script = root().join("tests/python").join(name);
+    let output = std::process::Command::new(python)
+        .arg(script)
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    said
 }
 
 /// What a gzip stream holds.

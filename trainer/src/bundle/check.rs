@@ -1,8 +1,8 @@
 //! Whether a bundle holds what it says.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Cursor;
-use std::path::Path;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
 
 use flapsam_model::checkpoint::sha256;
 use minisign_verify::{PublicKey, Signature};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use zip::ZipArchive;
 
-use super::{FIGURES, signature, unpacked};
+use super::FIGURES;
 use crate::error::{Error, Result};
 use crate::experiment::{Provenance, Record, TRACE};
 use crate::files::{enough_memory, read};
@@ -204,4 +204,21 @@ pub fn check_signature(bundle: &Path, bytes: &[u8], key: &Path) -> Result<Check>
         what: format!("signature in {}", path.display()),
         flaws: check().err().into_iter().collect(),
     })
+}
+
+/// Reads at most so many bytes of a file of an archive.
+fn unpacked(file: impl Read, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > most {
+        true => Err(std::io::Error::other("it is longer than it says")),
+        false => Ok(bytes),
+    }
+}
+
+/// Where a bundle's signature lies: beside it, as minisign writes it.
+fn signature(bundle: &Path) -> PathBuf {
+    let mut name = bundle.as_os_str().to_owned();
+    name.push(".minisig");
+    name.into()
 }

@@ -1,13 +1,15 @@
 //! `codecheck.yml` (CODECHECK's community specification 1.0): which files a checker has to come to again.
 
+use super::{FIGURES, place};
 use crate::report::RunFolder;
 
 /// The file's text.
-pub fn text(runs: &[RunFolder], figures: &[String], agent: Option<&str>) -> String {
+pub fn text(runs: &[RunFolder], agent: Option<&str>) -> String {
     let mut text = String::from("---\nversion: https://codecheck.org.uk/spec/config/1.0/\n");
     text += "manifest:\n";
-    for (run, file) in runs.iter().zip(figures) {
-        text += &format!("  - file: {}\n", quoted(file));
+    for run in runs {
+        let file = place(run) + FIGURES;
+        text += &format!("  - file: {}\n", quoted(&file));
         let comment = format!("{}, seed {}", run.record.title, run.record.seed);
         text += &format!("    comment: {}\n", quoted(&comment));
     }

@@ -7,8 +7,7 @@
 pub mod check;
 mod codecheck;
 
-use std::io::{Cursor, Read, Write};
-use std::path::Path;
+use std::io::{Cursor, Write};
 
 use flapsam_model::checkpoint::sha256;
 use zip::write::SimpleFileOptions;
@@ -16,12 +15,13 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use crate::error::{Error, Result};
 use crate::files::read;
-use crate::report::RunFolder;
-use crate::report::crate_metadata::{CRATE_FILE, Crate, Entry, document, list};
+use crate::report::crate_metadata::{CRATE_FILE, Crate, Entry, document, files_of_run};
+use crate::report::{RunFolder, count};
 use crate::verification::golden::{figures, to_text};
 
 /// The figures of a run in the order and with the digits of golden figures.
 const FIGURES: &str = "figures.txt";
+
 /// What goes into a bundle beyond its runs.
 #[derive(Debug)]
 pub struct Options<'a> {
@@ -42,22 +42,21 @@ struct Packed {
 /// # Errors
 /// A file of a run cannot be read.
 pub fn write(runs: &[RunFolder], options: &Options) -> Result<Vec<u8>> {
-    let prefix = |run: &RunFolder| format!("runs/{}/", run.name);
     let mut files = Vec::new();
     for run in runs {
-        files.extend(files_of(run, &prefix(run), options.with_masks)?);
+        files.extend(files_of(run, options.with_masks)?);
     }
     files.push(Packed {
         path: "codecheck.yml".into(),
-        bytes: codecheck::text(runs, &files_that_are_figures(&files), options.agent).into_bytes(),
+        bytes: codecheck::text(runs, options.agent).into_bytes(),
     });
     let entries: Vec<Entry> = files.iter().map(Packed::entry).collect();
     let described = Crate {
-        name: format!("{} of flapsam", count(runs.len())),
+        name: format!("{} of flapsam", count(runs.len(), "run")),
         description: "Runs of federated fine-tuning of Segment Anything, with all that is needed to check them: \
                       'flapsam bundle verify' does."
             .into(),
-        runs: runs.iter().map(|run| (prefix(run), run)).collect(),
+        runs: runs.iter().map(|run| (place(run), run)).collect(),
         entries: &entries,
         agent: options.agent,
     };
@@ -74,8 +73,9 @@ pub fn write(runs: &[RunFolder], options: &Options) -> Result<Vec<u8>> {
     zipped(&files).map_err(|why| Error::Message(format!("the bundle cannot be packed: {why}")))
 }
 
-fn count(runs: usize) -> String {
-    format!("{runs} run{}", if runs == 1 { "" } else { "s" })
+/// Where a run lies in its bundle.
+fn place(run: &RunFolder) -> String {
+    format!("runs/{}/", run.name)
 }
 
 impl Packed {
@@ -89,37 +89,23 @@ impl Packed {
 }
 
 /// A run's files as the folder has them, but for pages and, unless they are wanted, masks; and its figures for people.
-fn files_of(run: &RunFolder, prefix: &str, with_masks: bool) -> Result<Vec<Packed>> {
-    let mut entries = Vec::new();
-    list(&run.path, "", &mut entries)?;
-    let is_wanted = |entry: &Entry| {
-        let is_mask = entry.path.starts_with("predictions/");
-        !entry.path.ends_with(".html") && entry.path != FIGURES && (with_masks || !is_mask)
+fn files_of(run: &RunFolder, with_masks: bool) -> Result<Vec<Packed>> {
+    let packed = |path: &str, bytes| Packed {
+        path: place(run) + path,
+        bytes,
     };
-    let mut files = Vec::new();
-    for entry in entries.iter().filter(|entry| is_wanted(entry)) {
-        let bytes = read(&run.path.join(&entry.path))?;
-        if sha256(&bytes) != entry.sha256 {
-            return Err(Error::invalid(
-                &run.path.join(&entry.path),
-                "it changes while it is read; let the run finish first",
-            ));
-        }
-        files.push(Packed {
-            path: format!("{prefix}{}", entry.path),
-            bytes,
-        });
-    }
-    files.push(Packed {
-        path: format!("{prefix}{FIGURES}"),
-        bytes: to_text(&figures(&run.record, &run.provenance)).into_bytes(),
-    });
+    let is_wanted = |path: &String| {
+        let is_mask = path.starts_with("predictions/");
+        !path.ends_with(".html") && path != FIGURES && (with_masks || !is_mask)
+    };
+    let paths = files_of_run(&run.path)?;
+    let files = paths.iter().filter(|path| is_wanted(path));
+    let mut files: Vec<Packed> = files
+        .map(|path| Ok(packed(path, read(&run.path.join(path))?)))
+        .collect::<Result<_>>()?;
+    let figures = to_text(&figures(&run.record, &run.provenance));
+    files.push(packed(FIGURES, figures.into_bytes()));
     Ok(files)
-}
-
-fn files_that_are_figures(files: &[Packed]) -> Vec<String> {
-    let figures = files.iter().filter(|file| file.path.ends_with(FIGURES));
-    figures.map(|file| file.path.clone()).collect()
 }
 
 fn zipped(files: &[Packed]) -> std::result::Result<Vec<u8>, Box<dyn std::error::Error>> {
@@ -134,21 +120,4 @@ fn zipped(files: &[Packed]) -> std::result::Result<Vec<u8>, Box<dyn std::error::
         archive.write_all(&file.bytes)?;
     }
     Ok(archive.finish()?.into_inner())
-}
-
-/// Reads at most so many bytes of a file of an archive.
-fn unpacked(mut file: impl Read, most: u64) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.by_ref().take(most + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > most {
-        true => Err(std::io::Error::other("it is longer than it says")),
-        false => Ok(bytes),
-    }
-}
-
-/// Where a bundle's signature lies: beside it, as minisign writes it.
-pub fn signature(bundle: &Path) -> std::path::PathBuf {
-    let mut name = bundle.as_os_str().to_owned();
-    name.push(".minisig");
-    name.into()
 }

@@ -126,10 +126,7 @@ fn check(args: &Verify) -> Result<Outcome> {
         true => print_json(&report)?,
         false => print_report(&report),
     }
-    Ok(match passed {
-        true => Outcome::Passed,
-        false => Outcome::CheckFailed,
-    })
+    Ok(Outcome::of(passed))
 }
 
 /// Makes a run once more, in a folder that is gone afterwards.

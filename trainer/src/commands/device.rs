@@ -47,10 +47,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         true => print_json(&report)?,
         false => print_report(&report),
     }
-    Ok(match found.passed {
-        true => Outcome::Passed,
-        false => Outcome::CheckFailed,
-    })
+    Ok(Outcome::of(found.passed))
 }
 
 fn print_report(report: &Report) {

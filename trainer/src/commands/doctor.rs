@@ -87,7 +87,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         false => print_report(&report),
     }
     let lacking = report.checks.iter().any(|check| check.needed && !check.works);
-    Ok(if lacking { Outcome::CheckFailed } else { Outcome::Passed })
+    Ok(Outcome::of(!lacking))
 }
 
 fn print_report(report: &Report) {

@@ -47,6 +47,16 @@ pub enum Outcome {
     CheckFailed,
 }
 
+impl Outcome {
+    /// That of a check that passed, or did not.
+    fn of(passed: bool) -> Self {
+        match passed {
+            true => Self::Passed,
+            false => Self::CheckFailed,
+        }
+    }
+}
+
 /// Reproducibility harness for federated LoRA fine-tuning of Segment Anything in 3D medical images.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true)]

@@ -46,10 +46,7 @@ pub fn run(args: Args) -> Result<Outcome> {
             count(Verdict::PassedByRounding),
         );
     }
-    Ok(match failed {
-        0 => Outcome::Passed,
-        _ => Outcome::CheckFailed,
-    })
+    Ok(Outcome::of(failed == 0))
 }
 
 fn print_table(comparisons: &[Comparison]) {

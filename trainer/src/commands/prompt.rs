@@ -208,15 +208,16 @@ impl Extent {
 
 pub fn run(args: Args) -> Result<Outcome> {
     let format = args.out.as_deref().map(MaskFormat::of).transpose()?;
-    let source = args.scan.open()?;
-    if let (Some(out), Some(format)) = (&args.out, format) {
-        source.refuse_as_output(out)?;
-        source.check_format(format)?;
-        let inputs = [Some(&args.base), args.truth.as_ref()];
+    let scan_path = &args.scan.scan;
+    if let Some(out) = &args.out {
+        let inputs = [Some(scan_path), Some(&args.base), args.truth.as_ref()];
         let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
         refuse_input(out, &inputs)?;
     }
-    let scan_path = &args.scan.scan;
+    let source = args.scan.open()?;
+    if let (Some(out), Some(format)) = (&args.out, format) {
+        source.check_output(out, format)?;
+    }
     let (_, scan) = source.read(None, &Preprocessing::default())?;
     let slice = args.slice.of(&scan).map_err(Error::content(scan_path))?;
     let prompt = args.asked.prompt();

@@ -92,7 +92,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         Format::Html => write(&out, page(&report).as_bytes())?,
         Format::Md => write(&out, papers::markdown(&report).as_bytes())?,
         Format::Latex => write(&out, papers::latex(&report).as_bytes())?,
-        Format::Csv => write(&out, papers::csv(&report)?.as_bytes())?,
+        Format::Csv => write(&out, &papers::csv(&report)?)?,
         Format::Json => write_json(&out, &report)?,
     }
     // After the page, which may be one of the files that a crate lists.

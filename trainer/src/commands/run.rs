@@ -5,10 +5,10 @@ use serde_json::json;
 
 use super::{Outcome, print_json};
 use crate::device::{DeviceChoice, OpenDevice};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::experiment::sweep::{Point, sweep};
 use crate::experiment::{Experiment, Record, Setting, Start, run as run_experiment};
-use crate::files::write;
+use crate::files::{csv_table, write};
 use crate::verification::statistics::{OverSeeds, over_seeds};
 use crate::verification::suite::placed;
 
@@ -102,7 +102,7 @@ fn run_sweep(args: &Args, points: &[Point]) -> Result<Outcome> {
             dice,
         });
     }
-    write(&folder.join("sweep.csv"), csv_of(&table)?.as_bytes())?;
+    write(&folder.join("sweep.csv"), &csv_table(rows_of(&table))?)?;
     match args.json {
         true => print_json(&table)?,
         false => print_sweep(&table),
@@ -110,24 +110,20 @@ fn run_sweep(args: &Args, points: &[Point]) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn csv_of(table: &[Swept]) -> Result<String> {
-    let unwritable = |why: &dyn std::fmt::Display| Error::Message(format!("the table cannot be encoded: {why}"));
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let keys = table[0].values.iter().map(|(key, _)| key.as_str());
-    let header: Vec<&str> = keys.chain(["class", "seeds", "dice_mean", "dice_sd"]).collect();
-    writer.write_record(&header).map_err(|why| unwritable(&why))?;
+/// A row for each class of each experiment, behind the names of the columns.
+fn rows_of(table: &[Swept]) -> Vec<Vec<String>> {
+    let keys = table[0].values.iter().map(|(key, _)| key.clone());
+    let columns = ["class", "seeds", "dice_mean", "dice_sd"].map(str::to_owned);
+    let mut rows = vec![keys.chain(columns).collect()];
     for swept in table {
         for row in &swept.dice {
             let sd = row.standard_deviation.map_or(String::new(), |sd| sd.to_string());
             let values = swept.values.iter().map(|(_, value)| value.clone());
             let figures = [row.class.clone(), swept.seeds.to_string(), row.mean.to_string(), sd];
-            writer
-                .write_record(values.chain(figures))
-                .map_err(|why| unwritable(&why))?;
+            rows.push(values.chain(figures).collect());
         }
     }
-    let bytes = writer.into_inner().map_err(|why| unwritable(&why))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    rows
 }
 
 fn print_sweep(table: &[Swept]) {

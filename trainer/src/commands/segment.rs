@@ -60,10 +60,9 @@ struct Report {
 
 pub fn run(args: Args) -> Result<Outcome> {
     let format = MaskFormat::of(&args.out)?;
-    refuse_input(&args.out, &[&args.adapter, &args.base])?;
+    refuse_input(&args.out, &[&args.scan.scan, &args.adapter, &args.base])?;
     let source = args.scan.open()?;
-    source.refuse_as_output(&args.out)?;
-    source.check_format(format)?;
+    source.check_output(&args.out, format)?;
     let adapter_bytes = read(&args.adapter)?;
     let adapter = Adapter::from_bytes(&adapter_bytes).map_err(Error::content(&args.adapter))?;
     let (base, base_sha256) = read_state_dict(&args.base)?;

@@ -191,12 +191,15 @@ impl Experiment {
     /// It cannot be read, a key is missing or unknown (then the nearest known one is named), or a value makes no sense.
     pub fn read(address: &Path) -> Result<Self> {
         let found = find(address)?;
-        if toml::from_str::<toml::Table>(&found.text).is_ok_and(|settings| settings.contains_key(sweep::KEY)) {
-            let why =
-                "it is a sweep over several experiments, which only 'flapsam run' takes; name one without [sweep]";
-            return Err(Error::invalid(address, why));
-        }
-        let mut experiment = Self::parse(&found.path, found.text, &found.whence)?;
+        let parsed = Self::parse(&found.path, found.text.clone(), &found.whence);
+        let mut experiment = parsed.map_err(|why| match sweep::is_sweep(&found.text) {
+            true => {
+                let why =
+                    "it is a sweep over several experiments, which only 'flapsam run' takes; name one without [sweep]";
+                Error::invalid(address, why)
+            }
+            false => why,
+        })?;
         experiment.folder = found.folder;
         Ok(experiment)
     }
@@ -446,9 +449,11 @@ impl Experiment {
             flat.get(key).map_or(String::new(), toml::Value::to_string)
         };
         let keys = self.differences(other).into_iter();
-        keys.map(|key| (value(&own, &key), value(&others, &key), key))
-            .map(|(own, other, key)| (key, own, other))
-            .collect()
+        keys.map(|key| {
+            let (own, other) = (value(&own, &key), value(&others, &key));
+            (key, own, other)
+        })
+        .collect()
     }
 
     /// The same, of another experiment's [`Experiment::deciding_settings`]; none if they are not readable.

@@ -15,6 +15,7 @@ mod trace;
 
 pub use config::{Experiment, Setting};
 pub use evaluation::{CaseScores, MeanScores};
+pub(crate) use record::utc;
 pub use record::{Provenance, Record, Timing};
 pub use runner::{ADAPTER, Start, adapter_of, adapters, run, run_folders};
 pub use trace::TRACE;

@@ -130,6 +130,11 @@ pub struct Timing {
     pub machine: BTreeMap<String, String>,
 }
 
+/// A time as records and their descriptions write it.
+pub(crate) fn utc(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string()
+}
+
 /// Time of the clients' epochs.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct TrainingTime {
@@ -165,7 +170,7 @@ impl TrainingTime {
                 0.0
             },
             peak_memory_bytes: peak_memory(),
-            finished: Some(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string()),
+            finished: Some(utc(Timestamp::now())),
             machine: machine::facts()
                 .into_iter()
                 .map(|(name, fact)| (name.to_owned(), fact))

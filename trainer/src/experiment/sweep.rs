@@ -9,7 +9,7 @@ use super::files::{Found, find};
 use crate::error::{Error, Result};
 
 /// The table's name.
-pub(super) const KEY: &str = "sweep";
+const KEY: &str = "sweep";
 /// So many experiments are a mistake.
 const MOST: usize = 1000;
 
@@ -22,6 +22,11 @@ pub struct Point {
     pub values: Vec<(String, String)>,
     /// It.
     pub experiment: Experiment,
+}
+
+/// Whether settings are those of a sweep.
+pub(super) fn is_sweep(text: &str) -> bool {
+    toml::from_str::<toml::Table>(text).is_ok_and(|settings| settings.contains_key(KEY))
 }
 
 /// The experiments of the sweep at an address, in the order in which the last key changes fastest; `None` where there is no

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::runs::RunFolder;
 use crate::error::{Error, Result};
+use crate::experiment::utc;
 use crate::federation::CHECKPOINTS;
 use crate::files::{sha256_file, write_json};
 
@@ -56,8 +57,15 @@ pub struct Crate<'a> {
 /// # Errors
 /// A file cannot be read, or the description not written.
 pub fn write_crate(run: &RunFolder) -> Result<PathBuf> {
-    let mut entries = Vec::new();
-    list(&run.path, "", &mut entries)?;
+    let entry = |path: String| {
+        let file = run.path.join(&path);
+        Ok(Entry {
+            bytes: fs::metadata(&file).map_err(Error::file("read", &file))?.len(),
+            sha256: sha256_file(&file)?,
+            path,
+        })
+    };
+    let entries: Vec<Entry> = files_of_run(&run.path)?.into_iter().map(entry).collect::<Result<_>>()?;
     let record = &run.record;
     let described = Crate {
         name: record.title.clone(),
@@ -74,8 +82,17 @@ pub fn write_crate(run: &RunFolder) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// All files below a folder but the description itself, in order.
-pub(crate) fn list(folder: &Path, prefix: &str, entries: &mut Vec<Entry>) -> Result<()> {
+/// The files of a run's folder that its description lists, from that folder, in order: all but the description itself.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn files_of_run(folder: &Path) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    list(folder, "", &mut files)?;
+    Ok(files)
+}
+
+fn list(folder: &Path, prefix: &str, files: &mut Vec<String>) -> Result<()> {
     let found = fs::read_dir(folder).map_err(Error::file("read the folder", folder))?;
     let names = found.map(|entry| entry.map(|entry| entry.file_name()));
     let names: BTreeSet<_> = names
@@ -89,13 +106,9 @@ pub(crate) fn list(folder: &Path, prefix: &str, entries: &mut Vec<Entry>) -> Res
             continue;
         }
         if path.is_dir() && !path.is_symlink() {
-            list(&path, &format!("{relative}/"), entries)?;
+            list(&path, &format!("{relative}/"), files)?;
         } else if path.is_file() && relative != CRATE_FILE {
-            entries.push(Entry {
-                bytes: fs::metadata(&path).map_err(Error::file("read", &path))?.len(),
-                sha256: sha256_file(&path)?,
-                path: relative,
-            });
+            files.push(relative);
         }
     }
     Ok(())
@@ -111,7 +124,7 @@ fn finished(run: &RunFolder) -> Result<String> {
         .and_then(|facts| facts.modified())
         .map_err(Error::file("read", &path))?;
     let time = Timestamp::try_from(written).map_err(|why| Error::invalid(&path, format!("its date: {why}")))?;
-    Ok(time.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string())
+    Ok(utc(time))
 }
 
 /// The description of a crate.

@@ -25,6 +25,7 @@ use serde::Serialize;
 
 pub use comparison::{ClassFigures, Comparison, DataKind, Experiment, Fewer, Group, Point, Spread, SurfaceFigures};
 pub use crate_metadata::{CRATE_FILE, write_crate};
+pub(crate) use format::count;
 pub use page::page;
 pub use pictures::{Contour, Picture, Source};
 pub use runs::{LeftOut, RunFolder, find_runs};

@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use super::format::{dice, grouped, millimetres, small, times};
 use super::{ClassFigures, Comparison, DataKind, Experiment, Report, Spread};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::experiment::Setting;
+use crate::files::csv_table;
 
 /// The table as Markdown: one for each data set.
 pub fn markdown(report: &Report) -> String {
@@ -46,19 +47,15 @@ pub fn latex(report: &Report) -> String {
 ///
 /// # Errors
 /// A row cannot be encoded.
-pub fn csv(report: &Report) -> Result<String> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let unwritable = |why: &dyn std::fmt::Display| Error::Message(format!("the table cannot be encoded: {why}"));
-    for comparison in &report.comparisons {
-        for experiment in &comparison.experiments {
-            for figures in &experiment.classes {
-                let row = Row::of(comparison, experiment, figures);
-                writer.serialize(row).map_err(|why| unwritable(&why))?;
-            }
-        }
-    }
-    let bytes = writer.into_inner().map_err(|why| unwritable(&why))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+pub fn csv(report: &Report) -> Result<Vec<u8>> {
+    let experiments = report.comparisons.iter().flat_map(|comparison| {
+        let experiments = comparison.experiments.iter();
+        experiments.map(move |experiment| (comparison, experiment))
+    });
+    csv_table(experiments.flat_map(|(comparison, experiment)| {
+        let classes = experiment.classes.iter();
+        classes.map(move |figures| Row::of(comparison, experiment, figures))
+    }))
 }
 
 #[derive(Debug, Serialize)]

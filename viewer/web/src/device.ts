@@ -45,8 +45,7 @@ export class DevicePanel {
             this.why,
             this.facts,
             this.tested,
-            test,
-            copy,
+            el("div", { class: "row" }, test, copy),
         );
     }
 

@@ -82,10 +82,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         true => print_json(&report)?,
         false => print_report(&report, args.all),
     }
-    Ok(match report.passed {
-        true => Outcome::Passed,
-        false => Outcome::CheckFailed,
-    })
+    Ok(Outcome::of(report.passed))
 }
 
 fn read(path: &Path, fold: bool) -> Result<(StateDict, String)> {

@@ -88,10 +88,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     }
     // An archive that holds other files than it should leaves cases missing.
     let missing = pinned.as_ref().map_or(0, |pinned| pinned.missing);
-    Ok(match refused.is_empty() && missing == 0 && changed.is_empty() {
-        true => Outcome::Passed,
-        false => Outcome::CheckFailed,
-    })
+    Ok(Outcome::of(refused.is_empty() && missing == 0 && changed.is_empty()))
 }
 
 fn print(files: usize, bytes: u64, folder: &Path, pinned: Option<&Pinned>, changed: &[Checked]) {

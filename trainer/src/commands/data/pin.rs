@@ -22,10 +22,7 @@ pub(super) fn run(args: DataSet) -> Result<Outcome> {
         }))?,
         false => print(&pinned),
     }
-    Ok(match pinned.refused.is_empty() {
-        true => Outcome::Passed,
-        false => Outcome::CheckFailed,
-    })
+    Ok(Outcome::of(pinned.refused.is_empty()))
 }
 
 /// Says what pinning came to.

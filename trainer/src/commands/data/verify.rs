@@ -42,10 +42,7 @@ pub(super) fn run(args: DataSet) -> Result<Outcome> {
             }
         }
     }
-    Ok(match passed {
-        true => Outcome::Passed,
-        false => Outcome::CheckFailed,
-    })
+    Ok(Outcome::of(passed))
 }
 
 fn print(name: &str, files: &[Checked]) {

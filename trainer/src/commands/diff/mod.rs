@@ -103,10 +103,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         true => print_json(&report)?,
         false => print_report(&report),
     }
-    Ok(match passed {
-        true => Outcome::Passed,
-        false => Outcome::CheckFailed,
-    })
+    Ok(Outcome::of(passed))
 }
 
 fn read(path: &Path) -> Result<Side> {

@@ -44,10 +44,7 @@ pub(super) fn run(first: &Path, second: &Path, json: bool) -> Result<Outcome> {
         true => print_json(&report)?,
         false => print_report(&report),
     }
-    Ok(match report.parting {
-        None => Outcome::Passed,
-        Some(_) => Outcome::CheckFailed,
-    })
+    Ok(Outcome::of(report.parting.is_none()))
 }
 
 impl Side {
@@ -66,40 +63,31 @@ impl Side {
         let settings = settings
             .into_iter()
             .map(|(key, first, second)| (format!("setting {key}"), first, second));
-        let pairs = self.origin().into_iter().zip(other.origin());
-        let origin = pairs.map(|((what, first), (_, second))| (what.to_owned(), first, second));
-        let machine = self.machine().into_iter().zip(other.machine());
-        let machine = machine.map(|((what, first), (_, second))| (what, first, second));
+        let facts = self.facts().into_iter().zip(other.facts());
+        let facts = facts.map(|((what, first), (_, second))| (what.to_owned(), first, second));
         settings
-            .chain(origin)
-            .chain(machine)
+            .chain(facts)
             .filter(|(_, first, second)| first != second)
             .map(|(what, first, second)| Difference { what, first, second })
             .collect()
     }
 
-    fn origin(&self) -> [(&'static str, String); 6] {
+    /// Where the run comes from and, as far as it says so, the machine that it was made on.
+    fn facts(&self) -> Vec<(&'static str, String)> {
         let provenance = &self.provenance;
-        [
+        let origin = [
             ("seed", provenance.seed.to_string()),
             ("data", provenance.data_sha256.clone()),
             ("base", provenance.base_sha256.clone()),
             ("device", provenance.device.clone()),
             ("program", provenance.program.clone()),
             ("commit", provenance.commit.clone().unwrap_or_else(unknown)),
-        ]
-    }
-
-    /// What could be known of a machine, and what this run says of it.
-    fn machine(&self) -> Vec<(String, String)> {
-        let names = ["processor", "instruction sets", "caches", "threads", "system"];
-        let fact = |name: &str| {
-            self.timing
-                .as_ref()
-                .and_then(|timing| timing.machine.get(name).cloned())
-        };
-        let facts = names.map(|name| (name.to_owned(), fact(name).unwrap_or_else(unknown)));
-        facts.into()
+        ];
+        let timing = self.timing.as_ref();
+        let known = |name: &str| timing.and_then(|timing| timing.machine.get(name).cloned());
+        let machine = ["processor", "instruction sets", "caches", "threads", "system"];
+        let machine = machine.map(|name| (name, known(name).unwrap_or_else(unknown)));
+        origin.into_iter().chain(machine).collect()
     }
 }
 

@@ -139,10 +139,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         true => print_json(&report)?,
         false => print_report(&report),
     }
-    Ok(match report.passed {
-        true => Outcome::Passed,
-        false => Outcome::CheckFailed,
-    })
+    Ok(Outcome::of(report.passed))
 }
 
 const PAPER: &str = "paper";

@@ -42,8 +42,5 @@ pub(super) fn rehearse(planned: &[Planned], left_out: &[LeftOut], args: &Args, d
             without(left_out)
         ),
     }
-    Ok(match failed.is_empty() {
-        true => Outcome::Passed,
-        false => Outcome::CheckFailed,
-    })
+    Ok(Outcome::of(failed.is_empty()))
 }

@@ -53,14 +53,6 @@ impl Scan {
         })
     }
 
-    fn volume_of_series(&self, series: &Series, preprocessing: &Preprocessing) -> Result<Volume> {
-        let volume = series.volume()?;
-        let needed = preprocessing.resampling_bytes(&volume, Content::Scan);
-        let needed = needed.map_err(Error::content(&self.path))?;
-        enough_memory(needed as u64).map_err(|why| Error::invalid(&self.path, why))?;
-        Ok(volume)
-    }
-
     /// The whole scan's grid, and the part of the scan that is meant, with finite values.
     ///
     /// # Errors
@@ -73,12 +65,15 @@ impl Scan {
                 (whole, volume)
             }
             Opened::Dicom(series) => {
-                let volume = self.volume_of_series(series, preprocessing)?;
+                let volume = series.volume()?;
                 let whole = volume.grid();
                 let volume = match part {
                     Some(part) => volume.cropped(part).map_err(Error::content(&self.path))?,
                     None => volume,
                 };
+                let needed = preprocessing.resampling_bytes(&volume, Content::Scan);
+                let needed = needed.map_err(Error::content(&self.path))?;
+                enough_memory(needed as u64).map_err(|why| Error::invalid(&self.path, why))?;
                 (whole, volume)
             }
         };
@@ -86,43 +81,34 @@ impl Scan {
         Ok((whole, volume))
     }
 
-    /// Refuses an output that is one of the scan's files.
+    /// Refuses a mask's file that is one of a series' files, or whose format this scan's mask cannot have.
     ///
     /// # Errors
-    /// It is.
-    pub fn refuse_as_output(&self, out: &Path) -> Result<()> {
-        match &self.content {
-            Opened::Nifti { .. } => refuse_input(out, &[&self.path]),
-            Opened::Dicom(series) => refuse_input(out, &series.paths()),
-        }
-    }
-
-    /// Refuses a format that this scan's mask cannot have.
-    ///
-    /// # Errors
-    /// A DICOM segmentation is wanted of a scan that is NIfTI.
-    pub fn check_format(&self, format: MaskFormat) -> Result<()> {
+    /// It is, or it cannot.
+    pub fn check_output(&self, out: &Path, format: MaskFormat) -> Result<()> {
         match (format, &self.content) {
-            (MaskFormat::DicomSegmentation, Opened::Nifti { .. }) => {
-                let why = "a DICOM segmentation names the images that it belongs to, and this scan is NIfTI; pass the DICOM \
-                           folder, or an output that ends in .nii.gz";
-                Err(Error::invalid(&self.path, why))
-            }
-            _ => Ok(()),
+            (_, Opened::Dicom(series)) => refuse_input(out, &series.paths()),
+            (MaskFormat::Nifti(_), Opened::Nifti { .. }) => Ok(()),
+            (MaskFormat::DicomSegmentation, Opened::Nifti { .. }) => Err(self.no_series()),
         }
     }
 
     /// A mask of the whole scan's grid as a file.
     ///
     /// # Errors
-    /// See [`Scan::check_format`].
+    /// A DICOM segmentation is wanted of a scan that is NIfTI.
     pub fn mask(&self, whole: &Volume, labels: &[u8], format: MaskFormat, about: &About) -> Result<Vec<u8>> {
-        self.check_format(format)?;
-        Ok(match (format, &self.content) {
-            (MaskFormat::DicomSegmentation, Opened::Dicom(series)) => segmentation::to_bytes(series, labels, about)?,
-            (MaskFormat::Nifti(packing), _) => whole.mask_to_nifti(labels, packing),
-            (MaskFormat::DicomSegmentation, Opened::Nifti { .. }) => Vec::new(),
-        })
+        match (format, &self.content) {
+            (MaskFormat::Nifti(packing), _) => Ok(whole.mask_to_nifti(labels, packing)),
+            (MaskFormat::DicomSegmentation, Opened::Dicom(series)) => segmentation::to_bytes(series, labels, about),
+            (MaskFormat::DicomSegmentation, Opened::Nifti { .. }) => Err(self.no_series()),
+        }
+    }
+
+    fn no_series(&self) -> Error {
+        let why = "a DICOM segmentation names the images that it belongs to, and this scan is NIfTI; pass the DICOM folder, \
+                   or an output that ends in .nii.gz";
+        Error::invalid(&self.path, why)
     }
 }
 

@@ -49,14 +49,9 @@ const STUDY: [(Tag, VR); 4] = [
 /// If there are more or fewer labels than voxels (a programming error).
 pub fn to_bytes(series: &Series, labels: &[u8], about: &About) -> Result<Vec<u8>> {
     let frames = Frame::of(series, labels, about.classes.len());
-    let uid = |what: &str| {
-        uid(&[
-            what.as_bytes(),
-            about.model_sha256.as_bytes(),
-            labels,
-            &identity(series),
-        ])
-    };
+    let series_name = text(&series.header, tags::SERIES_INSTANCE_UID).unwrap_or_default();
+    let mask = format!("{} {} {series_name}", about.model_sha256, sha256(labels));
+    let uid = |what: &str| uid(&format!("{what} {mask}"));
     let instance = uid("instance");
     let mut object = InMemDicomObject::new_empty();
     patient_and_study(&mut object, &series.header, about.with_patient);
@@ -385,15 +380,8 @@ fn short(name: &str, letters: usize) -> String {
     name.replace('\\', "/").chars().take(letters).collect()
 }
 
-/// What tells a series from others.
-fn identity(series: &Series) -> Vec<u8> {
-    let uid = text(&series.header, tags::SERIES_INSTANCE_UID).unwrap_or_default();
-    uid.into_bytes()
-}
-
 /// A UID of what it stands for, so that the same mask of the same series has the same: 2.25 and 112 bits of a checksum.
-fn uid(parts: &[&[u8]]) -> String {
-    let sums: String = parts.iter().map(|part| sha256(part)).collect();
-    let sum = sha256(sums.as_bytes());
+fn uid(what: &str) -> String {
+    let sum = sha256(what.as_bytes());
     format!("2.25.{}", u128::from_str_radix(&sum[..28], 16).unwrap_or_default())
 }

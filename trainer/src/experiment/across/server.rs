@@ -9,14 +9,14 @@ use super::{Brings, Enrolment, HandedIn, Order, agreement, check, of_file};
 use crate::data::manifest::Manifest;
 use crate::error::{Error, Result};
 use crate::experiment::network::Network;
-use crate::experiment::runner::{ADAPTER, LEDGER, table};
+use crate::experiment::runner::{ADAPTER, LEDGER};
 use crate::experiment::{Experiment, TRACE};
 use crate::federation::envelope::{Agreement, open, seal};
 use crate::federation::ledger::Entry;
 use crate::federation::trace::Mark;
 use crate::federation::wire::{Precision, encode};
 use crate::federation::{Checkpoints, Inbox, Invited, RoundRecord, Server, Update};
-use crate::files::{read, write};
+use crate::files::{csv_table, read, write};
 use crate::folder_lock::FolderLock;
 
 /// The folder of orders in the server's own.
@@ -330,7 +330,7 @@ impl Coordinator {
             let adapter = self.network.adapter_of(server.model())?;
             write_to(ADAPTER, &adapter.to_bytes())?;
         }
-        write_to(LEDGER, &table(&past.entries)?)?;
+        write_to(LEDGER, &csv_table(&past.entries)?)?;
         let masks = self.folder.join("predictions");
         let trace = crate::experiment::trace::text(&past.marks, &self.folder, &masks)?;
         write_to(TRACE, trace.as_bytes())

@@ -10,7 +10,6 @@ use super::judging::Model;
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Provenance};
 use crate::federation::CHECKPOINTS;
-use crate::federation::ledger::Entry;
 use crate::files::{files_in, is_half_written, read_json, write};
 use crate::folder_lock::LOCK;
 
@@ -94,16 +93,6 @@ struct RunOf {
 
 /// What travelled.
 pub(in crate::experiment) const LEDGER: &str = "ledger.csv";
-
-/// Entries of the ledger as a table for people and spreadsheets.
-pub(in crate::experiment) fn table(entries: &[Entry]) -> Result<Vec<u8>> {
-    let mut table = csv::Writer::from_writer(Vec::new());
-    let failed = |why: String| Error::Message(format!("the ledger cannot be written: {why}"));
-    for entry in entries {
-        table.serialize(entry).map_err(|why| failed(why.to_string()))?;
-    }
-    table.into_inner().map_err(|why| failed(why.to_string()))
-}
 
 impl Run {
     pub(super) fn save_adapters(&self, models: &[Model], out: &Path) -> Result<Vec<String>> {

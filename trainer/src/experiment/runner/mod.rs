@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use flapsam_model::parameters::{Parameters, pairs};
 use flapsam_model::random::Random;
+pub(super) use folder::LEDGER;
 pub use folder::{ADAPTER, adapter_of, adapters, run_folders};
 use folder::{CONFIG, MASKS, PROVENANCE, RECORD, is_taken};
-pub(super) use folder::{LEDGER, table};
 use judging::Training;
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::federation::ledger::Entry;
 use crate::federation::trace::Mark;
 use crate::federation::{Checkpoints, Client, Federation, Folding, Invited, Member, RoundRecord, Rules, Server, cut};
-use crate::files::{move_aside, read_json, remove_half_written, write, write_json};
+use crate::files::{csv_table, move_aside, read_json, remove_half_written, write, write_json};
 use crate::folder_lock::FolderLock;
 use crate::progress::Progress;
 use crate::training::{AdamW, Learner};
@@ -81,7 +81,7 @@ pub fn run(
     if let Some(last) = record.rounds.last_mut().filter(|last| run.judged_after(last.round)) {
         last.dice = Some(record.dice.clone());
     }
-    write(&out.join(LEDGER), &table(&ledger)?)?;
+    write(&out.join(LEDGER), &csv_table(&ledger)?)?;
     write(&out.join(TRACE), trace::text(&done.marks, out, &masks)?.as_bytes())?;
     write_json(&out.join("timing.json"), &time.finish(earlier + started.elapsed()))?;
     write_json(&out.join(RECORD), &record)?;
