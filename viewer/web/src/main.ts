@@ -9,6 +9,7 @@ import { Current } from "./current";
 import { DevicePanel } from "./device";
 import { byId, el, save } from "./dom";
 import { Engine } from "./engine";
+import { KeptPanel } from "./kept";
 import { Legend } from "./layers";
 import { closeMenus } from "./menus";
 import { sentence, warn } from "./notices";
@@ -46,15 +47,17 @@ async function start(run: Run): Promise<void> {
         save(mask, `${fileName(key.replace("/", "_"))}_corrected.nii.gz`, "application/gzip"),
     );
     const beside = new Beside(current, engine, stage, legend);
-    const segmenting = new Segmenting(current, engine, device, overlays, legend, correcting, beside);
+    const kept = new KeptPanel(byId("kept"));
+    const segmenting = new Segmenting(current, engine, device, overlays, legend, correcting, beside, kept);
     const asking = new Asking(current, engine, stage, device, correcting);
-    const choosing = new Choosing(current, { stage, legend, overlays, correcting, segmenting, asking, beside });
+    const choosing = new Choosing(current, { stage, legend, overlays, correcting, segmenting, asking, beside, kept });
     new Tools(current, stage, overlays, legend, choosing);
 
     closeMenus();
     current.classes = run.classes;
     await stage.open(address.read().view, () => overlays.redraw());
     void device.open();
+    void kept.start();
     await choosing.start();
 }
 

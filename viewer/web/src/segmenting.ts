@@ -7,6 +7,7 @@ import type { Current } from "./current";
 import type { DevicePanel } from "./device";
 import { byId, save } from "./dom";
 import type { Engine } from "./engine";
+import type { KeptPanel } from "./kept";
 import type { Legend } from "./layers";
 import { clear, sentence, warn } from "./notices";
 import type { Overlays } from "./overlays";
@@ -31,6 +32,7 @@ export class Segmenting {
         private readonly legend: Legend,
         private readonly correcting: Correcting,
         private readonly beside: Beside,
+        private readonly kept: KeptPanel,
     ) {
         document.addEventListener("keydown", (event) => {
             if (event.key === "Escape") this.cancel();
@@ -78,6 +80,7 @@ export class Segmenting {
                 (progress) => this.panel.progress(progress),
                 (received, of) => this.panel.fetching(received, of),
             );
+            void this.kept.update();
             if (!outcome) return this.panel.ended("Cancelled.");
             shown.outcome = outcome;
             if (this.current.shown === shown) await this.present(shown, outcome);
