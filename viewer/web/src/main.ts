@@ -12,6 +12,7 @@ import { Engine } from "./engine";
 import { KeptPanel } from "./kept";
 import { Legend } from "./layers";
 import { closeMenus } from "./menus";
+import { saveForTraining } from "./note";
 import { sentence, warn } from "./notices";
 import { Overlays } from "./overlays";
 import type { Outcome } from "./protocol";
@@ -39,12 +40,15 @@ async function start(run: Run): Promise<void> {
     });
     const stage = new Stage(
         (view) => address.change({ view }),
-        (undoable, redoable) => correcting.stroke(undoable, redoable),
+        (...stroke) => correcting.stroke(...stroke),
     );
     const legend = new Legend(byId("layers"), (name) => void overlays.restyle(name));
     const overlays = new Overlays(current, engine, stage, legend);
-    const correcting = new Correcting(stage, engine, (mask, key) =>
-        save(mask, `${fileName(key.replace("/", "_"))}_corrected.nii.gz`, "application/gzip"),
+    const correcting = new Correcting(
+        stage,
+        engine,
+        (mask, key) => save(mask, `${fileName(key.replace("/", "_"))}_corrected.nii.gz`, "application/gzip"),
+        (corrected) => saveForTraining(current, corrected),
     );
     const beside = new Beside(current, engine, stage, legend);
     const kept = new KeptPanel(byId("kept"));

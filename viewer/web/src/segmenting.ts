@@ -75,14 +75,16 @@ export class Segmenting {
         ["run", "device"].forEach(clear);
         this.panel.running();
         try {
+            const by = this.by(shown);
             const outcome = await this.engine.run(
-                { ...this.by(shown), choice: this.device.choice, base: remote(run.base), scan: shown.scan },
+                { ...by, choice: this.device.choice, base: remote(run.base), scan: shown.scan },
                 (progress) => this.panel.progress(progress),
                 (received, of) => this.panel.fetching(received, of),
             );
             void this.kept.update();
             if (!outcome) return this.panel.ended("Cancelled.");
             shown.outcome = outcome;
+            shown.adapterSha256 = "sha256" in by.adapter ? by.adapter.sha256 : await sha256(by.adapter.bytes);
             if (this.current.shown === shown) await this.present(shown, outcome);
             else this.panel.ended("");
         } catch (error) {
@@ -114,4 +116,9 @@ export class Segmenting {
         if (!shown?.outcome) return;
         save(shown.outcome.mask, `${fileName(shown.title)}_mask.nii.gz`, "application/gzip");
     }
+}
+
+async function sha256(bytes: Uint8Array): Promise<string> {
+    const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>));
+    return [...hash].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
