@@ -135,7 +135,7 @@ headers = [nibabel.load(pathlib.Path(sys.argv[2]) / name).header for name in nam
 words = [header[field].item().decode() for header in headers for field in ("descrip", "aux_file", "intent_name", "db_name")]
 print(json.dumps({"names": names, "note": notes[0], "words": [word for word in words if word]}))`;
 
-test("a corrected mask is saved for training, with a note of where it is from", { timeout: 300_000 }, async (t) => {
+test("a corrected mask is saved for training, with a note of where it is from", { timeout: 900_000 }, async (t) => {
     const page = await visit(t, { query: `?view=axial&case=${first}` });
     const set = join(folder, "corrected");
     mkdirSync(set);

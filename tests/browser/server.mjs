@@ -81,7 +81,7 @@ test("an exported folder is a page on any web host", async (t) => {
     assert.ok((await agreement(page)).percent >= 99.9);
 });
 
-test("after a visit the page opens without its server, and what it keeps can be deleted", { timeout: 300_000 }, async (t) => {
+test("after a visit the page opens without its server, and what it keeps can be deleted", { timeout: 900_000 }, async (t) => {
     const exported = join(folder, "kept");
     flapsam("view", run.path, "--data", run.data, "--export", exported);
     const server = await host(exported);

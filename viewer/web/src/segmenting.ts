@@ -118,7 +118,9 @@ export class Segmenting {
     }
 }
 
-async function sha256(bytes: Uint8Array): Promise<string> {
+/** Null at an insecure address, where browsers compute none. */
+async function sha256(bytes: Uint8Array): Promise<string | null> {
+    if (!crypto.subtle) return null;
     const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>));
     return [...hash].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
