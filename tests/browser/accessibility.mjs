@@ -51,6 +51,9 @@ test("axe finds nothing against a finished segmentation and the prompts", async 
     await page.locator("#segment").click();
     await page.locator("#save").waitFor({ timeout: 180_000 });
     assert.deepEqual(await violations(page), [], "a result");
+    await page.locator("#correct").click();
+    await page.locator("#pens").waitFor();
+    assert.deepEqual(await violations(page), [], "a drawing");
     await page.locator("#ask").click();
     await page.locator("dialog[open]").waitFor();
     assert.deepEqual(await violations(page), [], "the prompts");

@@ -2,10 +2,11 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { folder, metrics, run, visit } from "./setup.mjs";
+import { flapsam, folder, metrics, notice, python, run, visit } from "./setup.mjs";
 
 const [first, second] = metrics.cases.map((one) => `${one.site}/${one.case}`);
 
@@ -120,4 +121,64 @@ test("an answer is kept, and carried through the slices until it is stopped or e
     while (await page.locator("#undo").isEnabled()) await page.locator("#undo").click();
     const back = judged(await saved(page, "taken-back.nii.gz"), first);
     assert.equal(back[2].length, 1, JSON.stringify(back));
+});
+
+/** Unpacks a zip; its names, its JSON files, and the words in the headers of its scans and masks. */
+const UNZIP = `
+import json, pathlib, sys, zipfile, nibabel
+with zipfile.ZipFile(sys.argv[1]) as file:
+    assert file.testzip() is None
+    names = sorted(file.namelist())
+    file.extractall(sys.argv[2])
+notes = [json.loads((pathlib.Path(sys.argv[2]) / name).read_text()) for name in names if name.endswith(".json")]
+headers = [nibabel.load(pathlib.Path(sys.argv[2]) / name).header for name in names if name.endswith(".nii.gz")]
+words = [header[field].item().decode() for header in headers for field in ("descrip", "aux_file", "intent_name", "db_name")]
+print(json.dumps({"names": names, "note": notes[0], "words": [word for word in words if word]}))`;
+
+test("a corrected mask is saved for training, with a note of where it is from", { timeout: 900_000 }, async (t) => {
+    const page = await visit(t, { query: `?view=axial&case=${first}` });
+    const set = join(folder, "corrected");
+    mkdirSync(set);
+    const [site, id] = first.split("/");
+    await page.getByLabel("Begin with").selectOption("native");
+    await page.locator("#correct").click();
+    for (const label of ["1", "2"]) {
+        await page.locator(`#pens [value="${label}"]`).check({ force: true });
+        await stroke(page, 0.45, 0.4 + 0.1 * label);
+    }
+    await page.locator("#save-for-training").click();
+    assert.match(await notice(page, "correct"), /who corrected/);
+    await page.getByLabel("Corrected by").fill("A. Reader");
+    const unzipped = async (name) => {
+        const coming = page.waitForEvent("download");
+        await page.locator("#save-for-training").click();
+        const path = join(folder, name);
+        await (await coming).saveAs(path);
+        return python(t, UNZIP, path, set);
+    };
+    const found = await unzipped("one.zip");
+    if (!found) return;
+    assert.deepEqual(found.names, [`${site}/${id}.json`, `${site}/${id}.nii.gz`, `${site}/${id}_mask.nii.gz`]);
+    assert.deepEqual(found.words, []);
+    const { madeBy, beganWith, changedBy, model, classes, date } = found.note;
+    assert.deepEqual([madeBy, beganWith, changedBy], ["A. Reader", "native", ["brush"]]);
+    const listed = await page.evaluate(async () => (await fetch("run.json")).json());
+    assert.deepEqual([model.baseSha256, model.adapterSha256], [listed.base.sha256, listed.adapters[0].sha256]);
+    assert.deepEqual(classes, listed.classes);
+    assert.ok(Date.now() - Date.parse(date) < 600_000);
+
+    // A scan of the user's own, whose name could be taken for the word "imaging".
+    await page.locator("#pick-scan").setInputFiles(join(run.data, "phantom", id, "imaging.nii.gz"));
+    await page.locator("#cases [aria-current]").filter({ hasText: "imaging" }).waitFor();
+    await page.locator("#correct:not(:disabled)").click();
+    await page.locator('#pens [value="1"]').check({ force: true });
+    await stroke(page, 0.45, 0.5);
+    const own = await unzipped("two.zip");
+    assert.deepEqual([own.note.beganWith, own.note.model.adapterSha256], ["empty", null]);
+
+    const manifests = join(folder, "manifests");
+    flapsam("data", "import", set, "--classes", "kidney,tumour", "--test-share", "0", "--manifests", manifests);
+    const table = readFileSync(join(manifests, "corrected.csv"), "utf8");
+    assert.match(table, new RegExp(`${site}/${id}_mask.nii.gz`));
+    assert.match(table, /imaging_1_mask.nii.gz/);
 });

@@ -8,7 +8,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 
-import { drop, menu, metrics, nifti, pixels, python, run, visit } from "./setup.mjs";
+import { drop, folder, menu, metrics, nifti, pixels, python, run, visit } from "./setup.mjs";
 
 const mean = (dice) => dice.reduce((sum, value) => sum + value, 0) / dice.length;
 
@@ -336,6 +336,65 @@ print(json.dumps(told))`;
     await page.mouse.up();
     await page.waitForFunction(() => document.querySelector("#amounts tbody").lastChild.textContent.match(/[1-9]\d* mm²[^m]*ml$/));
     assert.deepEqual((await amounts(page, "Yours"))[0], [0, 0]);
+});
+
+test("surfaces of a mask are saved in the scan's own millimetres", { timeout: 900_000 }, async (t) => {
+    const page = await visit(t);
+    // An ellipsoid of 30, 21 and 24 mm, around a place off the middle, in a file whose axes go to the left and to the front.
+    const dims = [64, 50, 40];
+    const rows = [[-1.5, 0, 0, 50], [0, 1, 0, -20], [0, 0, 2, 7]];
+    const inside = (index) => {
+        const voxel = [index % dims[0], Math.floor(index / dims[0]) % dims[1], Math.floor(index / dims[0] / dims[1])];
+        const mm = rows.map((row) => row[0] * voxel[0] + row[1] * voxel[1] + row[2] * voxel[2] + row[3]);
+        return Math.hypot((mm[0] - 4) / 30, (mm[1] - 6) / 21, (mm[2] - 45) / 24) <= 1;
+    };
+    const file = (value) => {
+        const bytes = gunzipSync(nifti(dims, value));
+        rows.flat().forEach((number, place) => bytes.writeFloatLE(number, 280 + 4 * place));
+        return bytes;
+    };
+    await drop(page, "ellipsoid.nii", file((index) => (inside(index) ? 100 : 0)));
+    await page.locator("#cases [aria-current]").filter({ hasText: "ellipsoid" }).waitFor();
+    const labels = { name: "labels.nii", mimeType: "", buffer: file((index) => (inside(index) ? 1 : 0)) };
+    await page.locator("#pick-truth").setInputFiles(labels);
+    await page.locator('[data-layer="truth"]:enabled').waitFor();
+    await page.waitForTimeout(1000);
+    const coming = page.waitForEvent("download");
+    await menu(page, "Tools");
+    await page.locator("#meshes").click();
+    const path = join(folder, "meshes.zip");
+    await (await coming).saveAs(path);
+    const script = `
+import json, sys, zipfile, numpy
+with zipfile.ZipFile(sys.argv[1]) as file:
+    names = file.namelist()
+    data = file.read(names[0])
+count = int.from_bytes(data[80:84], "little")
+triangles = numpy.frombuffer(data[84:], dtype=[("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("more", "<u2")])["corners"].astype(float)
+points = triangles.reshape(-1, 3)
+edges = {}
+for corners in numpy.round(triangles, 3):
+    keys = [tuple(corner) for corner in corners]
+    for one, other in zip(keys, keys[1:] + keys[:1]):
+        edges[one, other] = edges.get((one, other), 0) + 1
+closed = all(edges.get((other, one)) == times for (one, other), times in edges.items())
+volume = numpy.einsum("ij,ij->i", triangles[:, 0], numpy.cross(triangles[:, 1], triangles[:, 2])).sum() / 6
+print(json.dumps({"names": names, "count": [count, len(triangles)], "low": points.min(axis=0).tolist(),
+                  "high": points.max(axis=0).tolist(), "volume": volume, "closed": closed}))`;
+    const found = python(t, script, path);
+    if (!found) return;
+    t.diagnostic(JSON.stringify(found));
+    assert.deepEqual(found.names, ["kidney.stl"]);
+    assert.equal(...found.count);
+    [4, 6, 45].forEach((middle, axis) => {
+        const half = [30, 21, 24][axis];
+        // Within a voxel, whose sides are 1 to 2 mm.
+        assert.ok(Math.abs(found.low[axis] - (middle - half)) < 1.5, JSON.stringify(found));
+        assert.ok(Math.abs(found.high[axis] - (middle + half)) < 1.5, JSON.stringify(found));
+    });
+    const wanted = (4 / 3) * Math.PI * 30 * 21 * 24;
+    assert.ok(Math.abs(found.volume / wanted - 1) < 0.03, `${found.volume} and ${wanted} mm³`);
+    assert.ok(found.closed, "every edge has two sides");
 });
 
 test("the images are worked by keyboard", async (t) => {

@@ -29,7 +29,7 @@ print(json.dumps({
     "labels": sorted(int(label) for label in numpy.unique(numpy.asarray(one.dataobj))),
 }))`;
 
-test("a folder of DICOM files is segmented as the scan that it was, and its mask names nobody", { timeout: 200_000 }, async (t) => {
+test("a folder of DICOM files is segmented as the scan that it was, and its mask names nobody", { timeout: 900_000 }, async (t) => {
     const { site, case: id } = metrics.cases[0];
     const series = join(folder, "dicom");
     if (!dicom(t, "of-nifti", join(run.data, "phantom", id, "imaging.nii.gz"), series)) return;
@@ -48,7 +48,7 @@ test("a folder of DICOM files is segmented as the scan that it was, and its mask
     assert.deepEqual(found.words, []);
 });
 
-test("of several series in a dropped folder one is chosen by name", { timeout: 120_000 }, async (t) => {
+test("of several series in a dropped folder one is chosen by name", { timeout: 900_000 }, async (t) => {
     const made = join(folder, "made");
     if (!dicom(t, "make", made)) return;
     const page = await visit(t);

@@ -6,7 +6,7 @@ import { createServer, request } from "node:http";
 import { extname, join } from "node:path";
 import { test } from "node:test";
 
-import { agreement, flapsam, folder, run, segment, url, visit } from "./setup.mjs";
+import { agreement, drop, flapsam, folder, nifti, run, segment, url, visit } from "./setup.mjs";
 
 /** An answer to a path that is sent as it is. */
 function ask(path, options = {}) {
@@ -79,4 +79,40 @@ test("an exported folder is a page on any web host", async (t) => {
     const page = await visit(t, { at: `http://127.0.0.1:${server.address().port}/below/` });
     await segment(page);
     assert.ok((await agreement(page)).percent >= 99.9);
+});
+
+test("after a visit the page opens without its server, and what it keeps can be deleted", { timeout: 900_000 }, async (t) => {
+    const exported = join(folder, "kept");
+    flapsam("view", run.path, "--data", run.data, "--export", exported);
+    const server = await host(exported);
+    const at = `http://127.0.0.1:${server.address().port}/`;
+    const page = await visit(t, { at, offline: true });
+    const kept = page.locator("#kept-status").filter({ hasText: /MB of the page/ });
+    await kept.waitFor();
+    // What is looked at from now on is kept, and the weights.
+    await page.locator("#cases [data-case]").nth(1).click();
+    await page.locator("#cases [aria-current]").waitFor();
+    await segment(page);
+    assert.ok((await agreement(page)).percent >= 99.9);
+    await kept.filter({ hasText: /[1-9][\d.]* [kM]B of weights/ }).waitFor();
+    t.diagnostic(await kept.textContent());
+    const second = page.url();
+
+    server.closeAllConnections();
+    await new Promise((done) => server.close(done));
+    await page.goto(second);
+    await page.locator("#slice-at").filter({ hasText: /\d+ of \d+/ }).waitFor();
+    await segment(page);
+    assert.ok((await agreement(page)).percent >= 99.9, "a case that was seen");
+    await drop(page, "own.nii.gz", nifti([40, 30, 6]));
+    await page.locator("#slice-at").filter({ hasText: "of 6" }).waitFor();
+
+    await page.locator("#delete-kept").click();
+    await page.locator("#kept-status").filter({ hasText: "deleted" }).waitFor();
+    const left = await page.evaluate(async () => {
+        const folders = [];
+        for await (const name of (await navigator.storage.getDirectory()).keys()) folders.push(name);
+        return [await caches.keys(), folders, (await navigator.serviceWorker.getRegistrations()).length];
+    });
+    assert.deepEqual(left, [[], [], 0]);
 });

@@ -69,12 +69,14 @@ const browsers = { webgpu: await launch(webgpu), none: null };
 
 /**
  * A page that has drawn its first case. `prepare` may change it before it loads; `gpu` is whether there is WebGPU.
- * Nothing may be thrown in it that the page does not show.
+ * Nothing may be thrown in it that the page does not show. `offline` is whether the page may be kept for later: it then
+ * answers what tests would answer in its place.
  */
-export async function visit(test, { query = "", prepare = async () => {}, gpu = true, at = url, drawn = true } = {}) {
+export async function visit(test, { query = "", prepare = async () => {}, gpu = true, at = url, drawn = true, offline = false } = {}) {
     if (!gpu) browsers.none ??= await launch(["--disable-features=WebGPU"]);
     const browser = gpu ? browsers.webgpu : browsers.none;
-    const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, acceptDownloads: true });
+    const serviceWorkers = offline ? "allow" : "block";
+    const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, acceptDownloads: true, serviceWorkers });
     test.after(() => context.close());
     // A machine may have much else to do.
     context.setDefaultTimeout(120_000);

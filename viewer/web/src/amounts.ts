@@ -10,8 +10,9 @@ export interface LabelMap {
     /** Where in the values the first voxel is, and how far it is to the next along each axis. */
     start: number;
     steps: Triple;
-    /** Millimetres along each axis, as vectors. */
+    /** From a voxel to the next along each axis, and where the first one is: millimetres to the right, to the front and up. */
     axes: [Triple, Triple, Triple];
+    origin: Triple;
 }
 
 export type Triple = [number, number, number];

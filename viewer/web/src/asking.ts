@@ -28,7 +28,8 @@ export class Asking {
             look: () => this.look(),
             ask: ({ slice, window }, prompt) => engine.question({ choice: device.choice, base, slice, window, prompt }),
             next: ({ slice }, by) => this.next(slice, by),
-            keep: (view, inside, label) => correcting.keep(view.slice.number, inside, label),
+            keep: (view, inside, label, carried) =>
+                correcting.keep(view.slice.number, inside, label, carried ? "carried" : "SAM"),
             onLeave: () => engine.abandon(),
             onFailure: (error) => warn("prompts", sentence(error), remedies(error, () => byId("ask").click())),
         });

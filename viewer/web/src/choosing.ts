@@ -8,6 +8,7 @@ import type { Correcting } from "./correcting";
 import type { Current } from "./current";
 import { byId } from "./dom";
 import { FilePanel, type OwnFile } from "./files";
+import type { KeptPanel } from "./kept";
 import type { Legend } from "./layers";
 import { clear, sentence, warn } from "./notices";
 import type { Overlays } from "./overlays";
@@ -25,6 +26,7 @@ interface Parts {
     segmenting: Segmenting;
     asking: Asking;
     beside: Beside;
+    kept: KeptPanel;
 }
 
 export class Choosing {
@@ -123,12 +125,13 @@ export class Choosing {
     }
 
     private async show(shown: Shown): Promise<void> {
-        const { overlays, correcting, segmenting, asking, beside } = this.parts;
+        const { overlays, correcting, segmenting, asking, beside, kept } = this.parts;
         this.current.shown = shown;
         segmenting.setCase(true);
         asking.setCase(true);
         clear("case");
         await overlays.redraw();
+        void kept.update();
         if (this.current.shown !== shown) return;
         void beside.refresh();
         const { key, scan, truth, native, outcome } = shown;

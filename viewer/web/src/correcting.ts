@@ -7,6 +7,25 @@ import { clear, sentence, warn } from "./notices";
 import type { Promised } from "./protocol";
 import type { Stage } from "./stage";
 
+/** What changed a drawing: a pen, an answer of SAM's, or one that went on from the slice beside. */
+export type Means = "brush" | "SAM" | "carried";
+
+/** What a drawing began with, and what changed it since. */
+interface Origin {
+    from: Start;
+    by: Set<Means>;
+}
+
+/** A corrected mask that is saved for training. */
+export interface Corrected {
+    mask: Uint8Array;
+    subject: Subject;
+    beganWith: Start;
+    changedBy: Means[];
+    /** Whoever corrected it. */
+    name: string;
+}
+
 /** The case that is drawn on. */
 export interface Subject {
     key: string;
@@ -18,16 +37,18 @@ export interface Subject {
 export class Correcting {
     private subject: Subject | null = null;
     private classes: string[] = [];
-    private drawing = false;
+    /** Of the drawing; null without one. */
+    private origin: Origin | null = null;
     /** Drawings of cases that are not shown, by their names. */
-    private readonly aside = new Map<string, Uint8Array>();
+    private readonly aside = new Map<string, { drawn: Uint8Array; origin: Origin }>();
     private readonly panel = new CorrectionPanel(byId("correct-panel"), {
-        onStart: (from) => void this.safely(() => this.start(this.subject?.masks[from] ?? null)),
+        onStart: (from) => void this.safely(() => this.start(this.subject?.masks[from] ?? null, { from, by: new Set() })),
         onPen: (pen) => {
             if (this.stage.paper) this.stage.paper.pen = pen;
         },
         onStep: (back) => this.stage.paper?.step(back),
         onSave: () => void this.safely(() => this.save()),
+        onSaveForTraining: (name) => void this.safely(() => this.saveForTraining(name)),
         onDiscard: () => this.discard(),
     });
 
@@ -35,9 +56,10 @@ export class Correcting {
         private readonly stage: Stage,
         private readonly engine: Engine,
         private readonly onSave: (mask: Uint8Array, key: string) => void,
+        private readonly onSaveForTraining: (corrected: Corrected) => Promise<void>,
     ) {
         window.addEventListener("beforeunload", (event) => {
-            if (this.drawing || this.aside.size > 0) event.preventDefault();
+            if (this.origin || this.aside.size > 0) event.preventDefault();
         });
     }
 
@@ -46,17 +68,18 @@ export class Correcting {
         this.panel.setClasses(classes);
     }
 
-    stroke(undoable: boolean, redoable: boolean): void {
+    stroke(undoable: boolean, redoable: boolean, byPen: boolean): void {
+        if (byPen) this.origin?.by.add("brush");
         this.panel.stroke(undoable, redoable);
     }
 
     /** Puts the drawing aside before another case is shown. */
     async leave(): Promise<void> {
-        const { subject } = this;
-        const drawn = this.drawing && (await this.stage.paper?.drawing());
-        if (subject && drawn) this.aside.set(subject.key, drawn);
+        const { subject, origin } = this;
+        const drawn = origin && (await this.stage.paper?.drawing());
+        if (subject && drawn) this.aside.set(subject.key, { drawn, origin });
         this.subject = null;
-        this.drawing = false;
+        this.origin = null;
         this.panel.setCase(false);
     }
 
@@ -65,10 +88,10 @@ export class Correcting {
         this.subject = subject;
         this.panel.setCase(true);
         this.offer();
-        const drawn = this.aside.get(subject.key);
-        if (!drawn) return;
+        const aside = this.aside.get(subject.key);
+        if (!aside) return;
         await this.safely(async () => {
-            await this.start(drawn);
+            await this.start(aside.drawn, aside.origin);
             // Only now, or what cannot be drawn would be lost.
             this.aside.delete(subject.key);
         });
@@ -83,36 +106,55 @@ export class Correcting {
     }
 
     /** Puts an answer about a slice into the drawing, or begins one with it. */
-    async keep(number: number, inside: Uint8Array, label: number): Promise<void> {
+    async keep(number: number, inside: Uint8Array, label: number, by: Means): Promise<void> {
         const { subject } = this;
         if (!subject) return;
-        const drawn = this.drawing ? ((await this.stage.paper?.drawing()) ?? null) : null;
+        const origin = this.origin ?? { from: "empty", by: new Set() };
+        const drawn = this.origin ? ((await this.stage.paper?.drawing()) ?? null) : null;
         const { scan } = subject;
         const mask = await this.engine.keep({ scan, drawn, number, inside, label, classes: this.classes.length });
-        if (this.subject === subject) await this.start(mask);
+        if (this.subject !== subject) return;
+        origin.by.add(by);
+        await this.start(mask, origin);
     }
 
-    private async start(mask: Uint8Array | null): Promise<void> {
+    private async start(mask: Uint8Array | null, origin: Origin): Promise<void> {
         const paper = this.stage.paper;
         if (!paper) throw new Error("The images are not drawn, so there is nothing to draw on.");
         const restated = mask && (await this.engine.restate(mask));
         await paper.draw(restated, this.classes.slice(1).map((_, index) => ink(index + 1)));
-        if (!this.drawing) this.panel.drawing();
-        this.drawing = true;
+        if (!this.origin) this.panel.drawing();
+        this.origin = origin;
     }
 
     private async save(): Promise<void> {
         const { subject } = this;
-        const drawn = await this.stage.paper?.drawing();
-        if (!subject || !drawn) return;
-        const mask = await this.engine.correct({ scan: subject.scan, drawn, classes: this.classes.length });
+        const mask = await this.mask();
+        if (!subject || !mask) return;
         this.onSave(mask, subject.key);
         this.panel.say("Saved with the scan's own grid and header.");
     }
 
+    private async saveForTraining(name: string): Promise<void> {
+        if (!name) throw new Error("Say who corrected the mask; the name goes into the note beside it.");
+        const { subject, origin } = this;
+        const mask = await this.mask();
+        if (!subject || !origin || !mask) return;
+        await this.onSaveForTraining({ mask, subject, beganWith: origin.from, changedBy: [...origin.by], name });
+        this.panel.say("Saved: unzip it into your data's folder, and pass that to flapsam data import.");
+    }
+
+    /** The drawing as a file with the scan's header. */
+    private async mask(): Promise<Uint8Array | null> {
+        const { subject } = this;
+        const drawn = await this.stage.paper?.drawing();
+        if (!subject || !drawn) return null;
+        return this.engine.correct({ scan: subject.scan, drawn, classes: this.classes.length });
+    }
+
     private discard(): void {
         this.stage.paper?.stopDrawing();
-        this.drawing = false;
+        this.origin = null;
         this.panel.ended();
     }
 

@@ -19,6 +19,8 @@ export interface Tools {
     onPen: (pen: { label: number; size: number } | null) => void;
     onStep: (back: boolean) => void;
     onSave: () => void;
+    /** With the name of whoever corrected the mask. */
+    onSaveForTraining: (name: string) => void;
     onDiscard: () => void;
 }
 
@@ -32,6 +34,7 @@ export class CorrectionPanel {
     private readonly undo = el("button", { type: "button", id: "undo" }, "Undo");
     private readonly redo = el("button", { type: "button", id: "redo" }, "Redo");
     private readonly tools = el("div", { class: "drawing", hidden: true });
+    private readonly name = el("input", { type: "text", id: "corrector", autocomplete: "name" });
     private readonly status = el("p", { class: "hint", role: "status" });
 
     constructor(
@@ -47,7 +50,12 @@ export class CorrectionPanel {
         const save = el("button", { type: "button", id: "save-correction", class: "primary", onclick: calls.onSave });
         save.textContent = "Save mask (NIfTI)";
         const discard = el("button", { type: "button", id: "discard", onclick: calls.onDiscard }, "Discard");
-        this.tools.append(this.pens, this.size, el("div", { class: "row" }, this.undo, this.redo, discard), save);
+        const train = el("button", { type: "button", id: "save-for-training" }, "Save for training (zip)");
+        train.title = "The scan, the mask and a note of where it is from, as 'flapsam data import' takes them";
+        train.onclick = () => calls.onSaveForTraining(this.name.value.trim());
+        const who = el("label", { class: "named" }, "Corrected by ", this.name);
+        const steps = el("div", { class: "row" }, this.undo, this.redo, discard);
+        this.tools.append(this.pens, this.size, steps, save, who, train);
         place.replaceChildren(this.start, this.tools, this.status);
         this.setCase(false);
     }

@@ -7,7 +7,7 @@ import type { OwnFile } from "./files";
 
 /** The ends of names by which dcm2niix says what it had to do to a series: its values lie elsewhere, or it made some up. */
 const MENDED: [RegExp, string][] = [
-    [/_Tilt(_\d+)?\.nii$/, "lie askew over each other, as a tilted gantry takes them; 'flapsam segment' may read them"],
+    [/_Tilt(_\d+)?\.nii$/, "lie askew over each other, as a tilted gantry takes them; 'flapsam segment' reads them"],
     [/_Eq(_\d+)?\.nii$/, "are not equally far apart; is a file of it missing?"],
 ];
 

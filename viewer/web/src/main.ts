@@ -9,8 +9,10 @@ import { Current } from "./current";
 import { DevicePanel } from "./device";
 import { byId, el, save } from "./dom";
 import { Engine } from "./engine";
+import { KeptPanel } from "./kept";
 import { Legend } from "./layers";
 import { closeMenus } from "./menus";
+import { saveForTraining } from "./note";
 import { sentence, warn } from "./notices";
 import { Overlays } from "./overlays";
 import type { Outcome } from "./protocol";
@@ -38,23 +40,28 @@ async function start(run: Run): Promise<void> {
     });
     const stage = new Stage(
         (view) => address.change({ view }),
-        (undoable, redoable) => correcting.stroke(undoable, redoable),
+        (...stroke) => correcting.stroke(...stroke),
     );
     const legend = new Legend(byId("layers"), (name) => void overlays.restyle(name));
     const overlays = new Overlays(current, engine, stage, legend);
-    const correcting = new Correcting(stage, engine, (mask, key) =>
-        save(mask, `${fileName(key.replace("/", "_"))}_corrected.nii.gz`, "application/gzip"),
+    const correcting = new Correcting(
+        stage,
+        engine,
+        (mask, key) => save(mask, `${fileName(key.replace("/", "_"))}_corrected.nii.gz`, "application/gzip"),
+        (corrected) => saveForTraining(current, corrected),
     );
     const beside = new Beside(current, engine, stage, legend);
-    const segmenting = new Segmenting(current, engine, device, overlays, legend, correcting, beside);
+    const kept = new KeptPanel(byId("kept"));
+    const segmenting = new Segmenting(current, engine, device, overlays, legend, correcting, beside, kept);
     const asking = new Asking(current, engine, stage, device, correcting);
-    const choosing = new Choosing(current, { stage, legend, overlays, correcting, segmenting, asking, beside });
+    const choosing = new Choosing(current, { stage, legend, overlays, correcting, segmenting, asking, beside, kept });
     new Tools(current, stage, overlays, legend, choosing);
 
     closeMenus();
     current.classes = run.classes;
     await stage.open(address.read().view, () => overlays.redraw());
     void device.open();
+    void kept.start();
     await choosing.start();
 }
 

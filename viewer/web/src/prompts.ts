@@ -20,8 +20,8 @@ export interface Sources {
     ask: (view: View, prompt: Prompt) => Promise<Reply | null>;
     /** The slice so many above; null beyond the last one. */
     next: (view: View, by: number) => Promise<View | null>;
-    /** Puts a mask of a slice, pixel by pixel, into the user's own as one label. */
-    keep: (view: View, inside: Uint8Array, label: number) => Promise<void>;
+    /** Puts a mask of a slice, pixel by pixel, into the user's own as one label; `carried` from the slice beside, or asked for. */
+    keep: (view: View, inside: Uint8Array, label: number, carried: boolean) => Promise<void>;
     /** Told that nobody waits for the answer any more. */
     onLeave: () => void;
     /** Told what failed. */
@@ -148,7 +148,7 @@ export class PromptPanel {
         const { view, reply } = this;
         if (!view || !reply) return;
         try {
-            await this.sources.keep(view, mask(reply, this.best(), view.slice), Number(this.label.value));
+            await this.sources.keep(view, mask(reply, this.best(), view.slice), Number(this.label.value), false);
             this.status.textContent = "Kept: it is in your mask, under Correct.";
         } catch (error) {
             this.status.textContent = sentence(error);
@@ -165,7 +165,7 @@ export class PromptPanel {
         this.carrying = true;
         [this.keep.disabled, this.carry.disabled, this.stop.hidden, this.stop.disabled] = [true, true, false, false];
         try {
-            await this.sources.keep(view, first, label);
+            await this.sources.keep(view, first, label, false);
             for (const by of [1, -1]) {
                 let [at, found]: [View, Uint8Array] = [view, first];
                 while (this.carrying) {
@@ -175,7 +175,7 @@ export class PromptPanel {
                     const answer = await this.sources.ask(next, follow(found, at.slice));
                     const best = answer && continued(answer, found, next.slice);
                     if (!best || !this.carrying) break;
-                    await this.sources.keep(next, best, label);
+                    await this.sources.keep(next, best, label, true);
                     kept++;
                     [at, found] = [next, best];
                 }

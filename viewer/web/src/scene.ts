@@ -48,8 +48,11 @@ export interface Listeners {
     /** The graphics driver took the canvas away. */
     onLost: () => void;
     onWindow: (window: [number, number]) => void;
-    /** Something was drawn, or a stroke taken back: whether there is one to take back, and one to bring back. */
-    onStroke: (undoable: boolean, redoable: boolean) => void;
+    /**
+     * Something was drawn, or a stroke taken back: whether there is one to take back, and one to bring back; and whether it
+     * was the user's pen.
+     */
+    onStroke: (undoable: boolean, redoable: boolean, byPen: boolean) => void;
 }
 
 /** NiiVue, whose scan may be smooth while labels stay as they are, and which tells of every change of the window. */
@@ -133,7 +136,7 @@ export class Scene {
         await nv.attachToCanvas(canvas, false);
         nv.onLocationChange = (location) => listeners.onCrosshair(scene.placeOf(location as NiiVueLocation));
         nv.onDrawingChanged = (action) => {
-            if (action === "draw") scene.stroke();
+            if (action === "draw") scene.stroke(true);
         };
         nv.onIntensityChange = () => listeners.onWindow(scene.window);
         canvas.addEventListener("webglcontextlost", (event) => {
@@ -287,7 +290,7 @@ export class Scene {
         else strokes.redo(nv.drawBitmap);
         nv.refreshDrawing(true);
         this.counts.delete("drawing");
-        this.listeners.onStroke(strokes.undoable, strokes.redoable);
+        this.listeners.onStroke(strokes.undoable, strokes.redoable, false);
     }
 
     /** Ends drawing; what was drawn is gone. */
@@ -298,12 +301,12 @@ export class Scene {
         this.counts.delete("drawing");
     }
 
-    private stroke(): void {
+    private stroke(byPen = false): void {
         const { strokes, nv } = this;
         if (!strokes || !nv.drawBitmap) return;
         strokes.take(nv.drawBitmap);
         this.counts.delete("drawing");
-        this.listeners.onStroke(strokes.undoable, strokes.redoable);
+        this.listeners.onStroke(strokes.undoable, strokes.redoable, byPen);
     }
 
     /** Draws the scan smoothly, or voxel by voxel; labels are always voxel by voxel. */
@@ -363,13 +366,25 @@ export class Scene {
      * Nothing of what is not there.
      */
     amounts(name: LayerName | "drawing", labels: number, axis: 0 | 1 | 2): Amount[] {
-        const image = name === "drawing" ? this.nv.volumes[0] : this.overlays.get(name);
-        const values = name === "drawing" ? this.nv.drawBitmap : image?.img;
-        if (!image || !values || !this.crosshair) return [];
-        const counts = this.counts.get(name) ?? new Counts(labelMap(image, values, name === "drawing"), labels);
+        const image = this.imageOf(name);
+        const map = this.labels(name);
+        if (!image || !map || !this.crosshair) return [];
+        const counts = this.counts.get(name) ?? new Counts(map, labels);
         this.counts.set(name, counts);
         const slice = image.mm2vox(this.crosshair.mm)[axis] ?? 0;
         return Array.from({ length: labels - 1 }, (_, index) => counts.of(index + 1, axis, slice));
+    }
+
+    /** A mask, or the drawing, voxel by voxel; null without it. */
+    labels(name: LayerName | "drawing"): LabelMap | null {
+        const image = this.imageOf(name);
+        const values = name === "drawing" ? this.nv.drawBitmap : image?.img;
+        return image && values ? labelMap(image, values, name === "drawing") : null;
+    }
+
+    /** The image on whose grid a mask is. */
+    private imageOf(name: LayerName | "drawing"): NVImage | undefined {
+        return name === "drawing" ? this.nv.volumes[0] : this.overlays.get(name);
     }
 
     private key(event: KeyboardEvent): void {
@@ -468,7 +483,13 @@ function labelMap(image: NVImage, values: ArrayLike<number>, isDrawing: boolean)
     const straight = { start: 0, steps: [1, x, x * y] as Triple };
     const [across = 0, back = 0, up = 0] = image.img2RASstart ?? [];
     const own = { start: across + back + up, steps: image.img2RASstep as Triple };
-    const column = (axis: number) => [0, 1, 2].map((row) => image.hdr?.affine[row]?.[Math.abs(axis) - 1] ?? 0) as Triple;
-    const axes = (image.permRAS ?? [1, 2, 3]).map(column) as LabelMap["axes"];
-    return { values, dims: [x, y, z], axes, ...(isDrawing ? straight : own) };
+    const at = (row: number, column: number) => image.hdr?.affine[row]?.[column] ?? 0;
+    // An axis of the file from 1 on, negative where it is turned round.
+    const turned = image.permRAS ?? [1, 2, 3];
+    const axes = turned.map((axis) => [0, 1, 2].map((row) => Math.sign(axis) * at(row, Math.abs(axis) - 1)) as Triple);
+    const first = (axis: number, index: number) => (axis < 0 ? ([x, y, z][index] ?? 1) - 1 : 0);
+    const origin = [0, 1, 2].map((row) =>
+        turned.reduce((sum, axis, index) => sum + first(axis, index) * at(row, Math.abs(axis) - 1), at(row, 3)),
+    ) as Triple;
+    return { values, dims: [x, y, z], axes: axes as LabelMap["axes"], origin, ...(isDrawing ? straight : own) };
 }

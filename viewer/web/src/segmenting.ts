@@ -7,6 +7,7 @@ import type { Current } from "./current";
 import type { DevicePanel } from "./device";
 import { byId, save } from "./dom";
 import type { Engine } from "./engine";
+import type { KeptPanel } from "./kept";
 import type { Legend } from "./layers";
 import { clear, sentence, warn } from "./notices";
 import type { Overlays } from "./overlays";
@@ -31,6 +32,7 @@ export class Segmenting {
         private readonly legend: Legend,
         private readonly correcting: Correcting,
         private readonly beside: Beside,
+        private readonly kept: KeptPanel,
     ) {
         document.addEventListener("keydown", (event) => {
             if (event.key === "Escape") this.cancel();
@@ -73,13 +75,16 @@ export class Segmenting {
         ["run", "device"].forEach(clear);
         this.panel.running();
         try {
+            const by = this.by(shown);
             const outcome = await this.engine.run(
-                { ...this.by(shown), choice: this.device.choice, base: remote(run.base), scan: shown.scan },
+                { ...by, choice: this.device.choice, base: remote(run.base), scan: shown.scan },
                 (progress) => this.panel.progress(progress),
                 (received, of) => this.panel.fetching(received, of),
             );
+            void this.kept.update();
             if (!outcome) return this.panel.ended("Cancelled.");
             shown.outcome = outcome;
+            shown.adapterSha256 = "sha256" in by.adapter ? by.adapter.sha256 : await sha256(by.adapter.bytes);
             if (this.current.shown === shown) await this.present(shown, outcome);
             else this.panel.ended("");
         } catch (error) {
@@ -111,4 +116,11 @@ export class Segmenting {
         if (!shown?.outcome) return;
         save(shown.outcome.mask, `${fileName(shown.title)}_mask.nii.gz`, "application/gzip");
     }
+}
+
+/** Null at an insecure address, where browsers compute none. */
+async function sha256(bytes: Uint8Array): Promise<string | null> {
+    if (!crypto.subtle) return null;
+    const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>));
+    return [...hash].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

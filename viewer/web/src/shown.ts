@@ -17,6 +17,8 @@ export interface Shown {
     recorded: Recorded | null;
     own: boolean;
     outcome: Outcome | null;
+    /** Of the adapter that made the outcome. */
+    adapterSha256: string | null;
 }
 
 /** What reads a case of the run, or a scan of the user's, of that name; null if there is none. */
@@ -29,7 +31,7 @@ export function loaderOf({ run, own }: Current, key: string): ((signal?: AbortSi
 
 function ownCase(key: string, file: OwnFile): Shown {
     const scan = { bytes: file.bytes };
-    const none = { truth: null, native: null, recorded: null, outcome: null };
+    const none = { truth: null, native: null, recorded: null, outcome: null, adapterSha256: null };
     return { key, title: file.name, scan, site: undefined, own: true, ...none };
 }
 
@@ -50,6 +52,7 @@ async function caseOf(run: Run, of: Case, signal?: AbortSignal): Promise<Shown> 
         recorded: { of: run.setting === "alone" ? "mean of the clients' models" : "native", dice: of.dice },
         own: false,
         outcome: null,
+        adapterSha256: null,
     };
 }
 

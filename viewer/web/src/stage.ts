@@ -6,7 +6,7 @@ import { byId, el } from "./dom";
 import type { LayerName, Style } from "./layers";
 import { clear, sentence, warn } from "./notices";
 import { CT_WINDOWS } from "./presets";
-import { Scene, type Place, type Snapshot } from "./scene";
+import { Scene, type Listeners, type Place, type Snapshot } from "./scene";
 
 const TITLES: Record<View, string> = {
     planes: "Planes",
@@ -35,16 +35,16 @@ export class Stage {
     private readonly high = byId<HTMLInputElement>("window-high");
     private readonly preset = byId<HTMLSelectElement>("preset");
     private readonly smooth = byId<HTMLInputElement>("smooth");
-    private readonly onStroke: (undoable: boolean, redoable: boolean) => void;
+    private readonly onStroke: Listeners["onStroke"];
     private readonly measure = byId<HTMLInputElement>("measure");
 
     /** `onView` hears of another view, `onStroke` of what was drawn. */
     constructor(
         private readonly onView: (view: View) => void,
-        onStroke: (undoable: boolean, redoable: boolean) => void,
+        onStroke: Listeners["onStroke"],
     ) {
-        this.onStroke = (undoable, redoable) => {
-            onStroke(undoable, redoable);
+        this.onStroke = (...stroke) => {
+            onStroke(...stroke);
             this.tellAmounts();
         };
         const radios = VIEWS.map((view) => {

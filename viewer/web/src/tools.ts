@@ -1,4 +1,4 @@
-/** What buttons and keys of the images do beyond the images: the worst slice, a picture, layers, the next case. */
+/** What buttons and keys of the images do beyond the images: the worst slice, a picture, surfaces, layers, the next case. */
 
 import type { Choosing } from "./choosing";
 import type { Current } from "./current";
@@ -23,6 +23,7 @@ export class Tools {
         stage.onKey = (key) => this.key(key);
         byId("worst-slice").onclick = () => void this.toWorstSlice();
         byId("picture").onclick = () => void this.takePicture();
+        byId("meshes").onclick = () => void this.saveMeshes();
     }
 
     /** A key on the images; whether it means something. */
@@ -64,6 +65,23 @@ export class Tools {
             save(new Uint8Array(await blob.arrayBuffer()), `${fileName(shown.title)}.png`, "image/png");
         } catch (error) {
             warn("picture", sentence(error));
+        }
+    }
+
+    /** Offers the surfaces of the drawing, or of the first mask that there is. */
+    private async saveMeshes(): Promise<void> {
+        clear("meshes");
+        try {
+            const { shown, classes } = this.current;
+            const { paper } = this.stage;
+            const mask = (["drawing", "browser", "native", "truth"] as const).find((name) => paper?.labels(name));
+            const map = mask && paper?.labels(mask);
+            const { meshes } = await import("./mesh");
+            const zip = map && meshes(map, classes);
+            if (!shown || !zip) throw new Error("There is no mask with a class in it to make surfaces of.");
+            save(zip, `${fileName(shown.title)}_${mask}_meshes.zip`, "application/zip");
+        } catch (error) {
+            warn("meshes", sentence(error));
         }
     }
 }

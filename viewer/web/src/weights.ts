@@ -15,6 +15,8 @@ class FetchError extends Error {
 /** Smaller files are fetched again as fast as they are found. */
 const KEPT_FROM = 1_000_000;
 
+const FOLDER = "weights";
+
 /** A file's bytes. They may be damaged: whoever uses them checks the sha256 and calls `forget` if it is another. */
 export async function fetchWeights(file: Remote, onProgress: (received: number) => void): Promise<Uint8Array> {
     const keep = file.bytes >= KEPT_FROM;
@@ -32,6 +34,23 @@ export async function forget({ sha256 }: Remote): Promise<void> {
     } catch {
         // It was not kept.
     }
+}
+
+/** How many bytes of weights are kept. */
+export async function keptWeights(): Promise<number> {
+    let bytes = 0;
+    for await (const handle of (await folder())?.values() ?? []) {
+        if (handle.kind === "file") bytes += (await (handle as FileSystemFileHandle).getFile()).size;
+    }
+    return bytes;
+}
+
+/** Removes all weights that are kept. */
+export async function removeWeights(): Promise<void> {
+    const root = await navigator.storage?.getDirectory?.();
+    await root?.removeEntry(FOLDER, { recursive: true }).catch(() => {
+        // None were kept.
+    });
 }
 
 async function download({ url, bytes }: Remote, onProgress: (received: number) => void): Promise<Uint8Array> {
@@ -59,7 +78,7 @@ async function download({ url, bytes }: Remote, onProgress: (received: number) =
 async function folder(): Promise<FileSystemDirectoryHandle | null> {
     // Private windows and insecure addresses have none.
     const root = await navigator.storage?.getDirectory?.();
-    return root ? root.getDirectoryHandle("weights", { create: true }) : null;
+    return root ? root.getDirectoryHandle(FOLDER, { create: true }) : null;
 }
 
 async function read({ sha256, bytes }: Remote): Promise<Uint8Array | null> {
