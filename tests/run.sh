@@ -76,8 +76,8 @@ set_up() {
     packages qemu-user
     # A training step's instructions are counted.
     packages valgrind
-    # The viewer's tests run in a real browser.
-    packages chromium
+    # The viewer's tests run in real browsers.
+    packages chromium firefox-esr
     # Other sources' nodejs has npm in it, and Debian's npm does not go with it.
     command -v npm >/dev/null || packages nodejs npm
     python_packages

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::memory::{self, Content};
 use crate::segment::Scaling;
-use crate::volume::{Axial, Slices, Volume};
+use crate::volume::{Slices, Slicing, Volume};
 
 /// What a data set's scans go through, in this order. An adapter keeps it, so that a new scan is prepared as those that
 /// it was trained on.
@@ -259,7 +259,7 @@ pub struct PreparedScan {
     /// The grid of the slices, if it is not the scan's own: columns, rows, slices.
     resampled: Option<[usize; 3]>,
     /// How the scan's own axes map to axial slices.
-    axial: Axial,
+    axial: Slicing,
 }
 
 impl PreparedScan {

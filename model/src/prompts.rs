@@ -153,6 +153,23 @@ impl PreparedSlice {
     }
 }
 
+/// A slice that is being encoded.
+#[derive(Debug, Clone)]
+pub struct Encoding {
+    x: Tensor<4>,
+    /// Parts that are done.
+    pub done: usize,
+    /// Parts in all.
+    pub of: usize,
+}
+
+impl Encoding {
+    /// The embedding; nothing before all is done.
+    pub fn embedding(&self) -> Option<Tensor<4>> {
+        (self.done == self.of).then(|| self.x.clone())
+    }
+}
+
 /// A base checkpoint as a network to be asked.
 #[derive(Debug)]
 pub struct PromptedSam {
@@ -219,9 +236,26 @@ impl PromptedSam {
 
     /// The slice's embedding `[1, channel, row, column]`: most of the work, and the same for every prompt.
     pub fn embed(&self, slice: &PreparedSlice) -> Tensor<4> {
+        self.sam.image_encoder.forward(self.begin(slice).x)
+    }
+
+    /// The same, part by part.
+    pub fn begin(&self, slice: &PreparedSlice) -> Encoding {
         let side = self.config.image_size;
         let data = TensorData::new(slice.values.clone(), [1, 3, side, side]);
-        self.sam.image_encoder.forward(Tensor::from_data(data, &self.device))
+        Encoding {
+            x: Tensor::from_data(data, &self.device),
+            done: 0,
+            of: self.sam.image_encoder.parts(),
+        }
+    }
+
+    /// Does one part more of an encoding.
+    pub fn proceed(&self, encoding: &mut Encoding) {
+        if encoding.done < encoding.of {
+            encoding.x = self.sam.image_encoder.part(encoding.done, encoding.x.clone());
+            encoding.done += 1;
+        }
     }
 
     /// What the prompt means on a slice of `rows` x `columns` pixels, by its embedding.

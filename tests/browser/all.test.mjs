@@ -7,4 +7,5 @@ import "./formats.mjs";
 import "./segment.mjs";
 import "./prompts.mjs";
 import "./faults.mjs";
+import "./firefox.mjs";
 import "./server.mjs";

@@ -86,6 +86,43 @@ test("the list is searched, folded and sorted by any score", async (t) => {
     assert.equal(badness(metrics.cases.find((one) => `${one.site}/${one.case}` === chosen)), worst);
 });
 
+test("long names, many classes and large values are there to be read", async (t) => {
+    const sites = ["University Hospital", "BIDMC"];
+    const crowded = (page) =>
+        page.route("**/run.json", async (route) => {
+            const answer = await route.fetch();
+            const said = await answer.json();
+            said.classes = ["background", "peripheral zone", "transition zone", "lesion", "urethra"];
+            said.clip = [-1285.43, 20285.4];
+            said.cases.forEach((one, at) => {
+                one.site = sites[at % 2];
+                one.id = `${one.site}_patient_0000${at}_baseline`;
+                one.dice = one.surfaceDice = [0.5, 0.5, 0.5, 0.5];
+                one.hausdorff95Mm = [285.4, 285.4, 285.4, null];
+            });
+            await route.fulfill({ response: answer, json: said });
+        });
+    const page = await visit(t, { query: "?view=axial", prepare: crowded });
+    await page.getByLabel("Score to sort by").selectOption("hausdorff");
+    const names = await page.locator("#cases [data-case]").allTextContents();
+    assert.ok(names.every((name) => /^patient_0000\d_baseline$/.test(name)), `the site is not repeated in ${names}`);
+    // A name breaks between its parts alone: its first part is in one line.
+    const lines = await page.locator("#cases [data-case]").evaluateAll((all) =>
+        all.map((one) => {
+            const range = document.createRange();
+            range.selectNodeContents(one.firstChild);
+            return range.getClientRects().length;
+        }),
+    );
+    assert.deepEqual(new Set(lines), new Set([1]));
+    await menu(page, "Window");
+    const cut = await page.locator("#window input, #cases td, #cases th").evaluateAll((all) =>
+        all.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.outerHTML),
+    );
+    assert.deepEqual(cut, []);
+    assert.equal(await page.inputValue("#window-high"), "20285.4");
+});
+
 test("presets, a smooth scan and distances", async (t) => {
     const page = await visit(t, { query: "?view=axial" });
     await menu(page, "Window");

@@ -120,6 +120,23 @@ test("a lost device is told, diagnostics say so, and the CPU goes on", { timeout
     assert.ok((await agreement(page)).percent >= 99.9);
 });
 
+test("a device that computes wrongly is named, and the CPU taken", { timeout: 200_000 }, async (t) => {
+    // As of a driver whose exponential is another one.
+    const wrong = `
+        const create = GPUDevice.prototype.createShaderModule;
+        GPUDevice.prototype.createShaderModule = function (asked) {
+            return create.call(this, { ...asked, code: asked.code.replaceAll(/\\bexp\\(/g, "exp2(") });
+        };`;
+    const page = await visit(t, { prepare: (page) => inWorker(page, wrong) });
+    await page.locator("#device [value=webgpu]").check({ force: true });
+    const why = page.locator("#device .why").filter({ hasText: /computes wrongly/ });
+    await why.waitFor({ timeout: 120_000 });
+    assert.match(await why.textContent(), /^CPU .*WebGPU on .* computes wrongly \(.* off.*\), so the CPU is taken/);
+    assert.match(await page.locator("#device").textContent(), /Self-testwrong:/);
+    await segment(page);
+    assert.ok((await agreement(page)).percent >= 99.9);
+});
+
 test("images that the graphics driver takes away come back", async (t) => {
     const page = await visit(t);
     await page.evaluate(() => {

@@ -63,6 +63,7 @@ test("of several series in a dropped folder one is chosen by name", { timeout: 9
         ["missing", /not equally far apart/],
         ["tilted", /lie askew/],
         ["no_place", /do not say where/],
+        ["enhanced", /enhanced\.dcm have scalings of their own/],
         ["nothing", /no DICOM series/],
     ];
     for (const [kind, sentence] of refused) {

@@ -212,7 +212,7 @@ export async function saveMask(page, name) {
 }
 
 /** Says why a test does nothing, as `skip` in tests/tests/common does. */
-function skip(test, why, couldBeSetUp) {
+export function skip(test, why, couldBeSetUp) {
     test.diagnostic(`SKIPPED: ${why}`);
     const file = process.env.FLAPSAM_SKIPS;
     if (!file) return;

@@ -14,7 +14,7 @@ use flapsam_model::labels::dice;
 use flapsam_model::parameters::initialise;
 use flapsam_model::prompts::{Click, Prompt, PromptedSam, Slice, window};
 use flapsam_model::sam::Sam;
-use flapsam_model::volume::{Affine, Volume};
+use flapsam_model::volume::{Affine, Plane, Volume};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -154,16 +154,28 @@ fn one_head_in_eight_axis_orders_gets_one_answer() {
     let Some(folder) = shared("real/nifti-space") else {
         return;
     };
-    let mut answers = fs::read_dir(folder).unwrap().map(|file| {
-        let file = file.unwrap().path();
-        let prompt = &mut prompt(&file, &nano());
-        let found = answer(prompt.args(["--slice", "20", "--click", "30,40", "--box", "20,20,45,60"]));
-        let masks = found["masks"].as_array().unwrap().iter();
-        let masks = masks.map(|mask| (mask["score"].clone(), mask["pixels"].clone()));
-        (masks.collect::<Vec<_>>(), found["window"].clone())
-    });
-    let first = answers.next().unwrap();
-    assert_eq!(answers.filter(|other| *other == first).count(), 7);
+    let files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    for plane in Plane::ALL {
+        let mut answers = files.iter().map(|file| {
+            let asked = [
+                "--slice",
+                "20",
+                "--click",
+                "30,40",
+                "--box",
+                "20,20,45,60",
+                "--plane",
+                plane.name(),
+            ];
+            let found = answer(prompt(file, &nano()).args(asked));
+            assert_eq!(found["slice"]["plane"], plane.name());
+            let masks = found["masks"].as_array().unwrap().iter();
+            let masks = masks.map(|mask| (mask["score"].clone(), mask["pixels"].clone()));
+            (masks.collect::<Vec<_>>(), found["window"].clone())
+        });
+        let first = answers.next().unwrap();
+        assert_eq!(answers.filter(|other| *other == first).count(), 7, "{plane}");
+    }
 }
 
 #[test]
@@ -178,7 +190,7 @@ fn the_answer_is_the_networks_own() {
     let found = answer(prompt(&file, &nano()).args(ASKED).arg("-o").arg(&out));
 
     let volume = read(&file);
-    let slice = Slice::numbered(&volume, 4).unwrap();
+    let slice = Slice::numbered(&volume, Plane::Axial, 4).unwrap();
     let window = window(&volume);
     let asked = Prompt {
         clicks: vec![
@@ -251,7 +263,7 @@ fn masks_are_compared_with_the_labels_that_are_meant() {
         };
     }
     fs::write(path("labels.nii.gz"), labels.to_nifti_i16()).unwrap();
-    let slice = Slice::numbered(&volume, 4).unwrap();
+    let slice = Slice::numbered(&volume, Plane::Axial, 4).unwrap();
     for (ids, meant) in [("2", vec![2.0]), ("1002+2", vec![2.0, 1002.0])] {
         let mut command = prompt(&path("scan.nii.gz"), &nano());
         command
@@ -320,6 +332,10 @@ fn what_cannot_be_asked_is_refused_in_words() {
         (
             &["--slice", "7", "--click", "3,3"],
             "numbered from 1 at the feet to 6 at the head",
+        ),
+        (
+            &["--slice", "1", "--click", "3,3", "--plane", "oblique"],
+            "one of axial, coronal, sagittal",
         ),
         (&["--slice", "-1", "--click", "3,3"], "a number from 1, or a place"),
         (

@@ -8,7 +8,7 @@ use flapsam_model::burn::tensor::wgpu::WgpuSetup;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::prompts::{Prompt, Slice};
 use flapsam_model::self_test::{LARGEST_TENSOR, SelfTest};
-use flapsam_model::volume::restated;
+use flapsam_model::volume::{Plane, restated};
 use js_sys::{Float32Array, Function, JSON, Promise, Reflect, Uint8Array};
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
@@ -20,7 +20,7 @@ use crate::correcting;
 use crate::device::{Adapter, Backend, Choice, Limits, Report, decide};
 use crate::network::Network;
 use crate::promised::Promised;
-use crate::prompting::{self, Prompting};
+use crate::prompting::{self, Prompting, Seen};
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
@@ -78,12 +78,16 @@ export interface Comparison {
     difference: Uint8Array;
 }
 
-/** An axial slice, row-major: rows towards the back, columns towards the patient's left; spacing in mm. */
+/** Along which a slice lies. */
+export type Plane = "axial" | "coronal" | "sagittal";
+
+/** A slice, row-major, as the images show it; spacing in mm. */
 export interface Slice {
+    plane: Plane;
     values: Float32Array;
     pixels: [number, number];
     spacing: [number, number];
-    /** Its number from the feet, from 1, of how many. */
+    /** Its number from the feet, the back or the patient's left, from 1, of how many. */
     number: number;
     of: number;
 }
@@ -102,7 +106,7 @@ export interface Masks {
     kept: boolean;
 }
 
-/** Told slices done and slices in all; false stops the work. */
+/** Told how much is done, and of how much; false stops the work. */
 export type OnProgress = (done: number, of: number) => boolean | Promise<boolean>;
 "#;
 
@@ -118,11 +122,13 @@ extern "C" {
     pub type Comparison;
     #[wasm_bindgen(typescript_type = "OnProgress")]
     pub type OnProgress;
+    #[wasm_bindgen(typescript_type = "Plane")]
+    pub type PlaneName;
     #[wasm_bindgen(typescript_type = "Slice")]
     pub type SliceView;
     #[wasm_bindgen(typescript_type = "Prompt")]
     pub type PromptView;
-    #[wasm_bindgen(typescript_type = "Masks")]
+    #[wasm_bindgen(typescript_type = "Masks | null")]
     pub type MasksView;
     #[wasm_bindgen(typescript_type = "SelfTest")]
     pub type SelfTestView;
@@ -191,14 +197,28 @@ pub fn restate(file: &[u8]) -> Result<Uint8Array, JsValue> {
     Ok(Uint8Array::from(&restated(file).map_err(failed)?[..]))
 }
 
-/// A scan's axial slice at a place, mm.
+/// A scan's slice of a plane at a place, mm.
 #[wasm_bindgen]
-pub fn slice(scan: &[u8], scan_sha256: Option<String>, x: f64, y: f64, z: f64) -> Result<SliceView, JsValue> {
+pub fn slice(
+    scan: &[u8],
+    scan_sha256: Option<String>,
+    plane: PlaneName,
+    x: f64,
+    y: f64,
+    z: f64,
+) -> Result<SliceView, JsValue> {
     let scan = Promised {
         bytes: scan,
         sha256: scan_sha256.as_deref(),
     };
-    slice_view(&prompting::slice(scan, [x, y, z], Limits::CPU).map_err(to_js)?)
+    let plane = read_plane(&plane)?;
+    slice_view(&prompting::slice(scan, plane, [x, y, z], Limits::CPU).map_err(to_js)?)
+}
+
+fn read_plane(name: &PlaneName) -> Result<Plane, JsValue> {
+    let name = name.as_string().unwrap_or_default();
+    let plane = Plane::ALL.into_iter().find(|plane| plane.name() == name);
+    plane.ok_or_else(|| to_js(Error::Request(format!("'{name}' is no plane"))))
 }
 
 fn slice_view(slice: &Slice) -> Result<SliceView, JsValue> {
@@ -207,14 +227,20 @@ fn slice_view(slice: &Slice) -> Result<SliceView, JsValue> {
     Ok(object.unchecked_into())
 }
 
-/// A scan's axial slice of a number from the feet, from 1.
+/// A scan's slice of a plane and a number, from 1, from the feet, the back or the patient's left.
 #[wasm_bindgen(js_name = sliceNumbered)]
-pub fn slice_numbered(scan: &[u8], scan_sha256: Option<String>, number: usize) -> Result<SliceView, JsValue> {
+pub fn slice_numbered(
+    scan: &[u8],
+    scan_sha256: Option<String>,
+    plane: PlaneName,
+    number: usize,
+) -> Result<SliceView, JsValue> {
     let scan = Promised {
         bytes: scan,
         sha256: scan_sha256.as_deref(),
     };
-    slice_view(&prompting::slice_numbered(scan, number, Limits::CPU).map_err(to_js)?)
+    let plane = read_plane(&plane)?;
+    slice_view(&prompting::slice_numbered(scan, plane, number, Limits::CPU).map_err(to_js)?)
 }
 
 /// A mask as it is drawn, as a file that belongs to its scan.
@@ -233,6 +259,7 @@ pub fn corrected(scan: &[u8], drawn: &[u8], classes: usize) -> Result<Uint8Array
 pub fn kept(
     scan: &[u8],
     drawn: Option<Vec<u8>>,
+    plane: PlaneName,
     number: usize,
     inside: &[u8],
     label: u8,
@@ -242,7 +269,7 @@ pub fn kept(
         bytes: scan,
         sha256: None,
     };
-    let (answer, of) = ((number, inside), (label, classes));
+    let (answer, of) = ((read_plane(&plane)?, number, inside), (label, classes));
     let found = correcting::kept(scan, drawn.as_deref(), answer, of, Limits::CPU).map_err(to_js)?;
     Ok(Uint8Array::from(&found[..]))
 }
@@ -337,35 +364,70 @@ impl Engine {
         Ok(())
     }
 
-    /// What a prompt means on a slice, seen through a window from `black` to `white`.
+    /// What a prompt means on a slice, seen through a window from `black` to `white`; null if `progress`, told how much of
+    /// the slice is encoded, stopped it.
     pub async fn ask(
         &mut self,
         values: Vec<f32>,
         pixels: Vec<usize>,
-        black: f32,
-        white: f32,
+        window: Vec<f32>,
         prompt: PromptView,
+        progress: OnProgress,
     ) -> Result<MasksView, JsValue> {
-        let wrong = |what: &str| to_js(Error::Request(what.into()));
-        let pixels = pixels.try_into().map_err(|_| wrong("a slice has rows and columns"))?;
         let text = JSON::stringify(&prompt)?.as_string().unwrap_or_default();
         let prompt: Prompt = serde_json::from_str(&text).map_err(|why| wrong(&why.to_string()))?;
-        let limits = self.report.limits;
-        let prompting = self.prompting.as_mut().ok_or_else(|| wrong("load a base first"))?;
-        let found = prompting.ask(&values, pixels, [black, white], &prompt, limits).await;
-        let found = found.map_err(to_js)?;
+        let (seen, limits) = (seen(&values, &pixels, &window)?, self.report.limits);
+        let told: Function = progress.unchecked_into();
+        let told = async |done, of| tell(&told, done, of).await;
+        let found = self.asked()?.ask(seen, &prompt, limits, told).await;
+        let Some(found) = found.map_err(to_js)? else {
+            return Ok(JsValue::NULL.unchecked_into());
+        };
         let object = plain(&found)?;
         set(&object, "masks", &Uint8Array::from(&found.masks[..]))?;
         Ok(object.unchecked_into())
     }
+
+    /// Encodes a slice before anybody asks about it; false if `progress` stopped it.
+    pub async fn encode(
+        &mut self,
+        values: Vec<f32>,
+        pixels: Vec<usize>,
+        window: Vec<f32>,
+        progress: OnProgress,
+    ) -> Result<bool, JsValue> {
+        let (seen, limits) = (seen(&values, &pixels, &window)?, self.report.limits);
+        let told: Function = progress.unchecked_into();
+        let told = async |done, of| tell(&told, done, of).await;
+        let found = self.asked()?.encode(seen, limits, told).await;
+        Ok(found.map_err(to_js)?.is_some())
+    }
 }
 
 impl Engine {
+    fn asked(&mut self) -> Result<&mut Prompting, JsValue> {
+        self.prompting.as_mut().ok_or_else(|| wrong("load a base first"))
+    }
+
     /// Frees the old network's memory before a new one takes its own.
     fn unload(&mut self) {
         self.network = None;
         self.prompting = None;
     }
+}
+
+fn wrong(what: &str) -> JsValue {
+    to_js(Error::Request(what.into()))
+}
+
+fn seen<'a>(values: &'a [f32], pixels: &[usize], window: &[f32]) -> Result<Seen<'a>, JsValue> {
+    Ok(Seen {
+        values,
+        pixels: pixels.try_into().map_err(|_| wrong("a slice has rows and columns"))?,
+        window: window
+            .try_into()
+            .map_err(|_| wrong("a window goes from black to white"))?,
+    })
 }
 
 /// A [`NetworkReport`].

@@ -3,7 +3,7 @@
 use flapsam_model::labels::check_pair;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::prompts::Slice;
-use flapsam_model::volume::{Packing, Volume};
+use flapsam_model::volume::{Packing, Plane, Volume};
 
 use crate::Error;
 use crate::device::Limits;
@@ -30,12 +30,12 @@ pub fn corrected(scan: Promised, drawn: &[u8], classes: usize, limits: Limits) -
 pub fn kept(
     scan: Promised,
     drawn: Option<&[u8]>,
-    (number, inside): (usize, &[u8]),
+    (plane, number, inside): (Plane, usize, &[u8]),
     (label, classes): (u8, usize),
     limits: Limits,
 ) -> Result<Vec<u8>, Error> {
     let scan = scan.volume(limits, &Preprocessing::default())?;
-    let slice = Slice::numbered(&scan, number).map_err(Error::content(MASK))?;
+    let slice = Slice::numbered(&scan, plane, number).map_err(Error::content(MASK))?;
     if inside.len() != slice.values.len() || usize::from(label) >= classes {
         return Err(Error::Request(format!(
             "{} pixels of label {label} are no answer about a slice of {:?} and {classes} classes",
@@ -105,11 +105,18 @@ mod tests {
     #[test]
     fn answers_are_kept_slice_by_slice() {
         let (_, file) = scan();
-        let first = kept(promised(&file), None, (2, &[0, 1, 0, 0, 0, 0]), (1, 3), Limits::CPU).unwrap();
+        let first = kept(
+            promised(&file),
+            None,
+            (Plane::Axial, 2, &[0, 1, 0, 0, 0, 0]),
+            (1, 3),
+            Limits::CPU,
+        )
+        .unwrap();
         let second = kept(
             promised(&file),
             Some(&first),
-            (3, &[1, 0, 0, 0, 0, 1]),
+            (Plane::Axial, 3, &[1, 0, 0, 0, 0, 1]),
             (2, 3),
             Limits::CPU,
         )
@@ -123,6 +130,21 @@ mod tests {
             .filter(|(_, label)| *label > 0.0)
             .collect();
         assert_eq!(marked, [(7, 1.0), (12, 2.0), (17, 2.0)]);
+        // Of the front half, the head's right: the file's row that goes to the back comes first, and its last slice.
+        let inside = [1, 0, 0, 0, 0, 0, 0, 0];
+        let coronal = kept(
+            promised(&file),
+            Some(&second),
+            (Plane::Coronal, 3, &inside),
+            (1, 3),
+            Limits::CPU,
+        )
+        .unwrap();
+        let changed = labels(&coronal)
+            .iter()
+            .zip(labels(&second))
+            .position(|(one, other)| *one != other);
+        assert_eq!(changed, Some(18));
     }
 
     #[test]
@@ -147,7 +169,14 @@ mod tests {
         }
         for (number, inside, label) in [(0, 6, 1), (5, 6, 1), (1, 5, 1), (1, 6, 3)] {
             let answer = vec![1; inside];
-            kept(promised(&file), None, (number, &answer), (label, 3), Limits::CPU).unwrap_err();
+            kept(
+                promised(&file),
+                None,
+                (Plane::Axial, number, &answer),
+                (label, 3),
+                Limits::CPU,
+            )
+            .unwrap_err();
         }
     }
 }

@@ -6,7 +6,8 @@ use flapsam_model::burn::tensor::{Device, Tensor};
 use flapsam_model::checkpoint::{official, read_safetensors};
 use flapsam_model::memory;
 use flapsam_model::preprocessing::Preprocessing;
-use flapsam_model::prompts::{Prompt, PromptedSam, Slice};
+use flapsam_model::prompts::{Encoding, Prompt, PromptedSam, Slice};
+use flapsam_model::volume::Plane;
 use serde::Serialize;
 
 use crate::Error;
@@ -19,16 +20,16 @@ const KEPT: usize = 32;
 ///
 /// # Errors
 /// The scan cannot be read, or is too large.
-pub fn slice(scan: Promised, mm: [f64; 3], limits: Limits) -> Result<Slice, Error> {
-    Ok(Slice::at(&scan.volume(limits, &Preprocessing::default())?, mm))
+pub fn slice(scan: Promised, plane: Plane, mm: [f64; 3], limits: Limits) -> Result<Slice, Error> {
+    Ok(Slice::at(&scan.volume(limits, &Preprocessing::default())?, plane, mm))
 }
 
-/// A scan's slice of a number from the feet, from 1.
+/// A scan's slice of a number, from 1, from the first of [`Plane::ends`].
 ///
 /// # Errors
 /// As of [`slice()`], or there is none.
-pub fn slice_numbered(scan: Promised, number: usize, limits: Limits) -> Result<Slice, Error> {
-    Slice::numbered(&scan.volume(limits, &Preprocessing::default())?, number).map_err(Error::content(SCAN))
+pub fn slice_numbered(scan: Promised, plane: Plane, number: usize, limits: Limits) -> Result<Slice, Error> {
+    Slice::numbered(&scan.volume(limits, &Preprocessing::default())?, plane, number).map_err(Error::content(SCAN))
 }
 
 /// What SAM takes a prompt to mean.
@@ -49,6 +50,19 @@ pub struct Prompting {
     sam: PromptedSam,
     /// By the sha256 of what the network saw, oldest first.
     embeddings: VecDeque<(String, Tensor<4>)>,
+    /// One that was stopped, likewise.
+    begun: Option<(String, Encoding)>,
+}
+
+/// A slice's values, its rows and columns, and the window (black, white) that it is seen through.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// Row-major.
+    pub values: &'a [f32],
+    /// Rows and columns.
+    pub pixels: [usize; 2],
+    /// Black and white.
+    pub window: [f32; 2],
 }
 
 impl Prompting {
@@ -63,46 +77,71 @@ impl Prompting {
         Ok(Self {
             sam: PromptedSam::new(state, device).map_err(Error::content(BASE))?,
             embeddings: VecDeque::new(),
+            begun: None,
         })
     }
 
-    /// Masks and scores for a prompt on a slice of `rows` x `columns` values, seen through a window (black, white).
+    /// Masks and scores for a prompt on a slice; nothing if `go_on`, told how much of the slice is encoded, stopped it.
     ///
     /// # Errors
     /// The prompt is empty or not on the slice, the network is too large for the device, or the device stopped.
     pub async fn ask(
         &mut self,
-        values: &[f32],
-        pixels: [usize; 2],
-        window: [f32; 2],
+        seen: Seen<'_>,
         prompt: &Prompt,
         limits: Limits,
-    ) -> Result<Masks, Error> {
+        go_on: impl AsyncFnMut(usize, usize) -> Result<bool, Error>,
+    ) -> Result<Option<Masks>, Error> {
         const PROMPT: &str = "the prompt";
+        prompt.check(seen.pixels).map_err(Error::content(PROMPT))?;
+        let Some((embedding, kept)) = self.encode(seen, limits, go_on).await? else {
+            return Ok(None);
+        };
+        let answer = self.sam.ask(embedding, prompt, seen.pixels).await;
+        let answer = answer.map_err(Error::content(PROMPT))?;
+        Ok(Some(Masks {
+            masks: answer.masks(),
+            scores: answer.scores,
+            kept,
+        }))
+    }
+
+    /// Encodes a slice that may be asked about: its embedding, and whether it was there already; nothing if it was stopped.
+    /// What was stopped goes on where it was, unless another slice was stopped meanwhile.
+    ///
+    /// # Errors
+    /// As of [`Prompting::ask`].
+    pub async fn encode(
+        &mut self,
+        seen: Seen<'_>,
+        limits: Limits,
+        mut go_on: impl AsyncFnMut(usize, usize) -> Result<bool, Error>,
+    ) -> Result<Option<(Tensor<4>, bool)>, Error> {
+        let Seen { values, pixels, window } = seen;
         if values.len() != pixels[0] * pixels[1] {
-            return Err(Error::Request(format!(
-                "{} values are no slice of {pixels:?}",
-                values.len()
-            )));
+            let values = values.len();
+            return Err(Error::Request(format!("{values} values are no slice of {pixels:?}")));
         }
-        prompt.check(pixels).map_err(Error::content(PROMPT))?;
         self.check(pixels, limits)?;
         let slice = self.sam.prepare(values, pixels, window);
         let sha256 = slice.sha256();
-        let found = self.embeddings.iter().find(|(of, _)| *of == sha256);
-        let kept = found.map(|(_, embedding)| embedding.clone());
-        let embedding = kept.clone().unwrap_or_else(|| self.sam.embed(&slice));
-        let answer = self.sam.ask(embedding.clone(), prompt, pixels).await;
-        let answer = answer.map_err(Error::content(PROMPT))?;
-        if kept.is_none() {
-            self.embeddings.push_back((sha256, embedding));
-            self.embeddings.drain(..self.embeddings.len().saturating_sub(KEPT));
+        if let Some((_, embedding)) = self.embeddings.iter().find(|(of, _)| *of == sha256) {
+            return Ok(Some((embedding.clone(), true)));
         }
-        Ok(Masks {
-            masks: answer.masks(),
-            scores: answer.scores,
-            kept: kept.is_some(),
-        })
+        let begun = self.begun.take_if(|(of, _)| *of == sha256);
+        let mut encoding = begun.map_or_else(|| self.sam.begin(&slice), |(_, encoding)| encoding);
+        loop {
+            if let Some(embedding) = encoding.embedding() {
+                self.embeddings.push_back((sha256, embedding.clone()));
+                self.embeddings.drain(..self.embeddings.len().saturating_sub(KEPT));
+                return Ok(Some((embedding, false)));
+            }
+            if !go_on(encoding.done, encoding.of).await? {
+                self.begun = Some((sha256, encoding));
+                return Ok(None);
+            }
+            self.sam.proceed(&mut encoding);
+        }
     }
 
     fn check(&self, pixels: [usize; 2], limits: Limits) -> Result<(), Error> {

@@ -50,11 +50,28 @@ impl ImageEncoder {
     /// `[batch, 3, row, column]` in `[0, 1]` to `[batch, prompt_dim, row / stride, column / stride]`, where the stride is
     /// [`EncoderConfig::stride`].
     pub fn forward(&self, images: Tensor<4>) -> Tensor<4> {
-        let tokens = match &self.trunk {
-            Trunk::Vit(vit) => vit.forward(images),
-            Trunk::TinyVit(vit) => vit.forward(images),
-        };
-        self.neck.forward(tokens)
+        (0..self.parts()).fold(images, |x, part| self.part(part, x))
+    }
+
+    /// How many parts it has, of which each takes what the one before gave, for whoever cannot wait for all of them.
+    pub fn parts(&self) -> usize {
+        self.of_trunk() + 1
+    }
+
+    /// What a part makes of the last one's, or the first of images.
+    pub fn part(&self, part: usize, x: Tensor<4>) -> Tensor<4> {
+        match &self.trunk {
+            _ if part == self.of_trunk() => self.neck.forward(x),
+            Trunk::Vit(vit) => vit.part(part, x),
+            Trunk::TinyVit(vit) => vit.part(part, x),
+        }
+    }
+
+    fn of_trunk(&self) -> usize {
+        match &self.trunk {
+            Trunk::Vit(vit) => vit.parts(),
+            Trunk::TinyVit(vit) => vit.parts(),
+        }
     }
 }
 

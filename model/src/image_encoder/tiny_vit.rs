@@ -20,19 +20,16 @@ pub(crate) const EXPANSION: usize = 4;
 #[derive(Debug, Clone)]
 pub struct TinyVit {
     patch_embed: [ConvNorm; 2],
-    stages: Vec<Stage>,
-}
-
-#[derive(Debug, Clone)]
-struct Stage {
+    /// Of all stages, in their order.
     blocks: Vec<Block>,
-    downsample: Option<Bottleneck>,
 }
 
 #[derive(Debug, Clone)]
 enum Block {
     Convolution(Box<Bottleneck>),
     Attention(Box<Windowed>),
+    /// On to the next stage.
+    Downsample(Box<Bottleneck>),
 }
 
 impl TinyVit {
@@ -46,66 +43,71 @@ impl TinyVit {
             ConvNorm::new(&mut convolutions.at(0), 3, dims[0] / 2, down)?,
             ConvNorm::new(&mut convolutions.at(2), dims[0] / 2, dims[0], down)?,
         ];
-        let stages = (0..dims.len()).map(|stage| {
+        let mut blocks = Vec::new();
+        for stage in 0..dims.len() {
             let mut scope = scope.at("layers");
-            Stage::new(&mut scope.at(stage), config, stage, adapter)
-        });
-        Ok(Self {
-            patch_embed,
-            stages: stages.collect::<Result<_, _>>()?,
-        })
+            stage_of(&mut scope.at(stage), config, stage, adapter, &mut blocks)?;
+        }
+        Ok(Self { patch_embed, blocks })
     }
 
-    /// `[batch, 3, row, column]` to tokens `[batch, row / 16, column / 16, channel]`.
-    pub fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+    /// The patches and every block: `[batch, 3, row, column]` to tokens `[batch, row / 16, column / 16, channel]`.
+    pub fn parts(&self) -> usize {
+        1 + self.blocks.len()
+    }
+
+    /// What a part makes of the last one's.
+    pub fn part(&self, part: usize, x: Tensor<4>) -> Tensor<4> {
+        match part {
+            0 => self.patches(x),
+            _ => self.blocks[part - 1].forward(x),
+        }
+    }
+
+    fn patches(&self, images: Tensor<4>) -> Tensor<4> {
         let [first, second] = &self.patch_embed;
-        let x = second.forward(gelu(first.forward(images.permute([0, 2, 3, 1]))));
-        self.stages.iter().fold(x, |x, stage| stage.forward(x))
+        second.forward(gelu(first.forward(images.permute([0, 2, 3, 1]))))
     }
 }
 
-impl Stage {
-    fn new(
-        scope: &mut Scope,
-        config: &TinyVitConfig,
-        stage: usize,
-        adapter: Option<&AdapterConfig>,
-    ) -> Result<Self, Error> {
-        let dim = config.embed_dims[stage];
-        let blocks = (0..config.depths[stage]).map(|index| {
-            let mut scope = scope.at("blocks");
-            let mut scope = scope.at(index);
-            Ok(match stage {
-                0 => {
-                    let widths = [dim, EXPANSION * dim, dim];
-                    Block::Convolution(Box::new(Bottleneck::new(&mut scope, widths, 1)?))
-                }
-                _ => {
-                    let (heads, side) = (config.num_heads[stage], config.window_sizes[stage]);
-                    Block::Attention(Box::new(Windowed::new(&mut scope, dim, heads, side, adapter)?))
-                }
-            })
-        });
-        let blocks = blocks.collect::<Result<_, Error>>()?;
-        let downsample = match config.embed_dims.get(stage + 1) {
-            Some(&next) => {
-                let widths = [dim, next, next];
-                let mut scope = scope.at("downsample");
-                Some(Bottleneck::new(&mut scope, widths, config.downsampling(stage))?)
+/// Adds a stage's blocks.
+fn stage_of(
+    scope: &mut Scope,
+    config: &TinyVitConfig,
+    stage: usize,
+    adapter: Option<&AdapterConfig>,
+    blocks: &mut Vec<Block>,
+) -> Result<(), Error> {
+    let dim = config.embed_dims[stage];
+    for index in 0..config.depths[stage] {
+        let mut scope = scope.at("blocks");
+        let mut scope = scope.at(index);
+        blocks.push(match stage {
+            0 => {
+                let widths = [dim, EXPANSION * dim, dim];
+                Block::Convolution(Box::new(Bottleneck::new(&mut scope, widths, 1)?))
             }
-            None => None,
-        };
-        Ok(Self { blocks, downsample })
-    }
-
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.blocks.iter().fold(x, |x, block| match block {
-            Block::Convolution(bottleneck) => gelu(bottleneck.forward(x.clone()) + x),
-            Block::Attention(windowed) => windowed.forward(x),
+            _ => {
+                let (heads, side) = (config.num_heads[stage], config.window_sizes[stage]);
+                Block::Attention(Box::new(Windowed::new(&mut scope, dim, heads, side, adapter)?))
+            }
         });
-        match &self.downsample {
-            Some(downsample) => downsample.forward(x),
-            None => x,
+    }
+    if let Some(&next) = config.embed_dims.get(stage + 1) {
+        let widths = [dim, next, next];
+        let mut scope = scope.at("downsample");
+        let down = Bottleneck::new(&mut scope, widths, config.downsampling(stage))?;
+        blocks.push(Block::Downsample(Box::new(down)));
+    }
+    Ok(())
+}
+
+impl Block {
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Convolution(bottleneck) => gelu(bottleneck.forward(x.clone()) + x),
+            Self::Attention(windowed) => windowed.forward(x),
+            Self::Downsample(bottleneck) => bottleneck.forward(x),
         }
     }
 }

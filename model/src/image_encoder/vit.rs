@@ -55,8 +55,20 @@ impl Vit {
         })
     }
 
-    /// `[batch, 3, row, column]` to tokens `[batch, row / patch, column / patch, channel]`.
-    pub fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+    /// The patches and every block: `[batch, 3, row, column]` to tokens `[batch, row / patch, column / patch, channel]`.
+    pub fn parts(&self) -> usize {
+        1 + self.blocks.len()
+    }
+
+    /// What a part makes of the last one's.
+    pub fn part(&self, part: usize, x: Tensor<4>) -> Tensor<4> {
+        match part {
+            0 => self.patches(x),
+            _ => self.blocks[part - 1].forward(x),
+        }
+    }
+
+    fn patches(&self, images: Tensor<4>) -> Tensor<4> {
         let [batch, channels, rows, columns] = images.dims();
         let patch = self.patch_size;
         let (high, wide) = (rows / patch, columns / patch);
@@ -64,8 +76,7 @@ impl Vit {
             .reshape([batch, channels, high, patch, wide, patch])
             .permute([0, 2, 4, 1, 3, 5])
             .reshape([batch, high, wide, channels * patch * patch]);
-        let x = add_row(self.patch_embed.forward(patches), self.pos_embed.clone());
-        self.blocks.iter().fold(x, |x, block| block.forward(x))
+        add_row(self.patch_embed.forward(patches), self.pos_embed.clone())
     }
 }
 

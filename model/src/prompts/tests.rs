@@ -187,7 +187,14 @@ fn masks_of_an_oblong_slice_are_those_of_its_part_of_the_image() {
         clicks: vec![click(7.0, 30.0, true)],
         region: None,
     };
-    let embedding = network.embed(&network.prepare(&slice, pixels, [0.0, 100.0]));
+    let prepared = network.prepare(&slice, pixels, [0.0, 100.0]);
+    let embedding = network.embed(&prepared);
+    let mut encoding = network.begin(&prepared);
+    while encoding.embedding().is_none() {
+        network.proceed(&mut encoding);
+    }
+    let by_parts = encoding.embedding().unwrap();
+    assert_eq!(by_parts.into_data(), embedding.clone().into_data());
     let answer = pollster::block_on(network.ask(embedding.clone(), &prompt, pixels)).unwrap();
     let (masks, _) = network.sam.predict_multimask(embedding, &prompt.points(pixels, 128));
     let masks = crate::parameters::to_vec(masks);

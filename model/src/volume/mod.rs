@@ -3,20 +3,20 @@
 //! The `nifti` crate reads NIfTI-1 headers of either byte order. What it lacks is here: NIfTI-2, the affine in double
 //! precision, limits that hold before memory is taken, and masks that keep the scan's own header to the bit.
 
-mod axial;
 mod header;
 mod patch;
+mod slicing;
 mod space;
 mod stream;
 mod voxel_box;
 
 use std::io::Read;
 
-pub use axial::Axial;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use header::{Fields, read_header};
 use patch::Patch;
+pub use slicing::{Plane, Slicing};
 pub use space::Affine;
 use space::column_length;
 use stream::{Unpacked, finish, skip, take, take_up_to};
@@ -172,9 +172,9 @@ impl Volume {
         space::volume(&self.affine)
     }
 
-    /// What a pixel of an axial slice takes up, mm²: less than the product of its sides where these are not at right angles.
-    pub fn pixel_mm2(&self) -> f64 {
-        let [_, down, across] = self.axial().axes();
+    /// What a pixel of a plane's slice takes up, mm²: less than the product of its sides where these are not at right angles.
+    pub fn pixel_mm2(&self, plane: Plane) -> f64 {
+        let [_, down, across] = self.slicing(plane).axes();
         space::area(&self.affine, [down, across])
     }
 
@@ -211,9 +211,14 @@ impl Volume {
         (0..3).all(|axis| (-0.5..=self.dims[axis] as f64 - 0.5).contains(&place[axis]))
     }
 
-    /// The axial slices, see [`Axial`].
-    pub fn axial(&self) -> Axial {
-        Axial::new(self.dims, &self.affine)
+    /// The slices of a plane.
+    pub fn slicing(&self, plane: Plane) -> Slicing {
+        Slicing::new(self.dims, &self.affine, plane)
+    }
+
+    /// The axial slices: what networks are trained on.
+    pub fn axial(&self) -> Slicing {
+        self.slicing(Plane::Axial)
     }
 
     /// The voxels in axial order: `slice, row, column`.

@@ -6,7 +6,7 @@ use flapsam_model::memory;
 use flapsam_model::parameters::StateDict;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::prompts::{Click, Prompt, PromptedSam, Slice, window};
-use flapsam_model::volume::Volume;
+use flapsam_model::volume::{Plane, Volume};
 use serde::Serialize;
 
 use super::scan_args::ScanArgs;
@@ -22,8 +22,10 @@ use crate::progress::Progress;
 use crate::shipped::{NANO, shipped};
 use crate::state_dict::read_state_dict;
 
-const PIXELS: &str = "X and Y are pixels of the slice as the page shows it: X columns from the patient's right to the left, \
-                      Y rows from the front to the back, 0,0 the centre of the first one.";
+const PIXELS: &str = "X and Y are pixels of the slice as the page shows it, 0,0 the centre of the first one: of an axial slice \
+                      X columns from the patient's right to the left and Y rows from the front to the back, of a coronal \
+                      one from the right to the left and from the head to the feet, of a sagittal one from the back to the \
+                      front and from the head to the feet.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = PIXELS)]
@@ -33,7 +35,11 @@ pub struct Args {
     /// The base checkpoint that is asked, without any adapter.
     #[arg(long, default_value_os_t = shipped(NANO))]
     base: PathBuf,
-    /// Which axial slice: its number from 1 at the feet, or a place in it, mm towards the patient's right, front and head.
+    /// Along which the slice lies: axial, coronal or sagittal.
+    #[arg(long, default_value_t = Plane::Axial, value_parser = plane)]
+    plane: Plane,
+    /// Which slice: its number, from 1 at the feet, the back or the patient's left, or a place in it, mm towards the
+    /// patient's right, front and head.
     #[arg(long, value_name = "N|X,Y,Z", allow_hyphen_values = true)]
     slice: Which,
     #[command(flatten)]
@@ -89,6 +95,12 @@ impl Asked {
             region: self.region.map(Numbers::to_f32),
         }
     }
+}
+
+fn plane(name: &str) -> std::result::Result<Plane, String> {
+    let names = Plane::ALL.map(Plane::name);
+    let plane = Plane::ALL.into_iter().find(|plane| plane.name() == name);
+    plane.ok_or_else(|| format!("it is one of {}", names.join(", ")))
 }
 
 /// Finite numbers, apart by commas.
@@ -150,10 +162,10 @@ impl FromStr for Which {
 }
 
 impl Which {
-    fn of(self, scan: &Volume) -> std::result::Result<Slice, flapsam_model::Error> {
+    fn of(self, scan: &Volume, plane: Plane) -> std::result::Result<Slice, flapsam_model::Error> {
         match self {
-            Which::Number(number) => Slice::numbered(scan, number),
-            Which::Place(mm) if scan.holds(mm) => Ok(Slice::at(scan, mm)),
+            Which::Number(number) => Slice::numbered(scan, plane, number),
+            Which::Place(mm) if scan.holds(mm) => Ok(Slice::at(scan, plane, mm)),
             Which::Place([x, y, z]) => Err(flapsam_model::Error::Volume(format!(
                 "the place {x},{y},{z} mm is not in it; name one that is, or a slice by its number"
             ))),
@@ -197,11 +209,11 @@ struct Extent {
 }
 
 impl Extent {
-    fn of(mask: &[u8], scan: &Volume) -> Self {
+    fn of(mask: &[u8], scan: &Volume, plane: Plane) -> Self {
         let pixels = mask.iter().filter(|&&inside| inside == 1).count();
         Self {
             pixels,
-            mm2: pixels as f64 * scan.pixel_mm2(),
+            mm2: pixels as f64 * scan.pixel_mm2(plane),
         }
     }
 }
@@ -219,7 +231,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         source.check_output(out, format)?;
     }
     let (_, scan) = source.read(None, &Preprocessing::default())?;
-    let slice = args.slice.of(&scan).map_err(Error::content(scan_path))?;
+    let slice = args.slice.of(&scan, args.plane).map_err(Error::content(scan_path))?;
     let prompt = args.asked.prompt();
     prompt.check(slice.pixels)?;
     let truth = args.truth.as_ref();
@@ -256,7 +268,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let described = described.map(|(index, (mask, &score))| Mask {
         number: index + 1,
         score,
-        extent: Extent::of(mask, &scan),
+        extent: Extent::of(mask, &scan, args.plane),
         dice: truth.as_ref().map(|truth| dice(mask, truth, 1)),
     });
     let report = Report {
@@ -267,7 +279,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         window,
         prompt,
         best: best + 1,
-        truth: truth.map(|truth| Extent::of(&truth, &scan)),
+        truth: truth.map(|truth| Extent::of(&truth, &scan, args.plane)),
         slice,
         mask: args.out,
     };
@@ -302,6 +314,7 @@ fn truth_of(path: &Path, args: &Args, scan: &Volume, slice: &Slice) -> Result<Ve
 
 fn print_report(report: &Report) {
     let Slice {
+        plane,
         pixels: [rows, columns],
         spacing: [down, across],
         number,
@@ -311,7 +324,7 @@ fn print_report(report: &Report) {
     let [black, white] = report.window;
     println!("{} on {}", report.network, report.device);
     println!(
-        "axial slice {number} of {of}: {columns} x {rows} pixels of {across:.3} x {down:.3} mm, black at {black}, white at \
+        "{plane} slice {number} of {of}: {columns} x {rows} pixels of {across:.3} x {down:.3} mm, black at {black}, white at \
          {white}"
     );
     if let Some(Extent { pixels, mm2 }) = report.truth {

@@ -16,9 +16,10 @@ pub struct Args {
     /// Write a folder for any web host instead: the page, the run's files and its test cases.
     #[arg(long, value_name = "DIR")]
     export: Option<PathBuf>,
-    /// The base checkpoint of the run, a safetensors file; in half precision (export --format base-f16) it is half as large.
-    #[arg(long, default_value_os_t = shipped(NANO))]
-    base: PathBuf,
+    /// The base checkpoint of the run, a safetensors file; in half precision (export --format base-f16) it is half as large
+    /// [default: the one that the run's settings name, or golden/nano.safetensors].
+    #[arg(long)]
+    base: Option<PathBuf>,
     /// Folder of data sets.
     #[arg(long, env = "FLAPSAM_DATA", default_value = "data")]
     data: PathBuf,
@@ -43,8 +44,8 @@ pub fn run(args: Args) -> Result<Outcome> {
     let run = only_run(&args.run)?;
     let place = Place {
         manifests: args.manifests,
+        base: args.base.unwrap_or_else(|| base_of(&run, &args.data)),
         data: args.data,
-        base: args.base,
         page: args.page,
     };
     let exhibit = Exhibit::gather(&run, &place)?;
@@ -68,6 +69,12 @@ pub fn run(args: Args) -> Result<Outcome> {
     }
     server.serve()?;
     Ok(Outcome::Passed)
+}
+
+/// Where the run's base should be; whether it is that one is told by its checksum.
+fn base_of(run: &RunFolder, data: &Path) -> PathBuf {
+    let named = run.settings.base_checkpoint(data);
+    if named.is_file() { named } else { shipped(NANO) }
 }
 
 fn only_run(folder: &Path) -> Result<RunFolder> {

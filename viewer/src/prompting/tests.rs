@@ -42,8 +42,46 @@ fn at(x: f32, y: f32) -> Prompt {
     }
 }
 
+fn seen(values: &[f32]) -> Seen<'_> {
+    Seen {
+        values,
+        pixels: PIXELS,
+        window: [0.0, 400.0],
+    }
+}
+
 fn ask(prompting: &mut Prompting, values: &[f32], prompt: &Prompt, limits: Limits) -> Result<Masks, Error> {
-    pollster::block_on(prompting.ask(values, PIXELS, [0.0, 400.0], prompt, limits))
+    let answer = prompting.ask(seen(values), prompt, limits, async |_, _| Ok(true));
+    pollster::block_on(answer).map(|masks| masks.expect("nothing stops it"))
+}
+
+#[test]
+fn what_is_stopped_goes_on_where_it_was() {
+    let values = values();
+    let whole = ask(&mut prompting(), &values, &at(10.0, 10.0), ROOMY).unwrap();
+    let mut prompting = prompting();
+    let mut parts = Vec::new();
+    let stopped = prompting.encode(seen(&values), ROOMY, async |done, of| {
+        parts.push((done, of));
+        Ok(done < 2)
+    });
+    assert!(pollster::block_on(stopped).unwrap().is_none());
+    let of = parts[0].1;
+    assert_eq!(parts, [(0, of), (1, of), (2, of)]);
+    assert!(of > 3);
+    let mut later = Vec::new();
+    let prompt = at(10.0, 10.0);
+    let answer = prompting.ask(seen(&values), &prompt, ROOMY, async |done, _| {
+        later.push(done);
+        Ok(true)
+    });
+    assert_eq!(pollster::block_on(answer).unwrap(), Some(whole));
+    assert_eq!(later, (2..of).collect::<Vec<_>>());
+    // What was encoded ahead is there when it is asked about.
+    let ahead: Vec<f32> = values.iter().map(|value| value + 1.0).collect();
+    let encoded = prompting.encode(seen(&ahead), ROOMY, async |_, _| Ok(true));
+    assert!(!pollster::block_on(encoded).unwrap().unwrap().1);
+    assert!(ask(&mut prompting, &ahead, &at(1.0, 1.0), ROOMY).unwrap().kept);
 }
 
 #[test]
@@ -114,9 +152,9 @@ fn the_answer_is_the_native_programs() {
         bytes: &file,
         sha256: None,
     };
-    let seen = slice(promised, [14.0, 10.0, 12.0], ROOMY).unwrap();
+    let seen = slice(promised, Plane::Axial, [14.0, 10.0, 12.0], ROOMY).unwrap();
     let scan = Volume::from_nifti(&file, None).unwrap();
-    assert_eq!(seen, Slice::numbered(&scan, 3).unwrap());
+    assert_eq!(seen, Slice::numbered(&scan, Plane::Axial, 3).unwrap());
     let click = |x, y, positive| Click { x, y, positive };
     let prompt = |clicks: [Click; 3]| Prompt {
         clicks: clicks.to_vec(),
@@ -134,7 +172,12 @@ fn the_answer_is_the_native_programs() {
     // The page's marks come in the order in which they were made.
     let mut page = prompting();
     let asked = prompt([first, beside, second]);
-    let answer = page.ask(&seen.values, seen.pixels, window, &asked, ROOMY);
-    let answer = pollster::block_on(answer).unwrap();
+    let shown = Seen {
+        values: &seen.values,
+        pixels: seen.pixels,
+        window,
+    };
+    let answer = page.ask(shown, &asked, ROOMY, async |_, _| Ok(true));
+    let answer = pollster::block_on(answer).unwrap().unwrap();
     assert_eq!((answer.masks, answer.scores), (native.masks(), native.scores));
 }

@@ -137,15 +137,20 @@ export class CaseList {
     }
 
     private row(key: string, title: string, scores: (number | null)[]): HTMLElement {
-        const button = el("button", { type: "button", "data-case": key, onclick: () => this.onChoice(key) }, title);
+        const button = el("button", { type: "button", "data-case": key, onclick: () => this.onChoice(key) }, ...parts(title));
         this.buttons.set(key, button);
         const row = el("tr", {}, el("th", { scope: "row" }, button), ...scores.map((value) => cell(value, this.score)));
         // The button is what keyboards and screen readers use; the row is as large for a pointer.
         row.onclick = (event) => {
-            if (event.target !== button) this.onChoice(key);
+            if (!button.contains(event.target as Node)) this.onChoice(key);
         };
         return row;
     }
+}
+
+/** A name that may go on in another line between its parts, not within them. */
+function parts(name: string): (string | Node)[] {
+    return name.split(/(?<=[_.-])/).flatMap((part) => [part, el("wbr")]);
 }
 
 function cell(value: number | null, score: Score): HTMLElement {

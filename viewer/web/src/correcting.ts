@@ -1,5 +1,6 @@
 /** What is drawn and kept of a scan: one drawing at a time, those of other cases are put aside until they are back. */
 
+import type { Slice } from "../wasm/flapsam_viewer";
 import { CorrectionPanel, ink, type Start } from "./corrections";
 import { byId } from "./dom";
 import type { Engine } from "./engine";
@@ -106,13 +107,13 @@ export class Correcting {
     }
 
     /** Puts an answer about a slice into the drawing, or begins one with it. */
-    async keep(number: number, inside: Uint8Array, label: number, by: Means): Promise<void> {
+    async keep(slice: Slice, inside: Uint8Array, label: number, by: Means): Promise<void> {
         const { subject } = this;
         if (!subject) return;
         const origin = this.origin ?? { from: "empty", by: new Set() };
         const drawn = this.origin ? ((await this.stage.paper?.drawing()) ?? null) : null;
         const { scan } = subject;
-        const mask = await this.engine.keep({ scan, drawn, number, inside, label, classes: this.classes.length });
+        const mask = await this.engine.keep({ scan, drawn, slice, inside, label, classes: this.classes.length });
         if (this.subject !== subject) return;
         origin.by.add(by);
         await this.start(mask, origin);

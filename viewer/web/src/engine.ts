@@ -15,6 +15,7 @@ import type {
     Question,
     Reply,
     Request,
+    Seen,
 } from "./protocol";
 
 /** How long a step may take to hear that it is cancelled; afterwards the worker is ended. */
@@ -37,7 +38,8 @@ type Asked =
     | { kind: "look"; look: Look }
     | { kind: "correct"; drawn: Drawn }
     | { kind: "keep"; kept: Kept }
-    | { kind: "ask"; question: Question };
+    | { kind: "ask"; question: Question }
+    | { kind: "encode"; seen: Seen };
 
 export class Engine {
     private worker: Worker | null = null;
@@ -45,7 +47,10 @@ export class Engine {
     private last = 0;
     private running: number | null = null;
     private asking: number | null = null;
+    private encoding: number | null = null;
+    /** Told of the run, or of the question. */
     private onProgress: (progress: Progress) => void = () => {};
+    private onEncoding: (progress: Progress) => void = () => {};
     private onFetching: (received: number, of: number) => void = () => {};
 
     /** `onDevice` hears of every device that is opened. */
@@ -85,12 +90,23 @@ export class Engine {
     }
 
     /** Asks a base without adapter what a prompt means; null if that was given up. One at a time. */
-    async question(question: Question): Promise<Reply | null> {
+    async question(question: Question, onEncoding: (progress: Progress) => void): Promise<Reply | null> {
+        this.onEncoding = onEncoding;
         this.asking = this.last + 1;
         try {
             return await this.ask<Reply | null>({ kind: "ask", question });
         } finally {
             this.asking = null;
+        }
+    }
+
+    /** Encodes a slice before anybody asks about it; false if something else came between. One at a time. */
+    async encode(seen: Seen): Promise<boolean> {
+        this.encoding = this.last + 1;
+        try {
+            return await this.ask<boolean>({ kind: "encode", seen });
+        } finally {
+            this.encoding = null;
         }
     }
 
@@ -116,9 +132,10 @@ export class Engine {
         this.stop(this.running);
     }
 
-    /** Gives up on a question, likewise. */
+    /** Gives up on a question, and on what is encoded ahead, likewise. */
     abandon(): void {
         this.stop(this.asking);
+        this.stop(this.encoding);
     }
 
     private stop(id: number | null): void {
@@ -128,11 +145,21 @@ export class Engine {
         setTimeout(() => {
             if (!this.waiting.delete(id)) return;
             waiting.resolve(null as never);
+            this.forgetEncoding();
             // What waits behind it goes to another worker.
             this.worker?.terminate();
             this.worker = null;
             for (const { request } of this.waiting.values()) this.start().postMessage(request);
         }, PATIENCE_MS);
+    }
+
+    /** What is encoded ahead is not worth another worker's time. */
+    private forgetEncoding(): void {
+        for (const [id, { request, resolve }] of this.waiting) {
+            if (request.kind !== "encode") continue;
+            this.waiting.delete(id);
+            resolve(false as never);
+        }
     }
 
     private ask<Value>(asked: Asked): Promise<Value> {
@@ -161,7 +188,7 @@ export class Engine {
             case "device":
                 return this.onDevice(answer.report);
             case "progress":
-                return this.onProgress(answer.progress);
+                return (answer.id === this.asking ? this.onEncoding : this.onProgress)(answer.progress);
             case "fetching":
                 return this.onFetching(answer.received, answer.of);
             case "done":

@@ -1,12 +1,12 @@
-/** Asking SAM without an adapter: clicks and a box on an axial slice give its masks and scores. */
+/** Asking SAM without an adapter: clicks and a box on a slice give its masks and scores. */
 
-import type { Click, Prompt, Slice } from "../wasm/flapsam_viewer";
+import type { Click, Plane, Prompt, Slice } from "../wasm/flapsam_viewer";
 import { el } from "./dom";
 import { sentence } from "./notices";
-import type { Reply } from "./protocol";
+import type { Progress, Reply } from "./protocol";
 
 /** A slice as it is looked at. */
-export interface View {
+export interface Looked {
     slice: Slice;
     /** From black to white. */
     window: [number, number];
@@ -14,14 +14,16 @@ export interface View {
 }
 
 export interface Sources {
-    /** The slice at the crosshair. */
-    look: () => Promise<View>;
+    /** The slice at the crosshair, of a plane, or of the one that is shown. */
+    look: (plane: Plane | null) => Promise<Looked>;
     /** Null if it was given up. */
-    ask: (view: View, prompt: Prompt) => Promise<Reply | null>;
+    ask: (view: Looked, prompt: Prompt, onProgress: (progress: Progress) => void) => Promise<Reply | null>;
+    /** Has a slice encoded before anybody asks about it; false if something else came between. */
+    encode: (view: Looked) => Promise<boolean>;
     /** The slice so many above; null beyond the last one. */
-    next: (view: View, by: number) => Promise<View | null>;
+    next: (view: Looked, by: number) => Promise<Looked | null>;
     /** Puts a mask of a slice, pixel by pixel, into the user's own as one label; `carried` from the slice beside, or asked for. */
-    keep: (view: View, inside: Uint8Array, label: number, carried: boolean) => Promise<void>;
+    keep: (view: Looked, inside: Uint8Array, label: number, carried: boolean) => Promise<void>;
     /** Told that nobody waits for the answer any more. */
     onLeave: () => void;
     /** Told what failed. */
@@ -33,18 +35,27 @@ type Box = [number, number, number, number];
 type Mark = { click: Click } | { box: Box };
 type Mode = "positive" | "negative" | "box";
 
+const PLANES: [Plane | "", string][] = [
+    ["", "the slice shown"],
+    ["axial", "the axial slice"],
+    ["coronal", "the coronal slice"],
+    ["sagittal", "the sagittal slice"],
+];
+/** Slices beside the one that is asked about, in the order in which they are encoded ahead. */
+const AHEAD = [1, -1, 2, -2];
 const MODES: [Mode, string][] = [
     ["positive", "+ Object"],
     ["negative", "– Not object"],
     ["box", "Box"],
 ];
+const HINT = "Click, or drag a box. Shift or the right button excludes.";
 /** A pointer that moves farther than this, in CSS pixels, drags a box. */
 const DRAG = 5;
 /** A mask's colour, and its share over the slice's grey. */
 const MASK = [[255, 170, 40], 110 / 255] as const;
 
 export class PromptPanel {
-    private view: View | null = null;
+    private view: Looked | null = null;
     private marks: Mark[] = [];
     private reply: Reply | null = null;
     /** Which mask the user chose; the best without one. */
@@ -56,7 +67,8 @@ export class PromptPanel {
     private busy = false;
     private again = false;
 
-    private readonly start = el("button", { type: "button", id: "ask" }, "Ask about this slice");
+    private readonly plane = el("select", { id: "plane", "aria-label": "Plane of the slice" });
+    private readonly start = el("button", { type: "button", id: "ask" }, "Ask about");
     private readonly dialog = el("dialog", { id: "prompts-dialog", "aria-labelledby": "slice-title" });
     private readonly title = el("h2", { id: "slice-title" });
     private readonly canvas = el("canvas", { role: "img", "aria-label": "The slice with the chosen mask" });
@@ -127,9 +139,9 @@ export class PromptPanel {
             this.status,
         );
         this.listen();
-        const hint =
-            "The base without its adapter: click on something on the axial slice at the crosshair, or draw a box around it.";
-        place.replaceChildren(el("p", { class: "hint" }, hint), el("div", { class: "row" }, this.start), this.dialog);
+        const hint = "The base without its adapter: click on something in a slice at the crosshair, or draw a box around it.";
+        this.plane.append(...PLANES.map(([plane, title]) => el("option", { value: plane }, title)));
+        place.replaceChildren(el("p", { class: "hint" }, hint), el("div", { class: "row" }, this.start, this.plane), this.dialog);
         this.setCase(false);
     }
 
@@ -167,12 +179,12 @@ export class PromptPanel {
         try {
             await this.sources.keep(view, first, label, false);
             for (const by of [1, -1]) {
-                let [at, found]: [View, Uint8Array] = [view, first];
+                let [at, found]: [Looked, Uint8Array] = [view, first];
                 while (this.carrying) {
                     const next = await this.sources.next(at, by);
                     if (!next) break;
                     this.status.textContent = `${kept} slices kept; asking about slice ${next.slice.number} of ${next.slice.of}…`;
-                    const answer = await this.sources.ask(next, follow(found, at.slice));
+                    const answer = await this.sources.ask(next, follow(found, at.slice), () => {});
                     const best = answer && continued(answer, found, next.slice);
                     if (!best || !this.carrying) break;
                     await this.sources.keep(next, best, label, true);
@@ -234,7 +246,7 @@ export class PromptPanel {
     private async open(): Promise<void> {
         this.start.disabled = true;
         try {
-            this.view = await this.sources.look();
+            this.view = await this.sources.look((this.plane.value as Plane) || null);
         } catch (error) {
             this.sources.onFailure(error);
             return;
@@ -251,6 +263,23 @@ export class PromptPanel {
         this.mark([]);
         this.dialog.showModal();
         this.pad.focus();
+        void this.encodeAhead();
+    }
+
+    /** Has the slice encoded, and then those beside it, as long as nothing is asked. */
+    private async encodeAhead(): Promise<void> {
+        const { view } = this;
+        const idle = () => view && this.view === view && this.dialog.open && !this.busy && !this.carrying;
+        try {
+            if (!view || !idle() || !(await this.sources.encode(view)) || !idle()) return;
+            if (!this.marks.length && !this.corner) this.status.textContent = `${HINT} The slice is encoded: answers come at once.`;
+            for (const by of AHEAD) {
+                const beside = await this.sources.next(view, by);
+                if (!idle() || (beside && !(await this.sources.encode(beside)))) return;
+            }
+        } catch {
+            // Whoever asks is told the same.
+        }
     }
 
     /** Marks the cursor's place as the mode says; `negative` makes a click one that excludes. */
@@ -279,7 +308,7 @@ export class PromptPanel {
         this.reply = null;
         this.undo.disabled = this.clear.disabled = marks.length === 0;
         if (marks.length) void this.update();
-        else this.status.textContent = "Click, or drag a box. Shift or the right button excludes.";
+        else this.status.textContent = HINT;
         this.drawAnswer();
         this.drawMarks();
     }
@@ -295,12 +324,15 @@ export class PromptPanel {
         this.again = true;
         if (this.busy) return;
         this.busy = true;
-        this.status.textContent = "Asking; a new slice takes longest…";
+        this.status.textContent = "Asking…";
+        const encoding = ({ done, of }: Progress) => {
+            this.status.textContent = `Asking; the slice is encoded to ${Math.round((100 * done) / of)} %…`;
+        };
         try {
             while (this.again && this.view && this.marks.length) {
                 this.again = false;
                 const { view, marks } = this;
-                const reply = await this.sources.ask(view, this.prompt());
+                const reply = await this.sources.ask(view, this.prompt(), encoding);
                 if (!reply || this.view !== view || this.marks !== marks) continue;
                 this.reply = reply;
                 const time = `${Math.round(reply.milliseconds)} ms`;
@@ -313,6 +345,7 @@ export class PromptPanel {
         } finally {
             this.busy = false;
         }
+        void this.encodeAhead();
     }
 
     private best(): number {

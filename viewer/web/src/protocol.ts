@@ -1,6 +1,16 @@
 /** What the page and its worker say to each other. */
 
-import type { Comparison, DeviceReport, Masks, NetworkReport, Prompt, Segmented, SelfTest, Slice } from "../wasm/flapsam_viewer";
+import type {
+    Comparison,
+    DeviceReport,
+    Masks,
+    NetworkReport,
+    Plane,
+    Prompt,
+    Segmented,
+    SelfTest,
+    Slice,
+} from "../wasm/flapsam_viewer";
 import type { Remote } from "./weights";
 
 export type Choice = "auto" | "webgpu" | "cpu";
@@ -29,9 +39,10 @@ export interface Pair {
     spacingMm: [number, number, number] | null;
 }
 
-/** A scan's axial slice at a place, mm, or of a number from the feet, from 1. */
+/** A scan's slice of a plane at a place, mm, or of a number from 1. */
 export interface Look {
     scan: Promised;
+    plane: Plane;
     at: [number, number, number] | number;
 }
 
@@ -47,19 +58,23 @@ export interface Drawn {
 export interface Kept {
     scan: Promised;
     drawn: Uint8Array | null;
-    number: number;
+    slice: Slice;
     /** Pixel by pixel; 1 becomes the label. */
     inside: Uint8Array;
     label: number;
     classes: number;
 }
 
-/** What a base without adapter is asked. */
-export interface Question {
+/** A slice that a base without adapter may be asked about. */
+export interface Seen {
     choice: Choice;
     base: Remote;
     slice: Slice;
     window: [number, number];
+}
+
+/** What it is asked. */
+export interface Question extends Seen {
     prompt: Prompt;
 }
 
@@ -79,14 +94,16 @@ export type Request =
     | { kind: "correct"; id: number; drawn: Drawn }
     | { kind: "keep"; id: number; kept: Kept }
     | { kind: "ask"; id: number; question: Question }
-    /** Stops the run of that id. */
+    /** Encodes a slice before anybody asks about it, while nothing else is to be done; whether it came to that. */
+    | { kind: "encode"; id: number; seen: Seen }
+    /** Stops the request of that id. */
     | { kind: "cancel"; id: number };
 
-/** How far a run is. */
+/** How far a run is, in slices, or the encoding of a slice. */
 export interface Progress {
     done: number;
     of: number;
-    /** Since the first slice began. */
+    /** Since the first part began. */
     milliseconds: number;
 }
 
@@ -107,6 +124,6 @@ export interface Failure {
 export type Answer =
     | { kind: "device"; report: DeviceReport }
     | { kind: "fetching"; received: number; of: number }
-    | { kind: "progress"; progress: Progress }
-    | { kind: "done"; id: number; value: DeviceReport | SelfTest | Comparison | Outcome | Slice | Reply | Uint8Array | null }
+    | { kind: "progress"; id: number; progress: Progress }
+    | { kind: "done"; id: number; value: DeviceReport | SelfTest | Comparison | Outcome | Slice | Reply | Uint8Array | boolean | null }
     | { kind: "failed"; id: number; failure: Failure };

@@ -1,15 +1,17 @@
 /** The worker: WebAssembly runs here, so that the page stays responsive. */
 
 import init, { compare, corrected, Engine, kept, lastPanic, restated, slice, sliceNumbered, type NetworkReport } from "../wasm/flapsam_viewer";
-import type { Answer, Choice, Failure, Job, Outcome, Promised, Question, Reply, Request } from "./protocol";
+import type { Answer, Choice, Failure, Job, Outcome, Promised, Question, Reply, Request, Seen } from "./protocol";
 import { fetchWeights, forget, type Remote } from "./weights";
 
 const ready = init();
 let opened: { choice: Choice; engine: Engine } | null = null;
 /** The network on the device; a base without adapter has no report. */
 let loaded: { key: string; network: NetworkReport | null } | null = null;
-/** The run that is to stop. */
-let cancelled = 0;
+/** Requests that are to stop. */
+const cancelled = new Set<number>();
+/** How many wait for the one that is served. */
+let waiting = 0;
 /** One request after the other: a device is opened once, and none is put away while it runs. */
 let queue: Promise<unknown> = ready.catch(() => {});
 
@@ -17,8 +19,15 @@ type Asked = Exclude<Request, { kind: "cancel" }>;
 
 self.onmessage = (event: MessageEvent<Request>) => {
     const request = event.data;
-    if (request.kind === "cancel") cancelled = request.id;
-    else queue = queue.then(() => serve(request));
+    if (request.kind === "cancel") {
+        cancelled.add(request.id);
+        return;
+    }
+    waiting++;
+    queue = queue.then(() => {
+        waiting--;
+        return serve(request);
+    });
 };
 
 async function serve(request: Asked): Promise<void> {
@@ -51,19 +60,27 @@ async function answer(request: Asked) {
         case "run":
             return run(request.id, request.job);
         case "look": {
-            const { scan, at } = request.look;
-            if (typeof at === "number") return sliceNumbered(scan.bytes, scan.sha256, at);
-            return slice(scan.bytes, scan.sha256, ...at);
+            const { scan, plane, at } = request.look;
+            if (typeof at === "number") return sliceNumbered(scan.bytes, scan.sha256, plane, at);
+            return slice(scan.bytes, scan.sha256, plane, ...at);
         }
         case "correct":
             return corrected(request.drawn.scan.bytes, request.drawn.drawn, request.drawn.classes);
         case "keep": {
-            const { scan, drawn, number, inside, label, classes } = request.kept;
-            return kept(scan.bytes, drawn ?? undefined, number, inside, label, classes);
+            const { scan, drawn, slice, inside, label, classes } = request.kept;
+            return kept(scan.bytes, drawn ?? undefined, slice.plane, slice.number, inside, label, classes);
         }
         case "ask":
-            return ask(request.question);
+            return ask(request.id, request.question);
+        case "encode":
+            return encode(request.id, request.seen);
     }
+}
+
+/** Lets messages in; whether the request may go on. */
+async function pause(id: number): Promise<boolean> {
+    await new Promise((resolve) => setTimeout(resolve));
+    return !cancelled.has(id);
 }
 
 async function open(choice: Choice): Promise<Engine> {
@@ -87,21 +104,30 @@ async function run(id: number, job: Job): Promise<Outcome | null> {
         if (done === 0) start = performance.now();
         slices = of;
         milliseconds = performance.now() - start;
-        tell({ kind: "progress", progress: { done, of, milliseconds } });
-        // Lets a cancellation in.
-        await new Promise((resolve) => setTimeout(resolve));
-        return cancelled !== id;
+        tell({ kind: "progress", id, progress: { done, of, milliseconds } });
+        return pause(id);
     };
     const found = await engine.segment(job.scan.bytes, job.scan.sha256, job.site, progress);
     return found && { ...found, slices, milliseconds, device: engine.device, network };
 }
 
-async function ask({ choice, base, slice, window, prompt }: Question): Promise<Reply> {
+async function ask(id: number, { choice, base, slice, window, prompt }: Question): Promise<Reply | null> {
     const engine = await open(choice);
     await loadBase(engine, base);
     const start = performance.now();
-    const found = await engine.ask(slice.values, new Uint32Array(slice.pixels), ...window, prompt);
-    return { ...found, milliseconds: performance.now() - start };
+    const progress = (done: number, of: number) => {
+        tell({ kind: "progress", id, progress: { done, of, milliseconds: performance.now() - start } });
+        return pause(id);
+    };
+    const found = await engine.ask(slice.values, new Uint32Array(slice.pixels), new Float32Array(window), prompt, progress);
+    return found && { ...found, milliseconds: performance.now() - start };
+}
+
+async function encode(id: number, { choice, base, slice, window }: Seen): Promise<boolean> {
+    const goOn = async () => (await pause(id)) && waiting === 0;
+    const engine = await open(choice);
+    await loadBase(engine, base);
+    return engine.encode(slice.values, new Uint32Array(slice.pixels), new Float32Array(window), goOn);
 }
 
 /** Loads a network unless it is there already. A user's own adapter has no promised checksum and is loaded each time. */
