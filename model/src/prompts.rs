@@ -135,22 +135,36 @@ impl Answer {
     }
 }
 
+/// A slice as a user sees it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seen<'a> {
+    /// Row-major.
+    pub values: &'a [f32],
+    /// Rows and columns.
+    pub pixels: [usize; 2],
+    /// The values that are black and white.
+    pub window: [f32; 2],
+}
+
+impl Seen<'_> {
+    /// Lower-case hexadecimal sha256 of all that the network's image is made of.
+    pub fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        for count in self.pixels {
+            hash.update((count as u64).to_le_bytes());
+        }
+        for value in self.window.iter().chain(self.values) {
+            hash.update(value.to_le_bytes());
+        }
+        hex(&hash.finalize())
+    }
+}
+
 /// A slice as an un-adapted SAM sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PreparedSlice {
     /// `[3, side, side]`; past the slice's lower and right edge, 0.
     values: Vec<f32>,
-}
-
-impl PreparedSlice {
-    /// Lower-case hexadecimal sha256 of its values.
-    pub fn sha256(&self) -> String {
-        let mut hash = Sha256::new();
-        for value in &self.values {
-            hash.update(value.to_le_bytes());
-        }
-        hex(&hash.finalize())
-    }
 }
 
 /// A slice that is being encoded.
@@ -215,11 +229,12 @@ impl PromptedSam {
         })
     }
 
-    /// A slice of `rows` x `columns` values: `window` (black, white) becomes `[0, 1]`, the longer side the network's,
-    /// and the channels are normalised.
-    pub fn prepare(&self, slice: &[f32], pixels: [usize; 2], [black, white]: [f32; 2]) -> PreparedSlice {
+    /// What is seen becomes the network's image: black to white becomes `[0, 1]`, the longer side the network's, and the
+    /// channels are normalised.
+    pub fn prepare(&self, seen: Seen) -> PreparedSlice {
         let side = self.config.image_size;
-        let mut plane: Vec<f32> = slice.iter().map(|value| value.max(black).min(white)).collect();
+        let (pixels, [black, white]) = (seen.pixels, seen.window);
+        let mut plane: Vec<f32> = seen.values.iter().map(|value| value.max(black).min(white)).collect();
         scale_to_unit(&mut plane, [black, white]);
         let [rows, columns] = fitted(pixels, side);
         let plane = resize::cubic(&plane, pixels, [rows, columns]);

@@ -14,7 +14,7 @@ const MOST_DIFFERING = 1e-3;
 /** How much is measured: batches in the scan, and times over it, the first of which only warms up. */
 const amounts = { nano: [2, 21], vit_b: [1, 6] };
 
-function median(values) {
+export function median(values) {
     const sorted = values.toSorted((one, other) => one - other);
     const middle = sorted.length / 2;
     return (sorted[Math.ceil(middle) - 1] + sorted[Math.floor(middle)]) / 2;

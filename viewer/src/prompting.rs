@@ -6,7 +6,7 @@ use flapsam_model::burn::tensor::{Device, Tensor};
 use flapsam_model::checkpoint::{official, read_safetensors};
 use flapsam_model::memory;
 use flapsam_model::preprocessing::Preprocessing;
-use flapsam_model::prompts::{Encoding, Prompt, PromptedSam, Slice};
+use flapsam_model::prompts::{Encoding, Prompt, PromptedSam, Seen, Slice};
 use flapsam_model::volume::Plane;
 use serde::Serialize;
 
@@ -48,21 +48,10 @@ pub struct Masks {
 #[derive(Debug)]
 pub struct Prompting {
     sam: PromptedSam,
-    /// By the sha256 of what the network saw, oldest first.
+    /// By the sha256 of what was seen, oldest first.
     embeddings: VecDeque<(String, Tensor<4>)>,
     /// One that was stopped, likewise.
     begun: Option<(String, Encoding)>,
-}
-
-/// A slice's values, its rows and columns, and the window (black, white) that it is seen through.
-#[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
-    /// Row-major.
-    pub values: &'a [f32],
-    /// Rows and columns.
-    pub pixels: [usize; 2],
-    /// Black and white.
-    pub window: [f32; 2],
 }
 
 impl Prompting {
@@ -117,19 +106,17 @@ impl Prompting {
         limits: Limits,
         mut go_on: impl AsyncFnMut(usize, usize) -> Result<bool, Error>,
     ) -> Result<Option<(Tensor<4>, bool)>, Error> {
-        let Seen { values, pixels, window } = seen;
-        if values.len() != pixels[0] * pixels[1] {
-            let values = values.len();
+        let (values, pixels) = (seen.values.len(), seen.pixels);
+        if values != pixels[0] * pixels[1] {
             return Err(Error::Request(format!("{values} values are no slice of {pixels:?}")));
         }
         self.check(pixels, limits)?;
-        let slice = self.sam.prepare(values, pixels, window);
-        let sha256 = slice.sha256();
+        let sha256 = seen.sha256();
         if let Some((_, embedding)) = self.embeddings.iter().find(|(of, _)| *of == sha256) {
             return Ok(Some((embedding.clone(), true)));
         }
         let begun = self.begun.take_if(|(of, _)| *of == sha256);
-        let mut encoding = begun.map_or_else(|| self.sam.begin(&slice), |(_, encoding)| encoding);
+        let mut encoding = begun.map_or_else(|| self.sam.begin(&self.sam.prepare(seen)), |(_, encoding)| encoding);
         loop {
             if let Some(embedding) = encoding.embedding() {
                 self.embeddings.push_back((sha256, embedding.clone()));

@@ -52,6 +52,10 @@ fn bilinear(values: &[f32], from: [usize; 2], to: [usize; 2], alignment: Alignme
         .collect()
 }
 
+fn seen(values: &[f32], pixels: [usize; 2], window: [f32; 2]) -> Seen<'_> {
+    Seen { values, pixels, window }
+}
+
 #[test]
 fn clicks_and_a_box_give_the_references_masks_and_scores() {
     for case in ["dora", "two-lora"] {
@@ -154,7 +158,7 @@ fn a_slice_fits_by_its_longer_side() {
     assert_eq!(fitted([1, 1000], 128), [1, 128]);
     let network = nano();
     let slice: Vec<f32> = (0..64 * 32).map(|index| (index % 32) as f32).collect();
-    let prepared = network.prepare(&slice, [64, 32], [0.0, 10.0]);
+    let prepared = network.prepare(seen(&slice, [64, 32], [0.0, 10.0]));
     let row = &prepared.values[128 * 20..128 * 21];
     assert!(row[0].abs() < 1e-6);
     // Values past the window's end are white, and what is past the slice 0.
@@ -171,7 +175,7 @@ fn published_networks_see_normalised_channels() {
     let state = initialise(&Sam::layout(&SamConfig::named("nano").unwrap(), None).unwrap(), 3);
     let config = SamConfig::named("nano").unwrap();
     let network = PromptedSam::build(("vit_b", config), PUBLISHED_CHANNELS, &state, &Device::flex()).unwrap();
-    let prepared = network.prepare(&[1.0; 4], [2, 2], [0.0, 2.0]);
+    let prepared = network.prepare(seen(&[1.0; 4], [2, 2], [0.0, 2.0]));
     // (127.5 - 123.675) / 58.395 and so on.
     close(&[prepared.values[0]], &[0.065_502_2]);
     close(&[prepared.values[128 * 128]], &[0.196_428_6]);
@@ -187,7 +191,7 @@ fn masks_of_an_oblong_slice_are_those_of_its_part_of_the_image() {
         clicks: vec![click(7.0, 30.0, true)],
         region: None,
     };
-    let prepared = network.prepare(&slice, pixels, [0.0, 100.0]);
+    let prepared = network.prepare(seen(&slice, pixels, [0.0, 100.0]));
     let embedding = network.embed(&prepared);
     let mut encoding = network.begin(&prepared);
     while encoding.embedding().is_none() {
@@ -207,12 +211,17 @@ fn masks_of_an_oblong_slice_are_those_of_its_part_of_the_image() {
 }
 
 #[test]
-fn the_checksum_is_of_the_content() {
-    let network = nano();
-    let checksum = |value: f32| network.prepare(&[value; 16], [4, 4], [0.0, 1.0]).sha256();
-    assert_eq!(checksum(0.5), checksum(0.5));
-    assert_ne!(checksum(0.5), checksum(0.25));
-    assert_eq!(checksum(0.5).len(), 64);
+fn the_checksum_is_of_all_that_is_seen() {
+    let first = seen(&[0.5; 16], [4, 4], [0.0, 1.0]);
+    assert_eq!(first.sha256(), seen(&[0.5; 16], [4, 4], [0.0, 1.0]).sha256());
+    assert_eq!(first.sha256().len(), 64);
+    for other in [
+        seen(&[0.25; 16], [4, 4], [0.0, 1.0]),
+        seen(&[0.5; 16], [2, 8], [0.0, 1.0]),
+        seen(&[0.5; 16], [4, 4], [0.0, 2.0]),
+    ] {
+        assert_ne!(other.sha256(), first.sha256());
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use flapsam_model::labels::dice;
 use flapsam_model::memory;
 use flapsam_model::parameters::StateDict;
 use flapsam_model::preprocessing::Preprocessing;
-use flapsam_model::prompts::{Click, Prompt, PromptedSam, Slice, window};
+use flapsam_model::prompts::{Click, Prompt, PromptedSam, Seen, Slice, window};
 use flapsam_model::volume::{Plane, Volume};
 use serde::Serialize;
 
@@ -245,7 +245,12 @@ pub fn run(args: Args) -> Result<Outcome> {
     enough_memory(work as u64).map_err(|why| Error::invalid(&args.base, format!("to ask this network {why}")))?;
     let progress = Progress::new(2);
     progress.at(0, None, "encoding the slice");
-    let embedding = network.embed(&network.prepare(&slice.values, slice.pixels, window));
+    let seen = Seen {
+        values: &slice.values,
+        pixels: slice.pixels,
+        window,
+    };
+    let embedding = network.embed(&network.prepare(seen));
     progress.step("asking");
     let answer = pollster::block_on(network.ask(embedding, &prompt, slice.pixels))?;
     drop(progress);

@@ -165,18 +165,18 @@ fn the_answer_is_the_native_programs() {
 
     let (state, _) = read_safetensors(&base()).unwrap();
     let network = PromptedSam::new(state, &Device::flex()).unwrap();
-    let embedding = network.embed(&network.prepare(&seen.values, seen.pixels, window));
+    let shown = Seen {
+        values: &seen.values,
+        pixels: seen.pixels,
+        window,
+    };
+    let embedding = network.embed(&network.prepare(shown));
     let asked = prompt([first, second, beside]);
     let native = network.ask(embedding, &asked, seen.pixels);
     let native = pollster::block_on(native).unwrap();
     // The page's marks come in the order in which they were made.
     let mut page = prompting();
     let asked = prompt([first, beside, second]);
-    let shown = Seen {
-        values: &seen.values,
-        pixels: seen.pixels,
-        window,
-    };
     let answer = page.ask(shown, &asked, ROOMY, async |_, _| Ok(true));
     let answer = pollster::block_on(answer).unwrap().unwrap();
     assert_eq!((answer.masks, answer.scores), (native.masks(), native.scores));
