@@ -7,7 +7,10 @@ use std::fmt::Debug;
 use std::fs;
 use std::path::Path;
 
+use flapsam::bundle::check::Bundle;
 use flapsam::data::cases::dataset::volume_of;
+use flapsam::data::cases::scan::{MaskFormat, Scan};
+use flapsam::data::dicom::segmentation::About;
 use flapsam::data::files::archive::{Limits, unpack};
 use flapsam::data::manifest::{Manifest, parse_cases, table};
 use flapsam::experiment::Experiment;
@@ -23,6 +26,7 @@ use flapsam_model::memory::Content;
 use flapsam_model::parameters::StateDict;
 use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::volume::{Packing, Volume, restated};
+use tempfile::TempDir;
 
 /// Nothing where the bytes are taken, else what is said of them.
 pub type Verdict = Result<(), String>;
@@ -37,7 +41,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 13] = [
     target("scan", scan),
     target("gzip", gzip),
     target("pth", pth),
@@ -49,6 +53,8 @@ pub const TARGETS: [Target; 11] = [
     target("message", message),
     target("envelope", envelope),
     target("zip", archive),
+    target("dicom", dicom),
+    target("bundle", bundle),
 ];
 
 const fn target(name: &'static str, judge: fn(&[u8]) -> Verdict) -> Target {
@@ -220,16 +226,49 @@ fn opened<T: Kind + PartialEq + Debug>(bytes: &[u8]) -> Verdict {
     message(&state)
 }
 
+/// A folder of its own: in memory where there is such a place, since each file is made sure of, and there are thousands.
+fn room() -> Result<TempDir, String> {
+    let memory = Path::new("/dev/shm");
+    let room = match memory.is_dir() {
+        true => tempfile::tempdir_in(memory),
+        false => tempfile::tempdir(),
+    };
+    room.map_err(|why| why.to_string())
+}
+
+/// A DICOM file, which is read as a scan, and a mask of it written.
+pub fn dicom(bytes: &[u8]) -> Verdict {
+    let room = room()?;
+    let path = room.path().join("image.dcm");
+    fs::write(&path, bytes).map_err(|why| why.to_string())?;
+    let scan = Scan::open(&path, None, None).map_err(|why| why.to_string())?;
+    let (_, volume) = scan
+        .read(None, &Preprocessing::default())
+        .map_err(|why| why.to_string())?;
+    let about = About {
+        classes: &["background", "object"].map(String::from),
+        model_sha256: "",
+        with_patient: false,
+    };
+    let mut labels = vec![0; volume.voxels.len()];
+    labels.iter_mut().take(1).for_each(|label| *label = 1);
+    said(
+        scan.mask(&volume, &labels, MaskFormat::DicomSegmentation, &about)
+            .map(|_| ()),
+    )
+}
+
+/// A bundle of evidence: its files are held against their checksums, its runs against their figures.
+pub fn bundle(bytes: &[u8]) -> Verdict {
+    let bundle = Bundle::open(Path::new(NAME), bytes).map_err(|why| why.to_string())?;
+    let checks = bundle.check();
+    assert!(!checks.is_empty());
+    said(bundle.runs().map(|_| ()))
+}
+
 /// A data set's archive, which is unpacked.
 pub fn archive(bytes: &[u8]) -> Verdict {
-    // In memory where there is such a folder: each file is made sure of, and there are thousands.
-    let memory = Path::new("/dev/shm");
-    let folder = if memory.is_dir() {
-        memory.to_owned()
-    } else {
-        std::env::temp_dir()
-    };
-    let room = tempfile::tempdir_in(folder).map_err(|why| why.to_string())?;
+    let room = room()?;
     let archive = room.path().join("archive.zip");
     fs::write(&archive, bytes).map_err(|why| why.to_string())?;
     let limits = Limits {

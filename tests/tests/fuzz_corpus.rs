@@ -40,7 +40,7 @@ macro_rules! replayed {
 }
 
 replayed!(
-    scan, gzip, pth, checkpoint, adapter, manifest, table, experiment, message, envelope, zip
+    scan, gzip, pth, checkpoint, adapter, manifest, table, experiment, message, envelope, zip, dicom, bundle
 );
 
 fn corpus(target: &str) -> PathBuf {

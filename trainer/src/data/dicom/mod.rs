@@ -3,5 +3,6 @@
 //! The `dicom` crates read files and unpack pixels; which images make a volume, and where it lies, is here.
 
 mod attributes;
+mod lengths;
 pub mod segmentation;
 pub mod series;

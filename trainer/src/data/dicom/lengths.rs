@@ -1,0 +1,150 @@
+//! Whether a file has what it claims. The `dicom` crates make room for a value before they read it: a kilobyte that claims four
+//! gigabytes would get them.
+
+use std::fs::File;
+use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use dicom_core::header::Header;
+use dicom_core::{Length, Tag};
+use dicom_dictionary_std::tags;
+use dicom_encoding::transfer_syntax::{Codec, TransferSyntax, TransferSyntaxIndex as _};
+use dicom_object::FileMetaTable;
+use dicom_parser::dataset::LazyDataToken;
+use dicom_parser::dataset::lazy_read::LazyDataSetReader;
+use dicom_parser::stateful::decode::DynStatefulDecoder;
+use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
+use dicom_transfer_syntax_registry::entries::EXPLICIT_VR_LITTLE_ENDIAN;
+
+/// Where the first words of a file are, after its preamble.
+const MAGIC: u64 = 128;
+/// And its first element.
+const META: u64 = MAGIC + 4;
+/// The group of what a file says of itself, always in the same encoding.
+const META_GROUP: u16 = 0x0002;
+/// What deflate makes of a byte at most.
+const MOST_INFLATED: u64 = 1032;
+
+/// Whether a file can be read to its end, and no value claims to be longer than the file; what is no DICOM file claims nothing.
+pub(super) fn fit(path: &Path) -> bool {
+    judged(path).unwrap_or(true)
+}
+
+fn judged(path: &Path) -> Option<bool> {
+    let mut file = BufReader::new(File::open(path).ok()?);
+    let length = file.get_ref().metadata().ok()?.len();
+    file.seek(SeekFrom::Start(META)).ok()?;
+    if !all_fit(&mut file, &EXPLICIT_VR_LITTLE_ENDIAN.erased(), length, |tag| {
+        tag.group() != META_GROUP
+    })? {
+        return Some(false);
+    }
+    file.seek(SeekFrom::Start(MAGIC)).ok()?;
+    let meta = FileMetaTable::from_reader(&mut file).ok()?;
+    let syntax = TransferSyntaxRegistry.get(meta.transfer_syntax())?;
+    match syntax.codec() {
+        Codec::Dataset(Some(deflated)) => {
+            let mut inflated = Vec::new();
+            let most = length.saturating_mul(MOST_INFLATED);
+            let mut source = deflated.adapt_reader(Box::new(file)).take(most);
+            source.read_to_end(&mut inflated).ok()?;
+            let length = inflated.len() as u64;
+            all_fit(&mut Cursor::new(inflated), syntax, length, |_| false)
+        }
+        _ => all_fit(&mut file, syntax, length, |_| false),
+    }
+}
+
+/// Whether every element from here to the one where it `ends` claims no more than `length` bytes.
+fn all_fit<R: Read + Seek>(
+    source: &mut R,
+    syntax: &TransferSyntax,
+    length: u64,
+    ends: impl Fn(Tag) -> bool,
+) -> Option<bool> {
+    let mut reader = LazyDataSetReader::<DynStatefulDecoder<&mut R>>::new_with_ts(source, syntax).ok()?;
+    while let Some(token) = reader.advance() {
+        let Ok(token) = token else { return Some(false) };
+        let (tag, claimed) = match &token {
+            LazyDataToken::ElementHeader(header) | LazyDataToken::LazyValue { header, .. } => {
+                (Some(header.tag()), header.len)
+            }
+            LazyDataToken::SequenceStart { tag, len } => (Some(*tag), *len),
+            LazyDataToken::ItemStart { len } => (None, *len),
+            LazyDataToken::LazyItemValue { len, .. } => (None, Length(*len)),
+            LazyDataToken::PixelSequenceStart => (Some(tags::PIXEL_DATA), Length::UNDEFINED),
+            _ => continue,
+        };
+        if tag.is_some_and(&ends) {
+            break;
+        }
+        if claimed.get().is_some_and(|claimed| u64::from(claimed) > length) {
+            return Some(false);
+        }
+        if token.skip().is_err() {
+            break;
+        }
+    }
+    Some(true)
+}
+
+/// Whether a run-length encoded image (DICOM PS3.5, annex G) has its header, and in each of as many segments as it shall have
+/// at least so many bytes: the decoder takes both for granted.
+pub(super) fn is_whole(image: &[u8], segments: usize, bytes: usize) -> bool {
+    let number = |at: usize| -> Option<usize> {
+        let four = image.get(4 * at..4 * at + 4)?;
+        Some(u32::from_le_bytes(four.try_into().ok()?) as usize)
+    };
+    let range = |segment: usize| {
+        let end = if segment + 1 < segments {
+            number(segment + 2)?
+        } else {
+            image.len()
+        };
+        image.get(number(segment + 1)?..end)
+    };
+    let holds = |segment: usize| range(segment).and_then(unpacked).is_some_and(|length| length >= bytes);
+    number(0) == Some(segments) && (0..segments).all(holds)
+}
+
+/// How many bytes a segment holds, packed as runs and literals; nothing where it is cut off.
+fn unpacked(mut segment: &[u8]) -> Option<usize> {
+    let mut length = 0;
+    while let Some((&first, rest)) = segment.split_first() {
+        let (taken, given) = match first as i8 {
+            -128 => (0, 0),
+            run @ ..0 => (1, 1 + usize::from(run.unsigned_abs())),
+            literals => (1 + literals as usize, 1 + literals as usize),
+        };
+        segment = rest.get(taken..)?;
+        length += given;
+    }
+    Some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_length_encoded_image_is_whole_or_refused() {
+        let image = |segments: u32, offsets: [u32; 2], data: &[u8]| {
+            let mut bytes = segments.to_le_bytes().to_vec();
+            bytes.extend(offsets.iter().flat_map(|offset| offset.to_le_bytes()));
+            bytes.resize(64, 0);
+            bytes.extend(data);
+            bytes
+        };
+        // Three times 7 and two literals; then five times 1.
+        let data = [254, 7, 1, 8, 9, 252, 1];
+        let whole = image(2, [64, 69], &data);
+        assert!(is_whole(&whole, 2, 5));
+        assert!(!is_whole(&whole, 2, 6), "too short");
+        assert!(!is_whole(&whole, 1, 5), "another number of segments");
+        assert!(!is_whole(&image(2, [64, 900], &data), 2, 5), "beyond its end");
+        assert!(!is_whole(&image(2, [69, 64], &data), 2, 5), "backwards");
+        assert!(!is_whole(&image(u32::MAX, [64, 69], &data), 2, 5));
+        assert!(!is_whole(&whole[..70], 2, 5), "cut off");
+        assert!(!is_whole(&[], 2, 5));
+    }
+}
