@@ -1,17 +1,7 @@
 // In the page: both engines on the same slices, batch by batch in turns.
 
 import init, { Engine } from "/engine/flapsam_viewer.js";
-import * as ort from "/onnxruntime/ort.wasm.min.mjs";
-
-ort.env.wasm.numThreads = 1;
-
-const bytes = async (path) => new Uint8Array(await (await fetch(path)).arrayBuffer());
-
-async function timed(work) {
-    const start = performance.now();
-    const value = await work();
-    return [value, performance.now() - start];
-}
+import { bytes, ort, timed } from "./common.js";
 
 /** The class of largest probability at each place; the lowest class wins a tie. */
 function argMax(probabilities, [slices, classes, rows, columns]) {

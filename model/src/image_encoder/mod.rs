@@ -55,22 +55,24 @@ impl ImageEncoder {
 
     /// How many parts it has, of which each takes what the one before gave, for whoever cannot wait for all of them.
     pub fn parts(&self) -> usize {
-        self.of_trunk() + 1
+        1 + self.blocks() + 1
     }
 
-    /// What a part makes of the last one's, or the first of images.
+    /// What a part makes of the last one's, or the first of images: patches, then every block, then the neck.
     pub fn part(&self, part: usize, x: Tensor<4>) -> Tensor<4> {
-        match &self.trunk {
-            _ if part == self.of_trunk() => self.neck.forward(x),
-            Trunk::Vit(vit) => vit.part(part, x),
-            Trunk::TinyVit(vit) => vit.part(part, x),
+        match (part, &self.trunk) {
+            (0, Trunk::Vit(vit)) => vit.patches(x),
+            (0, Trunk::TinyVit(vit)) => vit.patches(x),
+            (part, _) if part > self.blocks() => self.neck.forward(x),
+            (part, Trunk::Vit(vit)) => vit.blocks[part - 1].forward(x),
+            (part, Trunk::TinyVit(vit)) => vit.blocks[part - 1].forward(x),
         }
     }
 
-    fn of_trunk(&self) -> usize {
+    fn blocks(&self) -> usize {
         match &self.trunk {
-            Trunk::Vit(vit) => vit.parts(),
-            Trunk::TinyVit(vit) => vit.parts(),
+            Trunk::Vit(vit) => vit.blocks.len(),
+            Trunk::TinyVit(vit) => vit.blocks.len(),
         }
     }
 }

@@ -21,11 +21,11 @@ pub(crate) const EXPANSION: usize = 4;
 pub struct TinyVit {
     patch_embed: [ConvNorm; 2],
     /// Of all stages, in their order.
-    blocks: Vec<Block>,
+    pub blocks: Vec<Block>,
 }
 
 #[derive(Debug, Clone)]
-enum Block {
+pub enum Block {
     Convolution(Box<Bottleneck>),
     Attention(Box<Windowed>),
     /// On to the next stage.
@@ -46,39 +46,28 @@ impl TinyVit {
         let mut blocks = Vec::new();
         for stage in 0..dims.len() {
             let mut scope = scope.at("layers");
-            stage_of(&mut scope.at(stage), config, stage, adapter, &mut blocks)?;
+            blocks.extend(stage_of(&mut scope.at(stage), config, stage, adapter)?);
         }
         Ok(Self { patch_embed, blocks })
     }
 
-    /// The patches and every block: `[batch, 3, row, column]` to tokens `[batch, row / 16, column / 16, channel]`.
-    pub fn parts(&self) -> usize {
-        1 + self.blocks.len()
-    }
-
-    /// What a part makes of the last one's.
-    pub fn part(&self, part: usize, x: Tensor<4>) -> Tensor<4> {
-        match part {
-            0 => self.patches(x),
-            _ => self.blocks[part - 1].forward(x),
-        }
-    }
-
-    fn patches(&self, images: Tensor<4>) -> Tensor<4> {
+    /// `[batch, 3, row, column]` to tokens `[batch, row / 4, column / 4, channel]`, of which the blocks make those of
+    /// `[batch, row / 16, column / 16, channel]`.
+    pub fn patches(&self, images: Tensor<4>) -> Tensor<4> {
         let [first, second] = &self.patch_embed;
         second.forward(gelu(first.forward(images.permute([0, 2, 3, 1]))))
     }
 }
 
-/// Adds a stage's blocks.
+/// A stage's blocks.
 fn stage_of(
     scope: &mut Scope,
     config: &TinyVitConfig,
     stage: usize,
     adapter: Option<&AdapterConfig>,
-    blocks: &mut Vec<Block>,
-) -> Result<(), Error> {
+) -> Result<Vec<Block>, Error> {
     let dim = config.embed_dims[stage];
+    let mut blocks = Vec::new();
     for index in 0..config.depths[stage] {
         let mut scope = scope.at("blocks");
         let mut scope = scope.at(index);
@@ -99,11 +88,11 @@ fn stage_of(
         let down = Bottleneck::new(&mut scope, widths, config.downsampling(stage))?;
         blocks.push(Block::Downsample(Box::new(down)));
     }
-    Ok(())
+    Ok(blocks)
 }
 
 impl Block {
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         match self {
             Self::Convolution(bottleneck) => gelu(bottleneck.forward(x.clone()) + x),
             Self::Attention(windowed) => windowed.forward(x),
@@ -114,7 +103,7 @@ impl Block {
 
 /// Two 1x1 convolutions with a depthwise one between them, and GELU after the first two.
 #[derive(Debug, Clone)]
-struct Bottleneck {
+pub struct Bottleneck {
     conv1: ConvNorm,
     conv2: ConvNorm,
     conv3: ConvNorm,
@@ -137,7 +126,7 @@ impl Bottleneck {
 
 /// Attention in windows, a depthwise convolution that lets windows see each other, and an MLP.
 #[derive(Debug, Clone)]
-struct Windowed {
+pub struct Windowed {
     attn: Attention,
     local_conv: ConvNorm,
     norm: LayerNorm,

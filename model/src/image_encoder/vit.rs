@@ -17,7 +17,7 @@ pub struct Vit {
     patch_embed: Linear,
     patch_size: usize,
     pos_embed: Tensor<4>,
-    blocks: Vec<Block>,
+    pub blocks: Vec<Block>,
 }
 
 impl Vit {
@@ -55,20 +55,8 @@ impl Vit {
         })
     }
 
-    /// The patches and every block: `[batch, 3, row, column]` to tokens `[batch, row / patch, column / patch, channel]`.
-    pub fn parts(&self) -> usize {
-        1 + self.blocks.len()
-    }
-
-    /// What a part makes of the last one's.
-    pub fn part(&self, part: usize, x: Tensor<4>) -> Tensor<4> {
-        match part {
-            0 => self.patches(x),
-            _ => self.blocks[part - 1].forward(x),
-        }
-    }
-
-    fn patches(&self, images: Tensor<4>) -> Tensor<4> {
+    /// `[batch, 3, row, column]` to tokens `[batch, row / patch, column / patch, channel]`, for the blocks.
+    pub fn patches(&self, images: Tensor<4>) -> Tensor<4> {
         let [batch, channels, rows, columns] = images.dims();
         let patch = self.patch_size;
         let (high, wide) = (rows / patch, columns / patch);
@@ -81,7 +69,7 @@ impl Vit {
 }
 
 #[derive(Debug, Clone)]
-struct Block {
+pub struct Block {
     norm1: LayerNorm,
     attn: Attention,
     norm2: LayerNorm,
@@ -118,7 +106,7 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [_, high, wide, _] = x.dims();
         let normed = self.norm1.forward(x.clone());
         let attended = match self.window {

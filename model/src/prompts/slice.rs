@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::Seen;
 use crate::Error;
 use crate::preprocessing::percentile;
 use crate::volume::{Plane, Volume};
@@ -62,6 +63,15 @@ impl Slice {
             spacing: [spacing[down], spacing[across]],
             number: of - slice,
             of,
+        }
+    }
+
+    /// The slice through a window (black, white).
+    pub fn seen(&self, window: [f32; 2]) -> Seen<'_> {
+        Seen {
+            values: &self.values,
+            pixels: self.pixels,
+            window,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The one order in which slices are looked at, whatever order a file keeps them in.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,15 @@ impl Plane {
             Self::Coronal => [(1, false), (2, false), (0, false)],
             Self::Sagittal => [(0, false), (2, false), (1, true)],
         }
+    }
+}
+
+impl FromStr for Plane {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let plane = Self::ALL.into_iter().find(|plane| plane.name() == name);
+        plane.ok_or_else(|| format!("it is one of {}", Self::ALL.map(Self::name).join(", ")))
     }
 }
 

@@ -5,7 +5,7 @@ use flapsam_model::labels::dice;
 use flapsam_model::memory;
 use flapsam_model::parameters::StateDict;
 use flapsam_model::preprocessing::Preprocessing;
-use flapsam_model::prompts::{Click, Prompt, PromptedSam, Seen, Slice, window};
+use flapsam_model::prompts::{Click, Prompt, PromptedSam, Slice, window};
 use flapsam_model::volume::{Plane, Volume};
 use serde::Serialize;
 
@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long, default_value_os_t = shipped(NANO))]
     base: PathBuf,
     /// Along which the slice lies: axial, coronal or sagittal.
-    #[arg(long, default_value_t = Plane::Axial, value_parser = plane)]
+    #[arg(long, default_value_t)]
     plane: Plane,
     /// Which slice: its number, from 1 at the feet, the back or the patient's left, or a place in it, mm towards the
     /// patient's right, front and head.
@@ -95,12 +95,6 @@ impl Asked {
             region: self.region.map(Numbers::to_f32),
         }
     }
-}
-
-fn plane(name: &str) -> std::result::Result<Plane, String> {
-    let names = Plane::ALL.map(Plane::name);
-    let plane = Plane::ALL.into_iter().find(|plane| plane.name() == name);
-    plane.ok_or_else(|| format!("it is one of {}", names.join(", ")))
 }
 
 /// Finite numbers, apart by commas.
@@ -245,12 +239,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     enough_memory(work as u64).map_err(|why| Error::invalid(&args.base, format!("to ask this network {why}")))?;
     let progress = Progress::new(2);
     progress.at(0, None, "encoding the slice");
-    let seen = Seen {
-        values: &slice.values,
-        pixels: slice.pixels,
-        window,
-    };
-    let embedding = network.embed(&network.prepare(seen));
+    let embedding = network.embed(&network.prepare(slice.seen(window)));
     progress.step("asking");
     let answer = pollster::block_on(network.ask(embedding, &prompt, slice.pixels))?;
     drop(progress);

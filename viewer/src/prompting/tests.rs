@@ -165,11 +165,7 @@ fn the_answer_is_the_native_programs() {
 
     let (state, _) = read_safetensors(&base()).unwrap();
     let network = PromptedSam::new(state, &Device::flex()).unwrap();
-    let shown = Seen {
-        values: &seen.values,
-        pixels: seen.pixels,
-        window,
-    };
+    let shown = seen.seen(window);
     let embedding = network.embed(&network.prepare(shown));
     let asked = prompt([first, second, beside]);
     let native = network.ask(embedding, &asked, seen.pixels);

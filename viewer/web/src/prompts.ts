@@ -56,6 +56,8 @@ const MASK = [[255, 170, 40], 110 / 255] as const;
 
 export class PromptPanel {
     private view: Looked | null = null;
+    /** The slice whose neighbours are encoded. */
+    private ahead: Looked | null = null;
     private marks: Mark[] = [];
     private reply: Reply | null = null;
     /** Which mask the user chose; the best without one. */
@@ -269,6 +271,7 @@ export class PromptPanel {
     /** Has the slice encoded, and then those beside it, as long as nothing is asked. */
     private async encodeAhead(): Promise<void> {
         const { view } = this;
+        if (this.ahead === view) return;
         const idle = () => view && this.view === view && this.dialog.open && !this.busy && !this.carrying;
         try {
             if (!view || !idle() || !(await this.sources.encode(view)) || !idle()) return;
@@ -277,6 +280,7 @@ export class PromptPanel {
                 const beside = await this.sources.next(view, by);
                 if (!idle() || (beside && !(await this.sources.encode(beside)))) return;
             }
+            this.ahead = view;
         } catch {
             // Whoever asks is told the same.
         }

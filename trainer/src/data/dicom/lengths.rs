@@ -5,9 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use dicom_core::header::Header;
-use dicom_core::{Length, Tag};
-use dicom_dictionary_std::tags;
+use dicom_core::Length;
 use dicom_encoding::transfer_syntax::{Codec, TransferSyntax, TransferSyntaxIndex as _};
 use dicom_object::FileMetaTable;
 use dicom_parser::dataset::LazyDataToken;
@@ -16,12 +14,10 @@ use dicom_parser::stateful::decode::DynStatefulDecoder;
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 use dicom_transfer_syntax_registry::entries::EXPLICIT_VR_LITTLE_ENDIAN;
 
-/// Where the first words of a file are, after its preamble.
+/// Where a file says that it is DICOM, after its preamble.
 const MAGIC: u64 = 128;
-/// And its first element.
+/// And its first element, which says how long the others are that the file says of itself.
 const META: u64 = MAGIC + 4;
-/// The group of what a file says of itself, always in the same encoding.
-const META_GROUP: u16 = 0x0002;
 /// What deflate makes of a byte at most.
 const MOST_INFLATED: u64 = 1032;
 
@@ -33,10 +29,11 @@ pub(super) fn fit(path: &Path) -> bool {
 fn judged(path: &Path) -> Option<bool> {
     let mut file = BufReader::new(File::open(path).ok()?);
     let length = file.get_ref().metadata().ok()?.len();
-    file.seek(SeekFrom::Start(META)).ok()?;
-    if !all_fit(&mut file, &EXPLICIT_VR_LITTLE_ENDIAN.erased(), length, |tag| {
-        tag.group() != META_GROUP
-    })? {
+    if !all_fit(
+        Cursor::new(meta(&mut file)?),
+        &EXPLICIT_VR_LITTLE_ENDIAN.erased(),
+        length,
+    )? {
         return Some(false);
     }
     file.seek(SeekFrom::Start(MAGIC)).ok()?;
@@ -49,35 +46,35 @@ fn judged(path: &Path) -> Option<bool> {
             let mut source = deflated.adapt_reader(Box::new(file)).take(most);
             source.read_to_end(&mut inflated).ok()?;
             let length = inflated.len() as u64;
-            all_fit(&mut Cursor::new(inflated), syntax, length, |_| false)
+            all_fit(Cursor::new(inflated), syntax, length)
         }
-        _ => all_fit(&mut file, syntax, length, |_| false),
+        _ => all_fit(file, syntax, length),
     }
 }
 
-/// Whether every element from here to the one where it `ends` claims no more than `length` bytes.
-fn all_fit<R: Read + Seek>(
-    source: &mut R,
-    syntax: &TransferSyntax,
-    length: u64,
-    ends: impl Fn(Tag) -> bool,
-) -> Option<bool> {
-    let mut reader = LazyDataSetReader::<DynStatefulDecoder<&mut R>>::new_with_ts(source, syntax).ok()?;
+/// What a file says of itself, always in the same encoding.
+fn meta(file: &mut (impl Read + Seek)) -> Option<Vec<u8>> {
+    file.seek(SeekFrom::Start(META)).ok()?;
+    let mut first = [0; 12];
+    file.read_exact(&mut first).ok()?;
+    let [.., a, b, c, d] = first;
+    let mut meta = first.to_vec();
+    let others = u64::from(u32::from_le_bytes([a, b, c, d]));
+    file.take(others).read_to_end(&mut meta).ok()?;
+    Some(meta)
+}
+
+/// Whether every element claims no more than `length` bytes.
+fn all_fit(source: impl Read + Seek, syntax: &TransferSyntax, length: u64) -> Option<bool> {
+    let mut reader = LazyDataSetReader::<DynStatefulDecoder<_>>::new_with_ts(source, syntax).ok()?;
     while let Some(token) = reader.advance() {
         let Ok(token) = token else { return Some(false) };
-        let (tag, claimed) = match &token {
-            LazyDataToken::ElementHeader(header) | LazyDataToken::LazyValue { header, .. } => {
-                (Some(header.tag()), header.len)
-            }
-            LazyDataToken::SequenceStart { tag, len } => (Some(*tag), *len),
-            LazyDataToken::ItemStart { len } => (None, *len),
-            LazyDataToken::LazyItemValue { len, .. } => (None, Length(*len)),
-            LazyDataToken::PixelSequenceStart => (Some(tags::PIXEL_DATA), Length::UNDEFINED),
+        let claimed = match &token {
+            LazyDataToken::ElementHeader(header) | LazyDataToken::LazyValue { header, .. } => header.len,
+            LazyDataToken::SequenceStart { len, .. } | LazyDataToken::ItemStart { len } => *len,
+            LazyDataToken::LazyItemValue { len, .. } => Length(*len),
             _ => continue,
         };
-        if tag.is_some_and(&ends) {
-            break;
-        }
         if claimed.get().is_some_and(|claimed| u64::from(claimed) > length) {
             return Some(false);
         }
