@@ -1,15 +1,27 @@
 // Two cases, or two masks of one, side by side.
 
 import assert from "node:assert/strict";
+import { cpSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 
-import { drop, metrics, nifti, visit } from "./setup.mjs";
+import { drop, folder, metrics, nifti, run, serve, visit } from "./setup.mjs";
 
 /** Millimetres at the crosshair. */
 const crosshair = async (page) => {
     const fact = page.locator("#readout div").filter({ has: page.locator("dt", { hasText: "mm" }) });
     return (await fact.locator("dd").textContent()).split(", ").map(Number);
 };
+
+/** A run of the same name in another folder, whose masks are the truth. */
+function perfectRun() {
+    const path = join(folder, "perfect/browser-1");
+    cpSync(run.path, path, { recursive: true });
+    for (const { site, case: id } of metrics.cases) {
+        cpSync(join(run.data, "phantom", id, "segmentation.nii.gz"), join(path, "predictions", site, `${id}.nii.gz`));
+    }
+    return path;
+}
 
 /** A colour of the canvas beside; what is drawn there is told by its pixels alone. */
 const drawn = (page) => page.locator("#beside-canvas").screenshot().then((picture) => picture.toString("base64"));
@@ -70,4 +82,30 @@ test("another mask and another case are shown beside, linked by millimetres", as
     await button.click();
     assert.ok(await page.locator("#beside").isHidden());
     assert.equal(await page.locator("#notices .notice").count(), 0);
+});
+
+test("another run's mask of the case is shown beside, with its Dice", async (t) => {
+    const page = await visit(t, { query: "?view=axial", at: await serve("--beside", perfectRun()) });
+    const fetched = page.waitForRequest(/beside-0/);
+    await page.click("#open-beside");
+    const masks = page.getByLabel("Mask beside");
+    await page.waitForFunction(() => document.querySelector('[aria-label="Mask beside"]').options.length === 4);
+    const titles = await masks.locator("option").allTextContents();
+    assert.match(titles[2], /^browser-1, Dice 0\.\d{3}, 0\.\d{3}$/);
+    assert.equal(await masks.inputValue(), "0", "the other run's comes first");
+    await fetched;
+    await page.waitForTimeout(1500);
+    const perfect = await drawn(page);
+    await masks.selectOption("native");
+    const own = await changed(page, perfect, "this run's own mask");
+    await masks.selectOption("0");
+    await changed(page, own, "the other run's mask");
+
+    // It follows to the next case.
+    const { site, case: id } = metrics.cases[1];
+    const next = page.waitForRequest(/beside-0/);
+    await page.locator("#cases button").filter({ hasText: id }).first().click();
+    await next;
+    assert.equal(await masks.inputValue(), "0");
+    assert.equal(await page.locator("#notices .notice").count(), 0, `${site}/${id}`);
 });

@@ -44,8 +44,8 @@ export const run = makeRun();
 export const metrics = JSON.parse(readFileSync(join(run.path, "metrics.json"), "utf8"));
 
 /** Starts `flapsam view` on a free port; its address. */
-async function serve() {
-    const args = ["view", run.path, "--data", run.data, "--port", "0", "--no-open", "--json"];
+export async function serve(...more) {
+    const args = ["view", run.path, "--data", run.data, "--port", "0", "--no-open", "--json", ...more];
     const server = spawn(program, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
     open.push(() => server.kill());
     let text = "";

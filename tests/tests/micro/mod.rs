@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::Duration;
 
 use assert_cmd::Command;
 
@@ -95,4 +97,26 @@ pub fn run_on(mut command: Command, config: &Path, out: &Path, threads: &str) ->
         .arg(data());
     command.env("RAYON_NUM_THREADS", threads).assert().success();
     out.join("micro-1")
+}
+
+/// `flapsam run`, for a test that starts or judges it itself.
+pub fn command(config: &Path, out: &Path) -> std::process::Command {
+    let mut command = std::process::Command::new(flapsam().get_program());
+    command.arg("run").arg(config).arg("--out").arg(out);
+    command.arg("--data").arg(data());
+    command
+}
+
+/// Starts a run and kills it so long after a round; after the start for round 0.
+pub fn kill(config: &Path, out: &Path, round: usize, later: Duration) {
+    let mut command = command(config, out);
+    let quiet = std::process::Stdio::null;
+    let mut program = command.stdout(quiet()).stderr(quiet()).spawn().unwrap();
+    let done = out.join(format!("micro-1/checkpoints/round-{round:05}.safetensors"));
+    while round > 0 && !done.exists() && program.try_wait().unwrap().is_none() {
+        sleep(Duration::from_millis(1));
+    }
+    sleep(later);
+    let _ = program.kill();
+    program.wait().unwrap();
 }

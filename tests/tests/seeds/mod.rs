@@ -380,6 +380,7 @@ fn envelopes() -> Vec<Seed> {
         agreement: agreement.clone(),
         round: 2,
         brings: Brings::LastRound,
+        share: None,
     };
     let update = Update {
         round: 2,

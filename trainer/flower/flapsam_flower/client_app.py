@@ -6,19 +6,26 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from . import secure
 from .program import Program, Refused
 from .wire import content, facts
 
-app = ClientApp()
+app = ClientApp(mods=[secure.mod])
+
+
+def site_of(context: Context) -> str:
+    """The site's name, from its SuperNode's settings."""
+    site = str(context.node_config.get("site", ""))
+    if not site:
+        raise Refused("the SuperNode's --node-config lacks site; see the app's README.md")
+    return site
 
 
 def answer(message: Message, context: Context, what: str, *, hands_in: bool) -> Message:
     """Has the program do what the server asks, and replies with the file that it writes, or with why it would not."""
     config = context.node_config
     try:
-        site = str(config.get("site", ""))
-        if not site:
-            raise Refused("the SuperNode's --node-config lacks site; see the app's README.md")
+        site = site_of(context)
         with tempfile.TemporaryDirectory() as folder:
             order, out = Path(folder, "order.safetensors"), Path(folder, "out.safetensors")
             words: list[str | Path] = ["--site", site]
@@ -43,6 +50,8 @@ def enrol(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """One local round."""
+    if secure.is_masked(message):
+        return secure.add(message, Program.of(context.node_config), site_of(context))
     return answer(message, context, "round", hands_in=True)
 
 

@@ -20,7 +20,7 @@ def main(grid: Grid, context: Context) -> None:
     config = context.run_config
     sites = sorted(site.strip() for site in str(config["sites"]).split(",") if site.strip())
     exchange = Exchange(grid, float(config["deadline-seconds"]), float(config["again-seconds"]))
-    strategy = Flapsam(Program.of(config), exchange, sites)
+    strategy = Flapsam(Program.of(config), exchange, sites, context)
     for answer in strategy.run():
         report = json.loads(answer["file"])
         log(INFO, "site %s, %s test cases: Dice %s", report["site"], len(report["cases"]), report["dice"])

@@ -1,11 +1,11 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde_json::json;
 
 use super::{Outcome, print_json};
 use crate::device::{DeviceChoice, OpenDevice};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::experiment::Experiment;
 use crate::experiment::across::SiteClient;
 use crate::files::write;
@@ -38,6 +38,10 @@ enum Command {
         /// Where the update goes.
         #[arg(long)]
         out: PathBuf,
+        /// With secure_aggregation: where the integers go that are to be summed up over all sites, 32 bits each. The server must
+        /// see their sum alone.
+        #[arg(long, value_name = "FILE")]
+        addend: Option<PathBuf>,
     },
     /// Take the finished model over into the site's folder, and judge it on the site's test cases.
     Finish {
@@ -84,12 +88,32 @@ impl Site {
     }
 }
 
+/// Refuses to train what could not be handed in.
+fn check_secrecy(site: &Site, secret: bool, addend: Option<&Path>) -> Result<()> {
+    let why = match (secret, addend) {
+        (true, None) => "with secure_aggregation the update holds no parameters; say where they go with --addend",
+        (false, Some(_)) => "it has no secure_aggregation: the update holds the parameters; leave --addend out",
+        _ => return Ok(()),
+    };
+    Err(Error::invalid(&site.config, why))
+}
+
 pub fn run(args: Args) -> Result<Outcome> {
     match args.command {
         Command::Enrol { site, out } => write(&out, &site.open()?.enrolment())?,
-        Command::Round { site, order, out } => {
-            let update = site.open()?.round(&order)?;
-            write(&out, &update)?;
+        Command::Round {
+            site,
+            order,
+            out,
+            addend,
+        } => {
+            let mut client = site.open()?;
+            check_secrecy(&site, client.is_secret(), addend.as_deref())?;
+            let answer = client.round(&order)?;
+            if let Some((path, integers)) = addend.zip(answer.addend) {
+                write(&path, &integers)?;
+            }
+            write(&out, &answer.update)?;
         }
         Command::Finish { site, order, json } => {
             let report = site.open()?.finish(&order)?;

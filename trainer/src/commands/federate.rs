@@ -8,7 +8,7 @@ use crate::files::write;
 use crate::verification::suite::placed;
 
 /// The Flower app, file by file.
-const APP: [(&str, &str); 10] = [
+const APP: [(&str, &str); 11] = [
     ("pyproject.toml", include_str!("../../flower/pyproject.toml")),
     ("README.md", include_str!("../../flower/README.md")),
     ("HOSPITAL.md", include_str!("../../flower/HOSPITAL.md")),
@@ -27,6 +27,10 @@ const APP: [(&str, &str); 10] = [
     (
         "flapsam_flower/program.py",
         include_str!("../../flower/flapsam_flower/program.py"),
+    ),
+    (
+        "flapsam_flower/secure.py",
+        include_str!("../../flower/flapsam_flower/secure.py"),
     ),
     (
         "flapsam_flower/server_app.py",

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Outcome, claims, print_json};
 use crate::error::Result;
 use crate::files::{files_below, refuse_input, write, write_json};
-use crate::report::{Experiment, Report, Source, page, papers, write_crate};
+use crate::report::{Experiment, Report, Source, figure_files, page, papers, write_crate};
 use crate::shipped::{MANIFESTS, shipped};
 
 #[derive(Debug, clap::Args)]
@@ -66,6 +66,7 @@ const CLAIMS: &str = "golden/claims.toml";
 #[derive(Debug, Serialize)]
 struct Written<'a> {
     page: PathBuf,
+    figures: Vec<PathBuf>,
     crates: Vec<PathBuf>,
     #[serde(flatten)]
     report: &'a Report,
@@ -95,13 +96,18 @@ pub fn run(args: Args) -> Result<Outcome> {
         Format::Csv => write(&out, &papers::csv(&report)?)?,
         Format::Json => write_json(&out, &report)?,
     }
-    // After the page, which may be one of the files that a crate lists.
+    let figures = match args.format {
+        Format::Html => write_figures(&out, &report)?,
+        _ => Vec::new(),
+    };
+    // After the page and its figures, which may be among the files that a crate lists.
     let crates = match args.format {
         Format::Html => report.runs().map(write_crate).collect::<Result<Vec<PathBuf>>>()?,
         _ => Vec::new(),
     };
     let written = Written {
         page: out,
+        figures,
         crates,
         report: &report,
     };
@@ -110,6 +116,19 @@ pub fn run(args: Args) -> Result<Outcome> {
         false => print_written(&written),
     }
     Ok(Outcome::Passed)
+}
+
+/// Writes the page's plots beside it, each as a file of its own for a paper: in a folder that has the page's name.
+fn write_figures(page: &Path, report: &Report) -> Result<Vec<PathBuf>> {
+    let stem = page.file_stem().unwrap_or_default().to_string_lossy();
+    let folder = page.with_file_name(format!("{stem}-figures"));
+    let figures = figure_files(report).into_iter();
+    let write_one = |(name, svg): (String, String)| {
+        let path = folder.join(name);
+        write(&path, svg.as_bytes())?;
+        Ok(path)
+    };
+    figures.map(write_one).collect()
 }
 
 /// What a report may take the place of: of an earlier one, and of no other file of a run.
@@ -144,6 +163,7 @@ fn print_written(written: &Written) {
         println!("left out: {}: {}", run.name, run.why);
     }
     println!("{}", written.page.display());
+    written.figures.iter().for_each(|path| println!("{}", path.display()));
     written.crates.iter().for_each(|path| println!("{}", path.display()));
 }
 

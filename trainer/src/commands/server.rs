@@ -33,6 +33,9 @@ enum Command {
         /// The sites' updates.
         #[arg(required = true)]
         updates: Vec<PathBuf>,
+        /// With secure_aggregation: the sum of what these sites add, integers of 32 bits.
+        #[arg(long, value_name = "FILE")]
+        sum: Option<PathBuf>,
     },
     /// Say where the federation stands.
     Status {
@@ -96,8 +99,8 @@ pub fn run(args: Args) -> Result<Outcome> {
             let standing = server.open()?.begin(&enrolments)?;
             server.print(&standing)?;
         }
-        Command::Aggregate { server, updates } => {
-            let standing = server.open()?.aggregate(&updates)?;
+        Command::Aggregate { server, updates, sum } => {
+            let standing = server.open()?.aggregate(&updates, sum.as_deref())?;
             server.print(&standing)?;
         }
         Command::Status { server } => match server.open()?.standing() {

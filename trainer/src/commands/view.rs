@@ -13,6 +13,9 @@ use crate::view::{Exhibit, Place, Server};
 pub struct Args {
     /// A run's folder.
     run: PathBuf,
+    /// Further runs on the same data, whose masks can be looked at beside this one's.
+    #[arg(long, value_name = "RUN")]
+    beside: Vec<PathBuf>,
     /// Write a folder for any web host instead: the page, the run's files and its test cases.
     #[arg(long, value_name = "DIR")]
     export: Option<PathBuf>,
@@ -48,7 +51,8 @@ pub fn run(args: Args) -> Result<Outcome> {
         data: args.data,
         page: args.page,
     };
-    let exhibit = Exhibit::gather(&run, &place)?;
+    let beside = args.beside.iter().map(|folder| only_run(folder));
+    let exhibit = Exhibit::gather(&run, &beside.collect::<Result<Vec<_>>>()?, &place)?;
     if let Some(folder) = &args.export {
         exhibit.export(folder)?;
         let files = exhibit.contents.len();

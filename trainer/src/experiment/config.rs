@@ -85,6 +85,9 @@ pub struct Experiment {
     /// The largest change of a client that is used, as a multiple of the round's median change; any without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub largest_change: Option<f64>,
+    /// Whether the server is to learn the sum of what clients say and no client's own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secure_aggregation: bool,
     /// What goes wrong at clients, on purpose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fault: Vec<Fault>,
@@ -287,7 +290,10 @@ impl Experiment {
         if let Some(why) = self.privacy.as_ref().and_then(Privacy::mistake) {
             return Some(why);
         }
-        if let Some(why) = self.mistake_about_bad_clients() {
+        if let Some(why) = self
+            .mistake_about_bad_clients()
+            .or_else(|| self.mistake_about_secrecy())
+        {
             return Some(why);
         }
         if let Some(share) = self.hold_out.filter(|share| !(*share > 0.0 && *share < 1.0)) {
@@ -365,6 +371,7 @@ impl Experiment {
             robust: self.robust,
             quorum: self.quorum,
             largest_change: self.largest_change,
+            secure_aggregation: self.secure_aggregation,
         }
     }
 
@@ -398,6 +405,31 @@ impl Experiment {
         None
     }
 
+    /// What of these settings needs to see a single client's update.
+    fn mistake_about_secrecy(&self) -> Option<String> {
+        let needs = [
+            ("robust", self.robust.is_some()),
+            ("largest_change", self.largest_change.is_some()),
+            ("quorum", self.quorum.is_some()),
+            ("precision", self.precision != Precision::F32),
+            ("ranks", !self.ranks.is_empty()),
+        ];
+        let needs = needs
+            .into_iter()
+            .find(|(_, set)| *set)
+            .map(|(key, _)| format!("'{key}'"));
+        let rule = || format!("aggregation = \"{}\"", self.aggregation.name());
+        let product = self.method.uses_lora() && !self.aggregation.needs_sums_alone();
+        let needs = needs
+            .or_else(|| product.then(rule))
+            .filter(|_| self.secure_aggregation)?;
+        Some(format!(
+            "with 'secure_aggregation' the server learns the sum of what clients say and no client's own, which {needs} needs; \
+             remove it, or 'secure_aggregation' (with LoRA pairs it goes with aggregation = \"mean_of_factors\", \"ffa_lora\", \
+             \"fedsa_lora\" or \"rolora\")"
+        ))
+    }
+
     /// Whether clients keep a part of the network to themselves, so that each has a model of its own.
     pub fn has_personal_models(&self) -> bool {
         let personal = self.num_lora > 1 || self.aggregation.is_personal();
@@ -416,6 +448,7 @@ impl Experiment {
             ("robust", self.robust.is_some()),
             ("quorum", self.quorum.is_some()),
             ("largest_change", self.largest_change.is_some()),
+            ("secure_aggregation", self.secure_aggregation),
             ("fault", !self.fault.is_empty()),
             ("local.proximal", self.local.proximal != 0.0),
         ];

@@ -33,7 +33,7 @@ pub struct Record {
     pub classes: Vec<String>,
     /// Whether the data are synthetic, semi-synthetic or real, in the manifest's words.
     pub data_description: String,
-    /// Parameters that the method trains.
+    /// Parameters that a client trains in some round or other; the most that one does, where ranks differ.
     pub trained_parameters: usize,
     /// The weight of each site that trained in the average.
     pub weights: BTreeMap<String, f64>,

@@ -56,6 +56,11 @@ impl Factors {
             _ => true,
         }
     }
+
+    /// Which parameters of a network are among them.
+    pub fn among(self, layout: &Layout) -> impl Fn(&str) -> bool {
+        move |key| layout.get(key).is_none_or(|spec| self.have(&spec.role))
+    }
 }
 
 /// What becomes of a pair after the server has sent it.
@@ -127,17 +132,34 @@ impl Aggregation {
         }
     }
 
-    /// The factors that travel in some round or other.
-    pub fn ever_sent(self) -> Factors {
+    /// The factors that clients train in some round or other.
+    pub fn ever_trained(self) -> Factors {
         match self {
-            Self::FedsaLora => Factors::A,
             Self::FfaLora => Factors::B,
             Self::ProductSvd
             | Self::MeanOfFactors
             | Self::Stacked
+            | Self::FedsaLora
             | Self::FedexLora
             | Self::Rolora
             | Self::LoraFair => Factors::Both,
+        }
+    }
+
+    /// The factors that travel in some round or other.
+    pub fn ever_sent(self) -> Factors {
+        match self {
+            Self::FedsaLora => Factors::A,
+            _ => self.ever_trained(),
+        }
+    }
+
+    /// Whether the next state follows from the weighted sum of what clients send, number by number. The other rules need each
+    /// client's product.
+    pub fn needs_sums_alone(self) -> bool {
+        match self {
+            Self::MeanOfFactors | Self::FfaLora | Self::FedsaLora | Self::Rolora => true,
+            Self::ProductSvd | Self::Stacked | Self::FedexLora | Self::LoraFair => false,
         }
     }
 
@@ -372,7 +394,7 @@ pub(super) mod tests {
         ] {
             let only = |seed: f32| {
                 let mut update = update(seed);
-                update.retain(|key, _| layout().get(key).is_none_or(|spec| how.sent(round).have(&spec.role)));
+                update.retain(|key, _| how.sent(round).among(&layout())(key));
                 update
             };
             let updates = [only(0.0), only(2.0)];

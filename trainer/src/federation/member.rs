@@ -1,7 +1,8 @@
 use flapsam_model::parameters::{Layout, StateDict};
 use serde::{Deserialize, Serialize};
 
-use super::aggregation::{Factors, Sequel};
+use super::aggregation::{Aggregation, Factors, Sequel};
+use super::fixed_point::addend;
 use super::folding::{cut, fresh_pairs};
 use super::wire::Link;
 use super::{Client, Epoch, Holders, Rules, Secret};
@@ -52,15 +53,22 @@ impl Member {
         }
     }
 
+    /// How many numbers the client trains in some round or other.
+    pub fn trained_parameters(&self, how: Aggregation) -> usize {
+        let trained = self.client.trained();
+        let ever = how.ever_trained().among(&self.layout);
+        let counts = trained.iter().filter(|(key, _)| ever(key));
+        counts.map(|(_, array)| array.values.len()).sum()
+    }
+
     /// One local epoch.
     ///
     /// # Errors
     /// See [`Client::local_epoch`].
     pub fn train(&mut self, round: usize, rules: &Rules) -> Result<Epoch> {
-        let (factors, layout) = (rules.aggregation.trained(round), &self.layout);
+        let factors = rules.aggregation.trained(round);
         if factors != Factors::Both {
-            self.client
-                .train_only(|key| layout.get(key).is_none_or(|spec| factors.have(&spec.role)));
+            self.client.train_only(factors.among(&self.layout));
         }
         if rules.privacy.is_some() {
             self.before = self.client.trained();
@@ -69,12 +77,20 @@ impl Member {
     }
 
     /// What the client says after a round that it has trained: what travels of its parameters, with the noise that hides its
-    /// data, if the rules ask for that.
-    pub fn said(&self, round: usize, rules: &Rules) -> StateDict {
+    /// data, if the rules ask for that; and where the server learns sums alone, of that the client's part, by its share in the
+    /// average of all.
+    ///
+    /// # Errors
+    /// A number is too large for a sum of integers.
+    pub fn said(&self, round: usize, share: f64, rules: &Rules) -> Result<StateDict> {
         let trained = rules.sent_in(round, self.client.trained(), &self.layout);
-        match rules.privacy {
+        let said = match rules.privacy {
             Some(privacy) => privacy.protected(&trained, &self.before, &self.secret),
             None => trained,
+        };
+        match rules.secure_aggregation {
+            true => Ok(addend(&said, share)?),
+            false => Ok(said),
         }
     }
 

@@ -6,6 +6,7 @@ mod checkpoint;
 mod client;
 pub mod envelope;
 mod fault;
+pub mod fixed_point;
 mod folding;
 mod global;
 pub mod ledger;

@@ -89,7 +89,7 @@ impl Federation {
         let fault = self.fault(place, round);
         let (server, member) = (&self.server, &mut self.members[place]);
         let rules = server.rules();
-        let said = member.said(round, rules);
+        let said = member.said(round, server.seats[place].weight, rules)?;
         let Some(fault) = fault else {
             return member.hand_in(round, &said, epoch, rules);
         };

@@ -29,6 +29,8 @@ pub struct Rules {
     pub quorum: Option<usize>,
     /// The largest change of a client that is used, as a multiple of the round's median change.
     pub largest_change: Option<f64>,
+    /// The server learns the sum of what clients say, and no client's own: see [`super::fixed_point`].
+    pub secure_aggregation: bool,
 }
 
 impl Rules {

@@ -257,6 +257,11 @@ impl Server {
         self.rules.participants(round, self.seats.len())
     }
 
+    /// What clients send in a round: the names and shapes of it, at the server's rank.
+    pub fn expected(&self, round: usize) -> StateDict {
+        self.rules.sent_in(round, self.global.state.clone(), &self.layout)
+    }
+
     /// Makes the next state of the updates that clients handed in after a round. Who handed in none, or one that cannot be
     /// used, is left out, as long as enough are left.
     ///
@@ -277,7 +282,9 @@ impl Server {
         }
         for used in &used {
             came.entries.extend(used.entries.iter().cloned());
-            came.marks.push(used.mark.clone());
+            // What the server must not learn leaves no trace.
+            came.marks
+                .extend(Some(&used.mark).filter(|_| !self.rules.secure_aggregation).cloned());
         }
         let took_part: BTreeSet<String> = used.iter().map(site).collect();
         let squares: Vec<[f64; 2]> = used.iter().map(|used| used.squares).collect();
@@ -309,7 +316,10 @@ impl Server {
     fn averaged(&self, round: usize, inbox: &(impl Inbox + ?Sized), used: &[Used]) -> Result<(StateDict, Option<f64>)> {
         let weights = used.iter().map(|used| self.seats[used.place].weight);
         let total: f64 = weights.clone().sum();
-        let weights: Vec<f64> = weights.map(|weight| weight / total).collect();
+        let secure = self.rules.secure_aggregation;
+        // Addends are weighted by the clients, who do not know who else takes part.
+        let weight = |weight: f64| if secure { 1.0 } else { weight / total };
+        let weights: Vec<f64> = weights.map(weight).collect();
         let mut sums = Sums::new(self.rules.aggregation, &self.layout, &self.global.state);
         let mut all = Vec::new();
         for (used, weight) in used.iter().zip(&weights) {
@@ -326,11 +336,15 @@ impl Server {
                 all.push(state);
             }
         }
+        if secure {
+            sums.scale(1.0 / total);
+        }
         let mean = match self.rules.robust {
             Some(robust) => robust.aggregate(&all, &weights, &self.global.state, &self.layout),
             None => sums.mean(),
         };
-        let lora_error = sums.lora_error(&mean);
+        // It takes the clients' own products.
+        let lora_error = if secure { None } else { sums.lora_error(&mean) };
         Ok((mean, lora_error))
     }
 
@@ -338,7 +352,7 @@ impl Server {
     fn sort(&self, round: usize, inbox: &(impl Inbox + ?Sized)) -> Result<Sorted> {
         let mut left_out: BTreeMap<String, Unused> = BTreeMap::new();
         let mut used: BTreeMap<usize, Used> = BTreeMap::new();
-        let expected = self.rules.sent_in(round, self.global.state.clone(), &self.layout);
+        let expected = self.expected(round);
         let chosen = self.participants(round);
         let names = chosen.iter().map(|&place| &self.seats[place].site);
         left_out.extend(names.map(|site| (site.clone(), Unused::default())));

@@ -93,6 +93,8 @@ pub struct Experiment {
     pub trained_parameters: usize,
     /// Bytes that the clients sent up in all rounds, mean over seeds.
     pub bytes_up: u64,
+    /// Bytes that the server sent down to them in all rounds, mean over seeds.
+    pub bytes_down: u64,
     /// How much less that is than full fine-tuning sends; none for clients alone, who send nothing.
     pub fewer: Option<Fewer>,
     /// Dice after each round that was judged, mean over seeds.
@@ -258,6 +260,15 @@ impl DataKind {
             false => Self::Real,
         }
     }
+
+    /// In the middle of a sentence.
+    pub fn words(self) -> &'static str {
+        match self {
+            DataKind::Synthetic => "synthetic data",
+            DataKind::SemiSynthetic => "semi-synthetic data",
+            DataKind::Real => "real data",
+        }
+    }
 }
 
 impl Experiment {
@@ -294,6 +305,7 @@ impl Experiment {
                 .reduce(f64::max),
             trained_parameters: record.trained_parameters,
             bytes_up: mean(runs.iter().map(|run| run.bytes_up() as f64)).round() as u64,
+            bytes_down: mean(runs.iter().map(|run| run.bytes_down() as f64)).round() as u64,
             fewer,
             curve: curve(&runs),
             pictures: None,

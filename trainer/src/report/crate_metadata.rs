@@ -285,6 +285,7 @@ fn media_type(path: &str) -> &'static str {
         (".json", "application/json"),
         (".toml", "application/toml"),
         (".html", "text/html"),
+        (".svg", "image/svg+xml"),
         (".nii.gz", "application/x-nifti"),
         (".safetensors", "application/octet-stream"),
         (".csv", "text/csv"),

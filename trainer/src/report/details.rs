@@ -45,7 +45,7 @@ pub fn details(report: &Report) -> Markup {
 fn of_experiment(experiment: &Experiment) -> Markup {
     html! {
         (clients(experiment))
-        @if !experiment.has_curve() { (loss_figure(experiment)) }
+        @if let Some(figure) = loss_figure(experiment) { (figure.html()) }
         (left_out(experiment))
         @if let Some(pictures) = &experiment.pictures {
             h3 { "Best and worst cases" }

@@ -6,19 +6,80 @@ use maud::{Markup, html};
 
 use super::format::{dice, joined};
 use super::plots::{Axis, Level, Plot, STYLES, Series, bytes, marker};
-use super::{Comparison, Experiment, Group};
+use super::{Comparison, Experiment, Group, Report};
+
+/// Plots side by side, with what they have in common.
+#[derive(Debug)]
+pub struct Figure {
+    /// What it shows, in words that a file's name may have.
+    name: String,
+    /// Each with what it is of, a class if of anything in particular.
+    plots: Vec<(String, Plot)>,
+    /// Style and name of each series, where the plots do not say it themselves.
+    legend: Vec<(usize, String)>,
+    /// What a reader must know.
+    caption: Markup,
+}
+
+impl Figure {
+    /// As a part of the page.
+    pub fn html(&self) -> Markup {
+        html! {
+            figure {
+                div.panels { @for (_, plot) in &self.plots { (plot.svg()) } }
+                @if !self.legend.is_empty() { (legend(&self.legend)) }
+                figcaption { (self.caption) }
+            }
+        }
+    }
+
+    /// Each plot as an SVG file by itself, with the words of its name. `note` is written below it.
+    fn files(&self, note: &str) -> impl Iterator<Item = (String, String)> {
+        self.plots.iter().map(move |(of, plot)| {
+            let words = [self.name.as_str(), of].join(" ");
+            (words.trim_end().to_owned(), plot.file(&self.legend, note))
+        })
+    }
+}
+
+/// The plots of the page as SVG files, each with its name, in the page's order.
+pub fn files(report: &Report) -> Vec<(String, String)> {
+    let of_comparison = |comparison: &Comparison| {
+        let note = format!("{} ({})", comparison.data, comparison.kind.words());
+        let losses = comparison.experiments.iter().map(loss_figure);
+        let figures = [bytes_figure(comparison), rounds_figure(comparison)];
+        let figures: Vec<Figure> = figures.into_iter().chain(losses).flatten().collect();
+        figures
+            .iter()
+            .flat_map(|figure| figure.files(&note))
+            .collect::<Vec<_>>()
+    };
+    let files = report.comparisons.iter().flat_map(of_comparison).enumerate();
+    files
+        .map(|(place, (words, svg))| (format!("{:02}-{}.svg", place + 1, file_name(&words)), svg))
+        .collect()
+}
+
+/// Words as a file's name: of a class or an experiment it may be anything.
+fn file_name(words: &str) -> String {
+    let parts = words
+        .split(|sign: char| !sign.is_alphanumeric())
+        .filter(|part| !part.is_empty());
+    let name: String = parts.collect::<Vec<_>>().join("-").to_lowercase();
+    name.chars().take(60).collect()
+}
 
 /// Of so many methods the way to each point can be told apart.
 const WAYS: usize = 3;
 
 /// Dice over bytes: each method a point, with its way there where that is known and the methods are few.
-pub fn bytes_figure(comparison: &Comparison) -> Markup {
+pub fn bytes_figure(comparison: &Comparison) -> Option<Figure> {
     let plotted = plotted(comparison);
     let sending = || numbered(&plotted).filter(|(_, experiment)| experiment.bytes_up > 0);
     let ways = plotted.len() <= WAYS && sending().any(|(_, experiment)| experiment.has_curve());
     let silent = silent(comparison);
     if sending().count() == 0 || (sending().count() + silent.len() == 1 && !ways) {
-        return html! {};
+        return None;
     }
     let points = |experiment: &Experiment, class: usize| {
         // Nothing sent has no place on a logarithmic scale.
@@ -80,24 +141,25 @@ pub fn bytes_figure(comparison: &Comparison) -> Markup {
         }
     };
     let plots = plots(comparison, plot);
-    html! {
-        figure {
-            (panels(&plots))
-            figcaption {
-                strong { "Dice over bytes. " }
-                "Each large mark is a method after its last round"
-                @if sending().any(|(_, experiment)| experiment.seeds.len() > 1) {
-                    ", mean over seeds; beside it, small, each seed"
-                }
-                @if ways { "; the line is its way there, round by round" }
-                ". Left is cheaper, up is better."
-                @if !silent.is_empty() { " Dotted: where nothing is sent." }
-                (about_axes(&plots))
-                @if plots.iter().any(Plot::has_below) { " ↓ lies below the axis." }
-                (left_out(comparison, &plotted))
-            }
+    let caption = html! {
+        strong { "Dice over bytes. " }
+        "Each large mark is a method after its last round"
+        @if sending().any(|(_, experiment)| experiment.seeds.len() > 1) {
+            ", mean over seeds; beside it, small, each seed"
         }
-    }
+        @if ways { "; the line is its way there, round by round" }
+        ". Left is cheaper, up is better."
+        @if !silent.is_empty() { " Dotted: where nothing is sent." }
+        (about_axes(&plots))
+        @if plots.iter().any(|(_, plot)| plot.has_below()) { " ↓ lies below the axis." }
+        (left_out(comparison, &plotted))
+    };
+    Some(Figure {
+        name: "Dice over bytes".into(),
+        plots,
+        legend: Vec::new(),
+        caption,
+    })
 }
 
 /// What the plots show: the methods; where there is none, the variants, those without a site, or clients alone. No more
@@ -130,9 +192,9 @@ fn silent(comparison: &Comparison) -> Vec<&Experiment> {
 }
 
 /// What a reader of the axes must not overlook.
-fn about_axes(plots: &[Plot]) -> Markup {
+fn about_axes(plots: &[(String, Plot)]) -> Markup {
     html! {
-        @match plots.iter().any(|plot| !plot.y.begins_at_zero()) {
+        @match plots.iter().any(|(_, plot)| !plot.y.begins_at_zero()) {
             true if plots.len() > 1 => " The Dice axes of the panels differ, and not all begin at 0.",
             true => " The Dice axis does not begin at 0.",
             false if plots.len() > 1 => " The Dice axes of the panels differ.",
@@ -142,13 +204,11 @@ fn about_axes(plots: &[Plot]) -> Markup {
 }
 
 /// Dice over rounds, of the experiments that were judged on the way.
-pub fn rounds_figure(comparison: &Comparison) -> Markup {
+pub fn rounds_figure(comparison: &Comparison) -> Option<Figure> {
     let plotted = plotted(comparison);
     let judged = || numbered(&plotted).filter(|(_, experiment)| experiment.has_curve());
     let last = judged().map(|(_, experiment)| experiment.rounds).max();
-    let Some(last) = last else {
-        return html! {};
-    };
+    let last = last?;
     let plot = |class: usize, name: &str| {
         let values = judged().map(|(_, experiment)| {
             let curve = experiment.curve.iter();
@@ -185,20 +245,22 @@ pub fn rounds_figure(comparison: &Comparison) -> Markup {
         .filter(|experiment| !experiment.has_curve())
         .map(|experiment| experiment.name.as_str())
         .collect();
-    html! {
-        figure {
-            (panels(&plots))
-            (legend(judged().map(|(style, experiment)| (style, experiment.name.as_str()))))
-            figcaption {
-                strong { "Dice over rounds" } " of the server’s state on all test cases"
-                @if judged().any(|(_, experiment)| experiment.seeds.len() > 1) { ", mean over seeds" }
-                "."
-                (about_axes(&plots))
-                @if !silent.is_empty() { " " (joined(&silent)) ": judged after the last round only." }
-                (left_out(comparison, &plotted))
-            }
-        }
-    }
+    let caption = html! {
+        strong { "Dice over rounds" } " of the server’s state on all test cases"
+        @if judged().any(|(_, experiment)| experiment.seeds.len() > 1) { ", mean over seeds" }
+        "."
+        (about_axes(&plots))
+        @if !silent.is_empty() { " " (joined(&silent)) ": judged after the last round only." }
+        (left_out(comparison, &plotted))
+    };
+    Some(Figure {
+        name: "Dice over rounds".into(),
+        plots,
+        legend: judged()
+            .map(|(style, experiment)| (style, experiment.name.clone()))
+            .collect(),
+        caption,
+    })
 }
 
 /// The experiments, each with its style.
@@ -207,16 +269,12 @@ fn numbered<'a>(plotted: &'a [&Experiment]) -> impl Iterator<Item = (usize, &'a 
 }
 
 /// One plot for each class.
-fn plots(comparison: &Comparison, plot: impl Fn(usize, &str) -> Plot) -> Vec<Plot> {
+fn plots(comparison: &Comparison, plot: impl Fn(usize, &str) -> Plot) -> Vec<(String, Plot)> {
     let classes = comparison.classes.iter().enumerate();
-    classes.map(|(class, name)| plot(class, name)).collect()
+    classes.map(|(class, name)| (name.clone(), plot(class, name))).collect()
 }
 
-fn panels(plots: &[Plot]) -> Markup {
-    html! { div.panels { @for plot in plots { (plot.svg()) } } }
-}
-
-fn legend<'a>(entries: impl Iterator<Item = (usize, &'a str)>) -> Markup {
+fn legend(entries: &[(usize, String)]) -> Markup {
     html! {
         ul.legend {
             @for (style, name) in entries {
@@ -224,7 +282,7 @@ fn legend<'a>(entries: impl Iterator<Item = (usize, &'a str)>) -> Markup {
                     svg viewBox="0 0 30 12" width="30" height="12" aria-hidden="true" {
                         g class={ "series-" (style % STYLES) } {
                             line.line x1="0" x2="30" y1="6" y2="6" {}
-                            (marker(style, 15.0, 6.0, 4.0))
+                            (marker(*style, 15.0, 6.0, 4.0))
                         }
                     }
                     " " (name)
@@ -235,7 +293,10 @@ fn legend<'a>(entries: impl Iterator<Item = (usize, &'a str)>) -> Markup {
 }
 
 /// Training loss of the first seed, where Dice over rounds is not known.
-pub fn loss_figure(experiment: &Experiment) -> Markup {
+pub fn loss_figure(experiment: &Experiment) -> Option<Figure> {
+    if experiment.has_curve() {
+        return None;
+    }
     let record = &experiment.runs[0].record;
     let sites: BTreeSet<&String> = record.rounds.iter().flat_map(|round| round.loss.keys()).collect();
     let points = |site: &String| -> Vec<(f64, f64)> {
@@ -269,7 +330,7 @@ pub fn loss_figure(experiment: &Experiment) -> Markup {
         ends.collect::<Vec<_>>().join("; ")
     );
     if series.is_empty() {
-        return html! {};
+        return None;
     }
     let plot = Plot {
         alternative,
@@ -278,15 +339,14 @@ pub fn loss_figure(experiment: &Experiment) -> Markup {
         series,
         levels: Vec::new(),
     };
-    html! {
-        figure {
-            div.panels { (plot.svg()) }
-            (legend(sites.iter().enumerate().map(|(style, site)| (style, site.as_str()))))
-            figcaption {
-                strong { "Training loss over rounds" } " by client, seed " (record.seed)
-                ". Dice over rounds is not known: the experiment did not ask for it ("
-                code { "dice_every" } ")."
-            }
-        }
-    }
+    let caption = html! {
+        strong { "Training loss over rounds" } " by client, seed " (record.seed)
+        ". Dice over rounds is not known: the experiment did not ask for it (" code { "dice_every" } ")."
+    };
+    Some(Figure {
+        name: format!("training loss {}", experiment.name),
+        plots: vec![(String::new(), plot)],
+        legend: sites.iter().map(|site| (*site).clone()).enumerate().collect(),
+        caption,
+    })
 }

@@ -11,7 +11,7 @@ mod format;
 mod page;
 pub mod papers;
 mod pictures;
-mod plots;
+pub(crate) mod plots;
 mod runs;
 mod site_tables;
 mod sites;
@@ -25,7 +25,8 @@ use serde::Serialize;
 
 pub use comparison::{ClassFigures, Comparison, DataKind, Experiment, Fewer, Group, Point, Spread, SurfaceFigures};
 pub use crate_metadata::{CRATE_FILE, write_crate};
-pub(crate) use format::count;
+pub use figures::files as figure_files;
+pub(crate) use format::{count, grouped};
 pub use page::page;
 pub use pictures::{Contour, Picture, Source};
 pub use runs::{LeftOut, RunFolder, find_runs};

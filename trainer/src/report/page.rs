@@ -6,14 +6,13 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::details::details;
 use super::figures::{bytes_figure, rounds_figure};
 use super::format::{count, dice, joined, times};
-use super::plots::bytes;
+use super::plots::{PAGE_STYLE, STYLE, bytes};
 use super::site_tables::{left_out_sites, site_by_site};
 use super::tables::{alone, methods, surfaces, variants};
 use super::verdicts::verdicts;
 use super::{Comparison, DataKind, Experiment, Group, LeftOut, Report};
 use crate::experiment::Setting;
 
-const STYLE: &str = include_str!("style.css");
 /// So many experiments are each said in a sentence; of more, only the two that the paper is about.
 const IN_SENTENCES: usize = 4;
 
@@ -29,7 +28,7 @@ pub fn page(report: &Report) -> String {
                 meta name="color-scheme" content="light dark";
                 meta name="generator" content={ "flapsam " (env!("CARGO_PKG_VERSION")) };
                 title { (title) }
-                style { (PreEscaped(STYLE)) }
+                style { (PreEscaped(PAGE_STYLE)) (PreEscaped(STYLE)) }
             }
             body {
                 header {
@@ -105,8 +104,7 @@ fn results(comparison: &Comparison, several: bool) -> Markup {
             ul.short { @for experiment in in_sentences(comparison) { li { (in_short(experiment)) } } }
             (caveats(comparison))
             (methods(comparison))
-            (bytes_figure(comparison))
-            (rounds_figure(comparison))
+            @for figure in [bytes_figure(comparison), rounds_figure(comparison)].iter().flatten() { (figure.html()) }
             (variants(comparison))
             (alone(comparison))
             (site_by_site(comparison))

@@ -79,6 +79,7 @@ struct Row<'a> {
     hausdorff_95_mm: Option<f64>,
     trained_parameters: usize,
     bytes_up: u64,
+    bytes_down: u64,
     times_fewer: Option<f64>,
     epsilon: Option<f64>,
 }
@@ -106,6 +107,7 @@ impl<'a> Row<'a> {
             hausdorff_95_mm: surface.and_then(|surface| surface.hausdorff_95_mm),
             trained_parameters: experiment.trained_parameters,
             bytes_up: experiment.bytes_up,
+            bytes_down: experiment.bytes_down,
             times_fewer: experiment.fewer.map(|fewer| fewer.times),
             epsilon: experiment.epsilon,
         }
@@ -114,11 +116,6 @@ impl<'a> Row<'a> {
 
 /// What a table says below or above it: where its data come from before all else.
 fn caption(comparison: &Comparison) -> String {
-    let kind = match comparison.kind {
-        DataKind::Synthetic => "synthetic data",
-        DataKind::SemiSynthetic => "semi-synthetic data",
-        DataKind::Real => "real data",
-    };
     let spread = match comparison
         .experiments
         .iter()
@@ -128,8 +125,9 @@ fn caption(comparison: &Comparison) -> String {
         false => "",
     };
     format!(
-        "Dice on {} ({kind}) after the last round: mean over the test cases{spread}. Sent up: all clients, all rounds.",
-        comparison.data
+        "Dice on {} ({}) after the last round: mean over the test cases{spread}. Sent: all clients, all rounds.",
+        comparison.data,
+        comparison.kind.words()
     )
 }
 
@@ -146,7 +144,7 @@ fn cells(comparison: &Comparison) -> (Vec<String>, Vec<Vec<String>>) {
             columns.extend([format!("Surface Dice, {class}"), format!("HD95 in mm, {class}")]);
         }
     }
-    columns.extend(["Parameters trained", "Bytes sent up", "Times fewer"].map(str::to_owned));
+    columns.extend(["Parameters trained", "Bytes sent up", "Bytes sent down", "Times fewer"].map(str::to_owned));
     columns.extend(private.then(|| "Epsilon".to_owned()));
     let none = || "–".to_owned();
     let row = |experiment: &Experiment| {
@@ -162,6 +160,7 @@ fn cells(comparison: &Comparison) -> (Vec<String>, Vec<Vec<String>>) {
         }
         row.push(grouped(experiment.trained_parameters as u64));
         row.push(grouped(experiment.bytes_up));
+        row.push(grouped(experiment.bytes_down));
         row.push(experiment.fewer.map_or_else(none, |fewer| times(fewer.times)));
         if private {
             row.push(experiment.epsilon.map_or_else(none, small));

@@ -1,6 +1,11 @@
-//! Line plots as inline SVG. Colours and type are the page's: see `style.css`.
+//! Line plots as SVG, in the page or in files of their own. Colours and type are the page's: see `style.css`.
 
-use maud::{Markup, html};
+use maud::{Markup, PreEscaped, html};
+
+/// The page's style, with the colours that plots have too.
+pub const PAGE_STYLE: &str = include_str!("style.css");
+/// The plots' own.
+pub const STYLE: &str = include_str!("plots.css");
 
 /// How many series have a colour and a marker of their own; further ones begin again.
 pub const STYLES: usize = 7;
@@ -13,6 +18,8 @@ const TOP: f64 = 12.0;
 const BOTTOM: f64 = 44.0;
 /// Mean width of a character of a label.
 const CHARACTER: f64 = 8.6;
+/// Between the lines below a plot in a file of its own.
+const LINE: f64 = 18.0;
 /// How often all labels are placed, each beside the others.
 const SWEEPS: usize = 3;
 
@@ -241,6 +248,11 @@ impl Axis {
 
     /// Bytes on a logarithmic scale, with room around the values; these must be positive.
     pub fn bytes(name: &str, values: &[f64]) -> Self {
+        Self::logarithmic(name, values, bytes)
+    }
+
+    /// Values on a logarithmic scale, with room around them; these must be positive.
+    pub fn logarithmic(name: &str, values: &[f64], text: impl Fn(f64) -> String) -> Self {
         let lowest = values.iter().copied().fold(f64::INFINITY, f64::min) / 1.8;
         let highest = values.iter().copied().fold(0.0, f64::max) * 1.8;
         let digits: &[f64] = match highest / lowest {
@@ -256,7 +268,7 @@ impl Axis {
             from: lowest,
             to: highest,
             logarithmic: true,
-            ticks: ticks.map(|tick| (tick, bytes(tick))).collect(),
+            ticks: ticks.map(|tick| (tick, text(tick))).collect(),
         }
     }
 
@@ -293,37 +305,68 @@ impl Plot {
 
     /// The picture.
     pub fn svg(&self) -> Markup {
+        html! {
+            svg.plot viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(self.alternative) { (self.drawing()) }
+        }
+    }
+
+    /// The picture as a file that needs nothing else, for a paper: in light colours, with the names of its series and a note
+    /// below.
+    pub fn file(&self, legend: &[(usize, String)], note: &str) -> String {
+        let line = |place: usize| HEIGHT + LINE * (place as f64 + 0.8);
+        let height = line(legend.len()) + LINE * 0.6;
+        let svg = html! {
+            svg.plot xmlns="http://www.w3.org/2000/svg" width=(WIDTH) height=(height)
+                viewBox={ "0 0 " (WIDTH) " " (height) } {
+                title { (self.alternative) }
+                style { (PreEscaped(in_light_colours(STYLE))) }
+                rect width="100%" height="100%" fill="#fff" {}
+                (self.drawing())
+                @for (place, (style, name)) in legend.iter().enumerate() {
+                    @let y = line(place);
+                    g class={ "series-" (style % STYLES) } {
+                        line.line x1=(LEFT) x2=(LEFT + 30.0) y1=(y) y2=(y) {}
+                        (marker(*style, LEFT + 15.0, y, 4.0))
+                    }
+                    text.name x=(LEFT + 38.0) y=(y + 4.0) { (name) }
+                }
+                text.tick x=(LEFT) y=(line(legend.len()) + 4.0) { (note) }
+            }
+        };
+        svg.into_string() + "\n"
+    }
+
+    /// What is drawn.
+    fn drawing(&self) -> Markup {
         let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
         html! {
-            svg.plot viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(self.alternative) {
-                @for (value, text) in &self.y.ticks {
-                    @let y = self.y(*value);
-                    line.grid x1=(LEFT) x2=(right) y1=(y) y2=(y) {}
-                    text.tick x=(LEFT - 6.0) y=(rounded(y + 4.0)) text-anchor="end" { (text) }
-                }
-                @for (value, text) in &self.x.ticks {
-                    @let x = self.x(*value);
-                    line.axis x1=(x) x2=(x) y1=(bottom) y2=(bottom + 4.0) {}
-                    text.tick x=(x) y=(bottom + 17.0) text-anchor="middle" { (text) }
-                }
-                line.axis x1=(LEFT) x2=(right) y1=(bottom) y2=(bottom) {}
-                text.name x=(rounded((LEFT + right) / 2.0)) y=(HEIGHT - 6.0) text-anchor="middle" { (self.x.name) }
-                @let middle = rounded((TOP + bottom) / 2.0);
-                text.name text-anchor="middle" transform={ "translate(11 " (middle) ") rotate(-90)" } {
-                    (self.y.name)
-                }
-                @for level in &self.levels {
-                    @let y = self.y(level.y);
-                    line.level x1=(LEFT) x2=(right) y1=(y) y2=(y) {}
-                }
-                @for series in &self.series { (self.line(series)) }
-                @let labels = self.labels();
-                @for [from, to] in labels.iter().filter_map(Label::leader) {
-                    line.leader x1=(rounded(from.0)) y1=(rounded(from.1)) x2=(rounded(to.0)) y2=(rounded(to.1)) {}
-                }
-                @for label in labels {
-                    text.label x=(rounded(label.x)) y=(rounded(label.y)) text-anchor=(label.anchor) { (label.text) }
-                }
+            @for (value, text) in &self.y.ticks {
+                @let y = self.y(*value);
+                line.grid x1=(LEFT) x2=(right) y1=(y) y2=(y) {}
+                text.tick x=(LEFT - 6.0) y=(rounded(y + 4.0)) text-anchor="end" { (text) }
+            }
+            @for (value, text) in &self.x.ticks {
+                @let x = self.x(*value);
+                line.axis x1=(x) x2=(x) y1=(bottom) y2=(bottom + 4.0) {}
+                text.tick x=(x) y=(bottom + 17.0) text-anchor="middle" { (text) }
+            }
+            line.axis x1=(LEFT) x2=(right) y1=(bottom) y2=(bottom) {}
+            text.name x=(rounded((LEFT + right) / 2.0)) y=(HEIGHT - 6.0) text-anchor="middle" { (self.x.name) }
+            @let middle = rounded((TOP + bottom) / 2.0);
+            text.name text-anchor="middle" transform={ "translate(11 " (middle) ") rotate(-90)" } {
+                (self.y.name)
+            }
+            @for level in &self.levels {
+                @let y = self.y(level.y);
+                line.level x1=(LEFT) x2=(right) y1=(y) y2=(y) {}
+            }
+            @for series in &self.series { (self.line(series)) }
+            @let labels = self.labels();
+            @for [from, to] in labels.iter().filter_map(Label::leader) {
+                line.leader x1=(rounded(from.0)) y1=(rounded(from.1)) x2=(rounded(to.0)) y2=(rounded(to.1)) {}
+            }
+            @for label in labels {
+                text.label x=(rounded(label.x)) y=(rounded(label.y)) text-anchor=(label.anchor) { (label.text) }
             }
         }
     }
@@ -432,6 +475,17 @@ impl Plot {
         // What lies below the axis is drawn on it.
         rounded(HEIGHT - BOTTOM - self.y.place(value).max(0.0) * (HEIGHT - BOTTOM - TOP))
     }
+}
+
+/// A style without variables, which not every reader of SVG knows: with the page's light colours in their place.
+fn in_light_colours(style: &str) -> String {
+    let (light, _) = PAGE_STYLE.split_once('}').unwrap_or_default();
+    let declarations = light
+        .split(';')
+        .filter_map(|declaration| declaration.rsplit_once("--")?.1.split_once(':'));
+    declarations.fold(style.to_owned(), |style, (name, value)| {
+        style.replace(&format!("var(--{name})"), value.trim())
+    })
 }
 
 /// Where the label of a level could be: above it and below it.

@@ -68,6 +68,11 @@ impl RunFolder {
     pub fn bytes_up(&self) -> u64 {
         self.record.rounds.iter().map(|round| round.traffic.up).sum()
     }
+
+    /// Bytes that the server sent down to the clients in all rounds.
+    pub fn bytes_down(&self) -> u64 {
+        self.record.rounds.iter().map(|round| round.traffic.down).sum()
+    }
 }
 
 /// Refuses a record whose parts do not belong together, so that no one after this needs to doubt them.

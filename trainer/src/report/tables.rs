@@ -70,7 +70,11 @@ pub fn methods(comparison: &Comparison) -> Markup {
     let row = |experiment: &&Experiment| {
         let cells = experiment.classes.iter().map(class_cell);
         let gain = gains.then(|| gain_cell(experiment, experiment.mean_gain(), |figures| figures.gain_over_alone));
-        let sent = [sent_cell(experiment), fewer_cell(experiment), trained_cell(experiment)];
+        let sent = [
+            sent_cell(experiment.bytes_up),
+            fewer_cell(experiment),
+            trained_cell(experiment),
+        ];
         (name_cell(experiment), cells.chain(gain).chain(sent).collect())
     };
     let table = Table {
@@ -137,7 +141,7 @@ pub fn variants(comparison: &Comparison) -> Markup {
         .any(|experiment| experiment.mean_gain_over_method().is_some());
     let errors = experiments.iter().any(|experiment| experiment.lora_error.is_some());
     let gain = gains.then(|| format!("Against {base}"));
-    let sent = ["Sent up", "Parameters trained"].map(str::to_owned);
+    let sent = ["Sent up", "Sent down", "Parameters trained"].map(str::to_owned);
     let error = errors.then(|| "Error of the average".to_owned());
     let private = experiments.iter().any(|experiment| experiment.epsilon.is_some());
     let epsilon = private.then(|| "Epsilon".to_owned());
@@ -145,7 +149,11 @@ pub fn variants(comparison: &Comparison) -> Markup {
         let cells = experiment.classes.iter().map(class_cell);
         let over = experiment.mean_gain_over_method();
         let gain = gains.then(|| gain_cell(experiment, over, |figures| figures.gain_over_method));
-        let sent = [sent_cell(experiment), trained_cell(experiment)];
+        let sent = [
+            sent_cell(experiment.bytes_up),
+            sent_cell(experiment.bytes_down),
+            trained_cell(experiment),
+        ];
         let error = errors.then(|| html! { (experiment.lora_error.map_or("–".into(), small)) });
         let epsilon = private.then(|| html! { (experiment.epsilon.map_or("–".into(), small)) });
         let cells = cells.chain(gain).chain(sent).chain(error).chain(epsilon);
@@ -344,10 +352,10 @@ fn gain_cell(experiment: &Experiment, mean: Option<f64>, of: impl Fn(&ClassFigur
     }
 }
 
-fn sent_cell(experiment: &Experiment) -> Markup {
+fn sent_cell(sent: u64) -> Markup {
     html! {
-        (bytes(experiment.bytes_up as f64))
-        @if experiment.bytes_up >= 1000 { span.more { (grouped(experiment.bytes_up)) " B" } }
+        (bytes(sent as f64))
+        @if sent >= 1000 { span.more { (grouped(sent)) " B" } }
     }
 }
 

@@ -34,6 +34,8 @@ pub enum Departure {
     Bits8,
     /// Clients clip their changes and add noise.
     Private,
+    /// The server learns sums alone.
+    Secure,
     /// Updates are combined in a way that single clients cannot spoil.
     Robust(String),
     /// Something goes wrong at these clients, on purpose.
@@ -76,6 +78,7 @@ impl Departure {
         ];
         let federation = federation.into_iter().filter(|_| travels);
         let private = settings.privacy.map(|_| Self::Private);
+        let secure = settings.secure_aggregation.then_some(Self::Secure);
         let robust = settings.robust.map(|robust| Self::Robust(robust.title().to_owned()));
         let mut clients: Vec<String> = settings.fault.iter().map(|fault| fault.client.clone()).collect();
         clients.sort();
@@ -85,7 +88,7 @@ impl Departure {
         training
             .into_iter()
             .chain(federation)
-            .chain([private, robust, faulty, without])
+            .chain([private, secure, robust, faulty, without])
             .flatten()
             .collect()
     }
@@ -107,6 +110,7 @@ impl Departure {
             Self::Bits16 => "16 bits".into(),
             Self::Bits8 => "8 bits".into(),
             Self::Private => "DP-FedAvg".into(),
+            Self::Secure => "secure aggregation".into(),
             Self::Robust(rule) => rule.clone(),
             Self::Faulty(clients) => format!("a bad client ({})", clients.join(", ")),
             Self::Without(site) => format!("without {site}"),

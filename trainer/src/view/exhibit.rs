@@ -75,7 +75,24 @@ struct Run<'a> {
     base: Linked,
     /// One, or each client's where they differ.
     adapters: Vec<OfSite>,
+    /// The runs beside it: what each case's `beside` is of, in this order.
+    beside: Vec<Beside<'a>>,
     cases: Vec<Shown<'a>>,
+}
+
+/// A run beside the one that is shown.
+#[derive(Debug, Serialize)]
+struct Beside<'a> {
+    name: &'a str,
+    title: &'a str,
+}
+
+/// What it made of a case.
+#[derive(Debug, Serialize)]
+struct OfBeside<'a> {
+    /// By foreground class.
+    dice: &'a [f64],
+    prediction: Linked,
 }
 
 /// An adapter, and the site whose own it is, where there are several.
@@ -109,6 +126,8 @@ struct Shown<'a> {
     truth: Linked,
     /// None if the run did not keep its masks.
     prediction: Option<Linked>,
+    /// What each run beside made of it; none where it kept no mask.
+    beside: Vec<Option<OfBeside<'a>>>,
 }
 
 impl Exhibit {
@@ -116,8 +135,9 @@ impl Exhibit {
     /// so that the page finds out if a file has changed since.
     ///
     /// # Errors
-    /// The data set or the base are not those of the run, a file is missing, or the page has not been built.
-    pub fn gather(run: &RunFolder, place: &Place) -> Result<Self> {
+    /// The data set or the base are not those of the run, a run beside is on other data or classes, a file is missing, or the
+    /// page has not been built.
+    pub fn gather(run: &RunFolder, beside: &[RunFolder], place: &Place) -> Result<Self> {
         let mut exhibit = Self {
             contents: page_files(&place.page)?,
         };
@@ -130,6 +150,7 @@ impl Exhibit {
             );
             return Err(Error::invalid(&manifest_path, why));
         }
+        beside.iter().try_for_each(|other| check_comparable(run, other))?;
         let metadata = run.adapter.as_ref().map_err(|why| Error::invalid(&run.path, why))?;
         let base = exhibit.base(&place.base, &run.provenance.base_sha256)?;
         let adapters = exhibit.adapters(run)?;
@@ -140,7 +161,15 @@ impl Exhibit {
             _ => run.record.weights.keys().map(String::as_str).collect(),
         };
         let cases = run.record.cases.iter().enumerate();
-        let cases = cases.map(|(index, scores)| exhibit.case(index, scores, run, &manifest, place));
+        let cases = cases.map(|(index, scores)| {
+            let case = exhibit.case(index, scores, run, &manifest, place)?;
+            let others = beside.iter().enumerate();
+            let others = others.map(|(other, run)| exhibit.of_beside(index, other, scores, run));
+            Ok(Shown {
+                beside: others.collect::<Result<_>>()?,
+                ..case
+            })
+        });
         let page = Run {
             cases: cases.collect::<Result<_>>()?,
             name: &run.name,
@@ -159,6 +188,7 @@ impl Exhibit {
             sites,
             base,
             adapters,
+            beside: beside.iter().map(Beside::of).collect(),
         };
         let text = serde_json::to_vec_pretty(&page).map_err(|why| Error::invalid(&run.path, why))?;
         exhibit.contents.insert(RUN.into(), Content::Bytes(text));
@@ -269,7 +299,28 @@ impl Exhibit {
             image,
             truth,
             prediction,
+            beside: Vec::new(),
         })
+    }
+
+    /// What a run beside, the `other`, made of a case.
+    fn of_beside<'a>(
+        &mut self,
+        index: usize,
+        other: usize,
+        scores: &CaseScores,
+        run: &'a RunFolder,
+    ) -> Result<Option<OfBeside<'a>>> {
+        let mask = run.prediction(&scores.site, &scores.case);
+        let same = |own: &&CaseScores| own.site == scores.site && own.case == scores.case;
+        let Some(own) = run.record.cases.iter().find(same).filter(|_| mask.is_file()) else {
+            return Ok(None);
+        };
+        let prediction = self.link(&format!("files/cases/{index}/beside-{other}.nii.gz"), &mask, None)?;
+        Ok(Some(OfBeside {
+            dice: &own.dice,
+            prediction,
+        }))
     }
 
     /// Puts bytes under an address.
@@ -301,6 +352,29 @@ impl Exhibit {
             bytes,
         })
     }
+}
+
+impl<'a> Beside<'a> {
+    fn of(run: &'a RunFolder) -> Self {
+        Self {
+            name: &run.name,
+            title: &run.record.title,
+        }
+    }
+}
+
+/// Refuses runs whose masks say different things: of other data, or of other classes.
+fn check_comparable(run: &RunFolder, other: &RunFolder) -> Result<()> {
+    let differs = match () {
+        () if run.provenance.data_sha256 != other.provenance.data_sha256 => "data",
+        () if run.record.classes != other.record.classes => "classes",
+        () => return Ok(()),
+    };
+    let why = format!(
+        "its {differs} are not those of {}, beside which it is to be shown",
+        run.path.display()
+    );
+    Err(Error::invalid(&other.path, why))
 }
 
 fn find<'a>(manifest: &'a Manifest, scores: &CaseScores, manifests: &Path) -> Result<&'a Case> {

@@ -1,4 +1,4 @@
-/** A second case, or another mask of the same one, beside the images: linked by millimetres, in the same view and window. */
+/** A second case, or another mask of the same one, of this run or another, beside the images: linked by millimetres, in the same view and window. */
 
 import { keyOf } from "./cases";
 import type { Current } from "./current";
@@ -7,7 +7,7 @@ import type { Engine } from "./engine";
 import type { LayerName, Legend } from "./layers";
 import { clear, sentence, warn } from "./notices";
 import { Scene } from "./scene";
-import { loaderOf, type Shown } from "./shown";
+import { loaderOf, type Other, type Shown } from "./shown";
 import type { Stage } from "./stage";
 
 const MASKS = ["truth", "native", "browser"] as const;
@@ -37,7 +37,7 @@ export class Beside {
     ) {
         this.toggle.onclick = () => void this.setOpen(!!this.pane.hidden);
         this.cases.onchange = () => void this.refresh();
-        this.mask.onchange = () => void this.drawMask();
+        this.mask.onchange = () => void this.refresh();
         this.pane.append(el("div", { class: "row" }, this.cases, this.mask), this.holder);
         stage.onMoved = (mm) => this.link(() => this.scene?.goTo(mm));
         stage.onLook = () => this.look();
@@ -113,12 +113,11 @@ export class Beside {
     private async drawMask(): Promise<void> {
         const { scene, shown, turn } = this;
         if (!scene || !shown) return;
-        const chosen = this.mask.value;
+        const { layer, map } = await chosenMask(shown, this.mask.value);
+        const bytes = map && (await this.engine.restate(map));
         for (const name of MASKS) {
-            const map = name === chosen ? maskOf(shown, name) : null;
-            const bytes = map && (await this.engine.restate(map));
-            if (turn !== this.turn || chosen !== this.mask.value) return;
-            await scene.setLayer(name, bytes, this.style(name));
+            if (turn !== this.turn) return;
+            await scene.setLayer(name, name === layer ? bytes : null, this.style(name));
         }
     }
 
@@ -151,13 +150,27 @@ export class Beside {
         offer(this.cases, [["", "This case"], ...keys.map((key): [string, string] => [key, key])]);
     }
 
-    /** Of the same case, first of all another mask than the truth. */
+    /** First of all another run's, or else another than the truth. */
     private offerMasks(shown: Shown): void {
-        const there = MASKS.filter((name) => maskOf(shown, name));
+        const own = MASKS.filter((name) => maskOf(shown, name)).map((name): [string, string] => [name, TITLES[name]]);
+        const others = shown.others.map((other, index): [string, string] => [String(index), titleOf(other)]);
         const fresh = this.mask.options.length === 0;
-        offer(this.mask, [...there.map((name): [string, string] => [name, TITLES[name]]), ["", "No mask"]]);
-        if (fresh && there.includes("native")) this.mask.value = "native";
+        offer(this.mask, [...own, ...others, ["", "No mask"]]);
+        const first = others[0]?.[0] ?? "native";
+        if (fresh && [...this.mask.options].some(({ value }) => value === first)) this.mask.value = first;
     }
+}
+
+/** The chosen mask, and the layer in whose colours it is drawn: another run's are those of this run's native one. */
+async function chosenMask(shown: Shown, chosen: string): Promise<{ layer: MaskName | null; map: Uint8Array | null }> {
+    const layer = MASKS.find((name) => name === chosen);
+    if (layer) return { layer, map: maskOf(shown, layer) };
+    const other = chosen === "" ? undefined : shown.others[Number(chosen)];
+    return other ? { layer: "native", map: await other.mask() } : { layer: null, map: null };
+}
+
+function titleOf({ name, dice }: Other): string {
+    return `${name}, Dice ${dice.map((value) => value.toFixed(3)).join(", ")}`;
 }
 
 function maskOf({ truth, native, outcome }: Shown, name: MaskName): Uint8Array | null {

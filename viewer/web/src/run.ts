@@ -21,6 +21,8 @@ export interface Case {
     truth: LinkedFile;
     /** Null if the run did not keep its masks. */
     prediction: LinkedFile | null;
+    /** What each of the run's `beside` made of it; null where it kept no mask. */
+    beside: ({ dice: number[]; prediction: LinkedFile } | null)[];
 }
 
 export interface Adapter extends LinkedFile {
@@ -47,6 +49,8 @@ export interface Run {
     base: LinkedFile;
     /** One, or each client's where they differ. */
     adapters: Adapter[];
+    /** Further runs on the same data, to be looked at beside this one. */
+    beside: { name: string; title: string }[];
     cases: Case[];
 }
 
@@ -54,7 +58,7 @@ export interface Run {
 export async function fetchRun(): Promise<Run> {
     const text = new TextDecoder().decode(await fetchBytes("run.json"));
     const run = JSON.parse(text) as Run;
-    if (![run.cases, run.classes, run.adapters].every(Array.isArray)) {
+    if (![run.cases, run.classes, run.adapters, run.beside].every(Array.isArray)) {
         throw new Error("run.json is not one that this page can read; make it with 'flapsam view' of the same version");
     }
     return run;

@@ -15,10 +15,19 @@ export interface Shown {
     truth: Uint8Array | null;
     native: Uint8Array | null;
     recorded: Recorded | null;
+    /** The masks of runs beside this one, read when they are asked for. */
+    others: Other[];
     own: boolean;
     outcome: Outcome | null;
     /** Of the adapter that made the outcome. */
     adapterSha256: string | null;
+}
+
+/** What another run made of the case. */
+export interface Other {
+    name: string;
+    dice: number[];
+    mask: () => Promise<Uint8Array>;
 }
 
 /** What reads a case of the run, or a scan of the user's, of that name; null if there is none. */
@@ -31,7 +40,7 @@ export function loaderOf({ run, own }: Current, key: string): ((signal?: AbortSi
 
 function ownCase(key: string, file: OwnFile): Shown {
     const scan = { bytes: file.bytes };
-    const none = { truth: null, native: null, recorded: null, outcome: null, adapterSha256: null };
+    const none = { truth: null, native: null, recorded: null, others: [], outcome: null, adapterSha256: null };
     return { key, title: file.name, scan, site: undefined, own: true, ...none };
 }
 
@@ -50,10 +59,20 @@ async function caseOf(run: Run, of: Case, signal?: AbortSignal): Promise<Shown> 
         native,
         // Clients alone are judged by all of their models; computed here is the site's own.
         recorded: { of: run.setting === "alone" ? "mean of the clients' models" : "native", dice: of.dice },
+        others: othersOf(run, of),
         own: false,
         outcome: null,
         adapterSha256: null,
     };
+}
+
+function othersOf(run: Run, of: Case): Other[] {
+    const other = (index: number): Other[] => {
+        const made = of.beside[index];
+        const name = run.beside[index]?.name;
+        return made && name ? [{ name, dice: made.dice, mask: () => fetchBytes(made.prediction.path) }] : [];
+    };
+    return run.beside.flatMap((_, index) => other(index));
 }
 
 /** The browser's mask on the grid that it is compared on. */

@@ -1,6 +1,7 @@
 //! How long a server takes for a round of many clients, and in how much memory.
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::time::Instant;
 
 use flapsam_model::config::AdapterConfig;
@@ -16,8 +17,10 @@ use crate::commands::{Outcome, print_json};
 use crate::error::{Error, Result};
 use crate::federation::wire::{Precision, encode};
 use crate::federation::{Aggregation, Epoch, Inbox, Invited, LocalTraining, Rules, Server, Update};
-use crate::files::{forget_peak_memory, gibibytes, peak_memory};
+use crate::files::{forget_peak_memory, gibibytes, peak_memory, write};
 use crate::machine;
+use crate::report::grouped;
+use crate::report::plots::{Axis, Plot, Series};
 
 const RANK: usize = 32;
 /// So many updates are made; clients hand them in in turn.
@@ -59,11 +62,14 @@ fn site(place: usize) -> String {
     format!("client {place:05}")
 }
 
-pub fn run(clients: &[u32], json: bool) -> Result<Outcome> {
+pub fn run(clients: &[u32], plot: Option<&Path>, json: bool) -> Result<Outcome> {
     let rows: Vec<Row> = clients
         .iter()
         .map(|&clients| measure(clients as usize))
         .collect::<Result<_>>()?;
+    if let Some(path) = plot {
+        write(path, seconds_over_clients(&rows).as_bytes())?;
+    }
     if json {
         print_json(&rows)?;
         return Ok(Outcome::Passed);
@@ -85,6 +91,37 @@ pub fn run(clients: &[u32], json: bool) -> Result<Outcome> {
     }
     println!("\n  synthetic updates: FLAP-SAM on ViT-B, rank {RANK}, product SVD, 32 bits");
     Ok(Outcome::Passed)
+}
+
+/// The curve as an SVG file.
+fn seconds_over_clients(rows: &[Row]) -> String {
+    let points: Vec<(f64, f64)> = rows.iter().map(|row| (row.clients as f64, row.seconds)).collect();
+    let words: Vec<String> = rows
+        .iter()
+        .map(|row| format!("{} clients {:.1} s", row.clients, row.seconds))
+        .collect();
+    let (clients, seconds): (Vec<f64>, Vec<f64>) = points.iter().copied().unzip();
+    let number = |value: f64| match value {
+        small if small < 1.0 => small.to_string(),
+        _ => grouped(value.round() as u64),
+    };
+    let plot = Plot {
+        alternative: format!("A server's seconds for a round: {}.", words.join(", ")),
+        x: Axis::logarithmic("clients, log scale", &clients, number),
+        y: Axis::logarithmic("seconds for a round, log scale", &seconds, number),
+        series: vec![Series {
+            style: 0,
+            label: None,
+            points,
+            scattered: Vec::new(),
+        }],
+        levels: Vec::new(),
+    };
+    let threads = rayon::current_num_threads();
+    plot.file(
+        &[],
+        &format!("synthetic updates, ViT-B, rank {RANK}, {threads} threads"),
+    )
 }
 
 fn measure(clients: usize) -> Result<Row> {
@@ -138,6 +175,7 @@ fn rules() -> Rules {
         robust: None,
         quorum: None,
         largest_change: None,
+        secure_aggregation: false,
     }
 }
 

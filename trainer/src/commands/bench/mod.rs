@@ -1,5 +1,6 @@
 mod aggregation;
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::ValueEnum;
@@ -28,6 +29,9 @@ pub struct Args {
     /// Times a server instead that takes in the updates of so many clients, such as 6,100,1000: FLAP-SAM on ViT-B, rank 32.
     #[arg(long, value_delimiter = ',', conflicts_with = "work", value_parser = clap::value_parser!(u32).range(1..))]
     clients: Vec<u32>,
+    /// Draws the seconds over the clients, as an SVG file.
+    #[arg(long, requires = "clients")]
+    plot: Option<PathBuf>,
     /// How often, after one time that does not count.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
@@ -103,7 +107,7 @@ struct Row {
 
 pub fn run(args: Args) -> Result<Outcome> {
     if !args.clients.is_empty() {
-        return aggregation::run(&args.clients, args.json);
+        return aggregation::run(&args.clients, args.plot.as_deref(), args.json);
     }
     let device = OpenDevice::open(args.device)?;
     let all = Work::value_variants().iter().copied();

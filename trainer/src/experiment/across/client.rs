@@ -10,13 +10,16 @@ use crate::error::{Error, Result};
 use crate::experiment::runner::{ADAPTER, Run};
 use crate::experiment::{CaseScores, Experiment};
 use crate::federation::envelope::{Agreement, open, seal};
-use crate::federation::wire::decode;
+use crate::federation::fixed_point::to_bytes;
+use crate::federation::wire::{decode, encode};
 use crate::federation::{Checkpoints, Folding, Global, Holders, Member, Rules, Secret, fold};
 use crate::files::{read, write, write_json, write_secret};
 use crate::folder_lock::FolderLock;
 
 /// The last update, in a site's folder.
 const UPDATE: &str = "update.safetensors";
+/// What it adds to the sum, where the server learns sums alone.
+const ADDEND: &str = "addend.bin";
 /// Where a site's noise comes from. It never leaves the folder.
 const SECRET: &str = "noise.secret";
 /// What the finished model came to at the site.
@@ -44,6 +47,16 @@ struct Past {
     round: usize,
     /// The optimizer's steps.
     steps: usize,
+}
+
+/// What a site hands in after a round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The update: a file for the server.
+    pub update: Vec<u8>,
+    /// With secure aggregation the update holds no parameters. These are they, as integers that are to be summed up over all
+    /// sites by whoever shows the server the sum alone: see [`crate::federation::fixed_point::to_bytes`].
+    pub addend: Option<Vec<u8>>,
 }
 
 /// What the finished model came to on a site's own test cases.
@@ -108,21 +121,23 @@ impl SiteClient {
             agreement: self.agreement.clone(),
             settings: self.run.experiment.deciding_settings(),
         };
-        seal(
-            &enrolment,
-            &crate::federation::wire::encode(&StateDict::new(), self.rules.precision),
-        )
+        seal(&enrolment, &encode(&StateDict::new(), self.rules.precision))
+    }
+
+    /// Whether the server learns the sum of what sites say, and no site's own.
+    pub fn is_secret(&self) -> bool {
+        self.rules.secure_aggregation
     }
 
     /// Trains the round that an order asks for, and returns the update. Asked again for the same, it returns the same.
     ///
     /// # Errors
     /// The order is none for this site, or training fails.
-    pub fn round(&mut self, order: &Path) -> Result<Vec<u8>> {
+    pub fn round(&mut self, order: &Path) -> Result<Answer> {
         let bytes = read(order)?;
         let (asked, state) = self.understand(order, &bytes)?;
         let answered = sha256(&bytes);
-        if let Some((last, update)) = self.last_update() {
+        if let Some((last, update)) = self.last_answer() {
             if self.answers(&last, &asked, &answered) {
                 return Ok(update);
             }
@@ -143,8 +158,22 @@ impl SiteClient {
             "round {} of {}, site {}: loss {:.4} in {:.0} s",
             asked.round, self.rules.rounds, self.member.client.site, epoch.loss, epoch.seconds
         );
-        let said = self.member.said(asked.round, &self.rules);
-        let update = self.member.hand_in(asked.round, &said, epoch, &self.rules)?;
+        let share = match (self.rules.secure_aggregation, asked.share) {
+            (true, None) => {
+                return Err(Error::invalid(
+                    order,
+                    "it does not say which share in the sum this site has",
+                ));
+            }
+            (_, share) => share.unwrap_or(1.0),
+        };
+        let said = self.member.said(asked.round, share, &self.rules)?;
+        let mut update = self.member.hand_in(asked.round, &said, epoch, &self.rules)?;
+        let addend = self.rules.secure_aggregation.then(|| to_bytes(&said));
+        if let Some(addend) = &addend {
+            update.message = encode(&StateDict::new(), self.rules.precision);
+            write(&self.folder.join(ADDEND), addend)?;
+        }
         let handed_in = HandedIn {
             agreement: self.agreement.clone(),
             order: answered,
@@ -154,7 +183,7 @@ impl SiteClient {
         // First the update: should the program be killed before the checkpoint, the round is trained again to the same.
         write(&self.folder.join(UPDATE), &update)?;
         self.save(asked.round)?;
-        Ok(update)
+        Ok(Answer { update, addend })
     }
 
     /// Takes the finished model over, writes its adapter into the site's folder and judges it on the site's test cases.
@@ -201,11 +230,15 @@ impl SiteClient {
         }
     }
 
-    /// The update that was handed in last: what it says of itself, and its file.
-    fn last_update(&self) -> Option<(HandedIn, Vec<u8>)> {
+    /// What was handed in last: what the update says of itself, and all of it.
+    fn last_answer(&self) -> Option<(HandedIn, Answer)> {
         let update = read(&self.folder.join(UPDATE)).ok()?;
         let (last, _) = open::<HandedIn>(&update).ok()?;
-        Some((last, update))
+        let addend = match self.rules.secure_aggregation {
+            true => Some(read(&self.folder.join(ADDEND)).ok()?),
+            false => None,
+        };
+        Some((last, Answer { update, addend }))
     }
 
     /// Whether the last update was handed in for this very order.

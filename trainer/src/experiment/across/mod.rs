@@ -9,7 +9,7 @@ use std::path::Path;
 use flapsam_model::checkpoint::sha256;
 use serde::{Deserialize, Serialize};
 
-pub use client::{SiteClient, SiteReport};
+pub use client::{Answer, SiteClient, SiteReport};
 pub use server::{Coordinator, Standing};
 
 use super::network::Network;
@@ -59,6 +59,9 @@ pub struct Order {
     pub round: usize,
     /// What state comes with it.
     pub brings: Brings,
+    /// The site's share in the average of all, where the server learns sums alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
 }
 
 impl Kind for Order {

@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use flapsam_model::parameters::StateDict;
+use flapsam_model::parameters::{Array, StateDict};
 use serde::{Deserialize, Serialize};
 
 use super::{Brings, Enrolment, HandedIn, Order, agreement, check, of_file};
@@ -12,6 +12,7 @@ use crate::experiment::network::Network;
 use crate::experiment::runner::{ADAPTER, LEDGER};
 use crate::experiment::{Experiment, TRACE};
 use crate::federation::envelope::{Agreement, open, seal};
+use crate::federation::fixed_point::from_bytes;
 use crate::federation::ledger::Entry;
 use crate::federation::trace::Mark;
 use crate::federation::wire::{Precision, encode};
@@ -67,6 +68,8 @@ pub struct Standing {
     pub rounds: usize,
     /// Whether all are trained: then the orders are for 'flapsam client finish'.
     pub finished: bool,
+    /// Whether updates hold no parameters, and the sum of what sites add goes with them.
+    pub secure_aggregation: bool,
     /// All its sites.
     pub sites: Vec<String>,
     /// The order for each site that has something to do.
@@ -100,6 +103,35 @@ impl Inbox for Files<'_> {
             ..handed_in.update
         }))
     }
+}
+
+/// A round's updates without their parameters, and the sum of these. It stands in the first update, with zeros in the others:
+/// they come to the same.
+struct Summed<'a> {
+    files: Files<'a>,
+    sum: Vec<u8>,
+    zeros: Vec<u8>,
+}
+
+impl Inbox for Summed<'_> {
+    fn count(&self) -> usize {
+        self.files.count()
+    }
+
+    fn update(&self, at: usize) -> Result<Cow<'_, Update>> {
+        let update = self.files.update(at)?.into_owned();
+        let message = if at == 0 { &self.sum } else { &self.zeros };
+        Ok(Cow::Owned(Update {
+            message: message.clone(),
+            ..update
+        }))
+    }
+}
+
+/// As many zeros.
+fn zeros(like: &StateDict) -> StateDict {
+    let zeros = |array: &Array| Array::new(array.shape.clone(), vec![0.0; array.values.len()]);
+    like.iter().map(|(key, array)| (key.clone(), zeros(array))).collect()
 }
 
 impl Coordinator {
@@ -154,6 +186,7 @@ impl Coordinator {
             round,
             rounds: self.experiment.rounds,
             finished,
+            secure_aggregation: self.experiment.secure_aggregation,
             sites: past.sites.iter().map(|site| site.name.clone()).collect(),
             orders: chosen.into_iter().map(order).collect(),
             loss: last.map_or_else(BTreeMap::new, |last| last.loss.clone()),
@@ -218,11 +251,12 @@ impl Coordinator {
         self.standing_now()
     }
 
-    /// Makes the next state of the updates of a round.
+    /// Makes the next state of the updates of a round; with secure aggregation, of the sum of what their sites add.
     ///
     /// # Errors
-    /// No round is under way, or an update is missing, or is not what its site would hand in.
-    pub fn aggregate(&mut self, paths: &[PathBuf]) -> Result<Standing> {
+    /// No round is under way, or an update is missing, or is not what its site would hand in; there is no sum where there
+    /// should be one, or one where there should be none.
+    pub fn aggregate(&mut self, paths: &[PathBuf], sum: Option<&Path>) -> Result<Standing> {
         let Some(Begun { server, past }) = self.begun.take() else {
             let why = "its sites are not known yet; 'flapsam server begin' takes their enrolments";
             return Err(Error::invalid(&self.folder, why));
@@ -236,7 +270,23 @@ impl Coordinator {
             paths,
             agreement: &self.agreement,
         };
-        let came = server.aggregate(round, &files)?;
+        let came = match (sum, self.experiment.secure_aggregation) {
+            (None, false) => server.aggregate(round, &files)?,
+            (Some(path), true) => {
+                let like = server.expected(round);
+                let sum = of_file(path, from_bytes(&read(path)?, &like))?;
+                let [sum, zeros] = [sum, zeros(&like)].map(|state| encode(&state, Precision::F32));
+                server.aggregate(round, &Summed { files, sum, zeros })?
+            }
+            (None, true) => {
+                let why = "with secure_aggregation its sites' updates hold no parameters; pass the sum of their addends as --sum";
+                return Err(Error::invalid(&self.experiment.path, why));
+            }
+            (Some(path), false) => {
+                let why = "the experiment has no secure_aggregation: its sites' updates hold their parameters, and there is no sum";
+                return Err(Error::invalid(path, why));
+            }
+        };
         past.rounds.push(came.round.record);
         past.entries.extend(came.round.entries);
         past.marks.extend(came.round.marks);
@@ -280,12 +330,16 @@ impl Coordinator {
 
     /// The order for a client: what state it brings, and the file it is in, which many may share.
     fn order_file(&self, server: &Server, round: usize, place: usize) -> (Brings, PathBuf) {
-        let own = || format!("client-{place:05}.safetensors");
-        let (brings, name) = match (round, server.is_current(place), server.rules().precision) {
-            (1, ..) => (Brings::Nothing, "first.safetensors".to_owned()),
-            (_, true, Precision::F32) => (Brings::LastRound, "last-round.safetensors".to_owned()),
-            (_, true, _) => (Brings::LastRound, own()),
-            (_, false, _) => (Brings::Whole, "whole.safetensors".to_owned()),
+        let rules = server.rules();
+        let one_for_all = rules.precision == Precision::F32 && !rules.secure_aggregation;
+        let name = |common: &str| match one_for_all {
+            true => format!("{common}.safetensors"),
+            false => format!("client-{place:05}.safetensors"),
+        };
+        let (brings, name) = match (round, server.is_current(place)) {
+            (1, _) => (Brings::Nothing, name("first")),
+            (_, true) => (Brings::LastRound, name("last-round")),
+            (_, false) => (Brings::Whole, name("whole")),
         };
         let folder = self.folder.join(ORDERS).join(format!("round-{round:05}"));
         (brings, folder.join(name))
@@ -303,10 +357,12 @@ impl Coordinator {
             })
             .collect();
         for (path, (brings, place)) in files {
+            let secure = self.experiment.secure_aggregation;
             let order = Order {
                 agreement: self.agreement.clone(),
                 round,
                 brings,
+                share: secure.then(|| server.seats[place].weight),
             };
             let bytes = match brings {
                 Brings::Nothing => seal(&order, &encode(&StateDict::new(), server.rules().precision)),

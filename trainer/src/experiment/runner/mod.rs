@@ -67,8 +67,8 @@ pub fn run(
     let evaluations = run.judge(&models, keep.then_some(&masks), Some(experiment.surface_tolerance_mm))?;
     let dice_by_client = run.dice_by_client(&models, &evaluations)?;
     let adapters = run.save_adapters(&models, out)?;
-    let trained = federation.members[0].client.trained();
-    let trained_parameters = trained.values().map(|array| array.values.len()).sum();
+    let trained = |member: &Member| member.trained_parameters(experiment.aggregation);
+    let trained_parameters = federation.members.iter().map(trained).max().unwrap_or_default();
     let time = TrainingTime::after(done.seconds);
     let earlier = Duration::from_secs_f64(done.earlier_seconds);
     let ledger = done.entries;
