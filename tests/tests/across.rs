@@ -88,6 +88,28 @@ impl Across {
             .collect()
     }
 
+    /// The updates of the round that the server asks for, without their parameters, and the sum of what the sites add.
+    fn updates_and_sum(&self, standing: &Value) -> (Vec<PathBuf>, PathBuf) {
+        let mut sum: Vec<i32> = Vec::new();
+        let mut add = |(site, order): (&String, &Value)| {
+            let [update, addend] = ["update", "addend"].map(|what| self.folder.join(format!("{site}.{what}")));
+            let mut command = self.client("round", site);
+            command.arg("--order").arg(order.as_str().unwrap());
+            command.arg("--out").arg(&update).arg("--addend").arg(&addend);
+            command.assert().success();
+            let bytes = fs::read(&addend).unwrap();
+            let integers = bytes.chunks(4).map(|four| i32::from_le_bytes(four.try_into().unwrap()));
+            sum.resize(bytes.len() / 4, 0);
+            sum.iter_mut().zip(integers).for_each(|(sum, integer)| *sum += integer);
+            update
+        };
+        let updates = standing["orders"].as_object().unwrap().iter().map(&mut add).collect();
+        let file = self.folder.join("sum");
+        let bytes: Vec<u8> = sum.iter().flat_map(|integer| integer.to_le_bytes()).collect();
+        fs::write(&file, bytes).unwrap();
+        (updates, file)
+    }
+
     /// All rounds from here on.
     fn go_on(&self, mut standing: Value) -> Value {
         while standing["finished"] != true {
@@ -179,6 +201,118 @@ fn sites_of_their_own_end_in_the_same_bytes_as_one_process() {
             "{way}: another adapter at the site"
         );
     }
+}
+
+/// Where the server learns sums alone, whoever it is that adds up: under every rule that needs no more.
+#[test]
+fn sums_alone_end_in_the_same_bytes_as_one_process() {
+    for (way, method, lines) in [
+        ("ffa", "flap_sam", "aggregation = \"ffa_lora\""),
+        ("fedsa", "flap_sam", "aggregation = \"fedsa_lora\""),
+        (
+            "rolora, not all in every round",
+            "flap_sam",
+            "aggregation = \"rolora\"\nparticipation = 0.5",
+        ),
+        (
+            "adam",
+            "flap_sam",
+            "aggregation = \"mean_of_factors\"\nserver_adam = { rate = 0.01 }",
+        ),
+        ("no pairs", "partial_decoder_ft", ""),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let config = three_rounds(folder.path(), &format!("{lines}\nsecure_aggregation = true"));
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text.replace("\"flap_sam\"", &format!("\"{method}\""))).unwrap();
+        let whole = run(&config, &folder.path().join("whole"), "2");
+        let across = Across::new(folder.path(), &config);
+        let mut standing = across.begin();
+        while standing["finished"] != true {
+            let (updates, sum) = across.updates_and_sum(&standing);
+            standing = said(across.server("aggregate").args(updates).arg("--sum").arg(sum));
+        }
+        let (one, many) = (results(&whole), results(&folder.path().join("server")));
+        assert_eq!(one.keys().collect::<Vec<_>>(), many.keys().collect::<Vec<_>>(), "{way}");
+        // Adapters of a site's own stay there.
+        let common = |bytes: &[u8]| -> Vec<u8> {
+            let lines = bytes.split(|&byte| byte == b'\n');
+            lines
+                .filter(|line| !line.starts_with(b"adapter-"))
+                .collect::<Vec<_>>()
+                .join(&b'\n')
+        };
+        for (name, bytes) in &one {
+            assert!(common(&many[name]) == common(bytes), "{way}: another {name}");
+        }
+    }
+}
+
+/// Steps of a millionth do not show in what is trained; and what does not go together is refused.
+#[test]
+fn a_sum_is_the_mean_and_nothing_else_goes_with_it() {
+    let folder = TempDir::new().unwrap();
+    let mean = "aggregation = \"mean_of_factors\"";
+    let norms = ["", "secure_aggregation = true"].map(|secure| {
+        let own = folder.path().join(format!("norms{}", secure.len()));
+        fs::create_dir(&own).unwrap();
+        let run = run(&three_rounds(&own, &format!("{mean}\n{secure}")), &own, "2");
+        let record: Value = serde_json::from_slice(&fs::read(run.join("metrics.json")).unwrap()).unwrap();
+        assert_eq!(record["rounds"][2]["lora_error"].is_null(), !secure.is_empty());
+        record["rounds"][2]["global_norm"].as_f64().unwrap()
+    });
+    assert!(
+        norms[0] != norms[1] && (norms[0] - norms[1]).abs() < 1e-4 * norms[0],
+        "{norms:?}"
+    );
+
+    let refusal = |lines: &str| {
+        let config = three_rounds(folder.path(), &format!("{lines}\nsecure_aggregation = true"));
+        refused(
+            flapsam()
+                .arg("run")
+                .arg(config)
+                .arg("--data")
+                .arg(data())
+                .arg("--out")
+                .arg(folder.path().join("no")),
+        )
+    };
+    for (lines, named) in [
+        ("", "aggregation = \"product_svd\""),
+        ("aggregation = \"stacked\"", "aggregation = \"stacked\""),
+        (&format!("{mean}\nlargest_change = 10.0"), "'largest_change'"),
+        (&format!("{mean}\nquorum = 2"), "'quorum'"),
+        (&format!("{mean}\nprecision = \"int8\""), "'precision'"),
+    ] {
+        let said = refusal(lines);
+        assert!(
+            said.contains(&format!("which {named} needs")) && said.contains("mean_of_factors"),
+            "{said}"
+        );
+    }
+
+    let config = three_rounds(folder.path(), &format!("{mean}\nsecure_aggregation = true"));
+    let across = Across::new(folder.path(), &config);
+    let first = across.begin();
+    let order = first["orders"]["A"].as_str().unwrap();
+    let said = refused(
+        across
+            .client("round", "A")
+            .args(["--order", order, "--out"])
+            .arg(folder.path().join("x")),
+    );
+    assert!(said.contains("--addend"), "{said}");
+    let (updates, sum) = across.updates_and_sum(&first);
+    let said = refused(across.server("aggregate").args(&updates));
+    assert!(said.contains("--sum"), "{said}");
+    let bytes = fs::read(&sum).unwrap();
+    fs::write(&sum, &bytes[4..]).unwrap();
+    let said = refused(across.server("aggregate").args(&updates).arg("--sum").arg(&sum));
+    assert!(said.contains("integers take"), "{said}");
+    fs::write(&sum, bytes).unwrap();
+    let said = refused(across.server("aggregate").args(&updates[1..]).arg("--sum").arg(&sum));
+    assert!(said.contains("A: it handed in nothing"), "{said}");
 }
 
 /// Whoever is asked again gives the same answer, and a server that starts again goes on where it was.
