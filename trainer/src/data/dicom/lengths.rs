@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use dicom_core::Length;
+use dicom_core::{Length, VR};
 use dicom_encoding::transfer_syntax::{Codec, TransferSyntax, TransferSyntaxIndex as _};
 use dicom_object::FileMetaTable;
 use dicom_parser::dataset::LazyDataToken;
@@ -64,18 +64,22 @@ fn meta(file: &mut (impl Read + Seek)) -> Option<Vec<u8>> {
     Some(meta)
 }
 
-/// Whether every element claims no more than `length` bytes.
+/// Whether every element claims no more than `length` bytes, and whole values.
 fn all_fit(source: impl Read + Seek, syntax: &TransferSyntax, length: u64) -> Option<bool> {
     let mut reader = LazyDataSetReader::<DynStatefulDecoder<_>>::new_with_ts(source, syntax).ok()?;
     while let Some(token) = reader.advance() {
         let Ok(token) = token else { return Some(false) };
-        let claimed = match &token {
-            LazyDataToken::ElementHeader(header) | LazyDataToken::LazyValue { header, .. } => header.len,
-            LazyDataToken::SequenceStart { len, .. } | LazyDataToken::ItemStart { len } => *len,
-            LazyDataToken::LazyItemValue { len, .. } => Length(*len),
+        let (claimed, unit) = match &token {
+            LazyDataToken::ElementHeader(header) | LazyDataToken::LazyValue { header, .. } => {
+                (header.len, bytes_of_one(header.vr))
+            }
+            LazyDataToken::SequenceStart { len, .. } | LazyDataToken::ItemStart { len } => (*len, 1),
+            LazyDataToken::LazyItemValue { len, .. } => (Length(*len), 1),
             _ => continue,
         };
-        if claimed.get().is_some_and(|claimed| u64::from(claimed) > length) {
+        // Of a broken number the reader leaves the rest, which it then takes for the next element.
+        let fits = |claimed: u32| u64::from(claimed) <= length && claimed % unit == 0;
+        if !claimed.get().is_none_or(fits) {
             return Some(false);
         }
         if token.skip().is_err() {
@@ -83,6 +87,16 @@ fn all_fit(source: impl Read + Seek, syntax: &TransferSyntax, length: u64) -> Op
         }
     }
     Some(true)
+}
+
+/// How many bytes one number of this kind takes; one where it is no number.
+fn bytes_of_one(kind: VR) -> u32 {
+    match kind {
+        VR::OW | VR::SS | VR::US => 2,
+        VR::AT | VR::FL | VR::OF | VR::OL | VR::SL | VR::UL => 4,
+        VR::FD | VR::OD | VR::OV | VR::SV | VR::UV => 8,
+        _ => 1,
+    }
 }
 
 /// Whether a run-length encoded image (DICOM PS3.5, annex G) has its header, and in each of as many segments as it shall have
