@@ -78,7 +78,7 @@ fn all_fit(source: impl Read + Seek, syntax: &TransferSyntax, length: u64) -> Op
             _ => continue,
         };
         // Of a broken number the reader leaves the rest, which it then takes for the next element.
-        let fits = |claimed: u32| u64::from(claimed) <= length && claimed % unit == 0;
+        let fits = |claimed: u32| u64::from(claimed) <= length && claimed.is_multiple_of(unit);
         if !claimed.get().is_none_or(fits) {
             return Some(false);
         }
