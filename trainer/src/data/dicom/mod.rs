@@ -4,5 +4,6 @@
 
 mod attributes;
 mod lengths;
+mod packed;
 pub mod segmentation;
 pub mod series;

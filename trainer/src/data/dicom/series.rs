@@ -6,13 +6,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use dicom_dictionary_std::{tags, uids};
-use dicom_object::{DefaultDicomObject, InMemDicomObject, OpenFileOptions};
+use dicom_object::{InMemDicomObject, OpenFileOptions};
 use dicom_pixeldata::{DecodedPixelData, PixelDecoder, PixelRepresentation};
 use flapsam_model::volume::{Affine, Volume};
 use rayon::prelude::*;
 
 use super::attributes::{Attributes, count, text};
-use super::lengths;
+use super::{lengths, packed};
 use crate::error::{Error, Result};
 use crate::files::{enough_memory, files_below};
 
@@ -382,22 +382,6 @@ fn rescale(attributes: &Attributes) -> [f64; 2] {
     [number(tags::RESCALE_SLOPE, 1.0), number(tags::RESCALE_INTERCEPT, 0.0)]
 }
 
-/// Refuses run-length encoded images that are cut off.
-fn check_runs(file: &DefaultDicomObject) -> std::result::Result<(), &'static str> {
-    if file.meta().transfer_syntax() != uids::RLE_LOSSLESS {
-        return Ok(());
-    }
-    let number = |tag| count(file, tag).unwrap_or(1);
-    let pixels = number(tags::ROWS) * number(tags::COLUMNS);
-    let segments = number(tags::SAMPLES_PER_PIXEL) * number(tags::BITS_ALLOCATED).div_ceil(8);
-    let fragments = file.get(tags::PIXEL_DATA).and_then(|pixels| pixels.fragments());
-    let whole = |image: &Vec<u8>| lengths::is_whole(image, segments, pixels);
-    match fragments.is_some_and(|images| images.iter().all(whole)) {
-        true => Ok(()),
-        false => Err("its run-length encoded pixels are cut off or damaged; fetch it again, or export it again"),
-    }
-}
-
 /// Reads the values of a file's images.
 fn fill(path: &Path, images: Vec<(&Image, &mut [f32])>) -> Result<()> {
     let unreadable = |why: &dyn std::error::Error| {
@@ -409,7 +393,7 @@ fn fill(path: &Path, images: Vec<(&Image, &mut [f32])>) -> Result<()> {
         Error::invalid(path, why)
     };
     let file = OpenFileOptions::new().open_file(path).map_err(|why| unreadable(&why))?;
-    check_runs(&file).map_err(|why| Error::invalid(path, why))?;
+    packed::check(&file).map_err(|why| Error::invalid(path, why))?;
     let pixels = file.decode_pixel_data().map_err(|why| unreadable(&why))?;
     for (image, values) in images {
         let data = pixels.frame_data(image.frame as u32).map_err(|why| unreadable(&why))?;
