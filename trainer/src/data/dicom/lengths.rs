@@ -6,17 +6,17 @@ use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use dicom_core::{Length, VR};
+use dicom_encoding::decode::{Decode as _, file_header_decoder};
 use dicom_encoding::transfer_syntax::{Codec, TransferSyntax, TransferSyntaxIndex as _};
 use dicom_object::FileMetaTable;
 use dicom_parser::dataset::LazyDataToken;
 use dicom_parser::dataset::lazy_read::LazyDataSetReader;
 use dicom_parser::stateful::decode::DynStatefulDecoder;
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
-use dicom_transfer_syntax_registry::entries::EXPLICIT_VR_LITTLE_ENDIAN;
 
 /// Where a file says that it is DICOM, after its preamble.
 const MAGIC: u64 = 128;
-/// And its first element, which says how long the others are that the file says of itself.
+/// And the first of the elements that the file says of itself, which says how long the others are.
 const META: u64 = MAGIC + 4;
 /// What deflate makes of a byte at most.
 const MOST_INFLATED: u64 = 1032;
@@ -29,11 +29,7 @@ pub(super) fn fit(path: &Path) -> bool {
 fn judged(path: &Path) -> Option<bool> {
     let mut file = BufReader::new(File::open(path).ok()?);
     let length = file.get_ref().metadata().ok()?.len();
-    if !all_fit(
-        Cursor::new(meta(&mut file)?),
-        &EXPLICIT_VR_LITTLE_ENDIAN.erased(),
-        length,
-    )? {
+    if !meta_fits(&mut file, length)? {
         return Some(false);
     }
     file.seek(SeekFrom::Start(MAGIC)).ok()?;
@@ -52,16 +48,25 @@ fn judged(path: &Path) -> Option<bool> {
     }
 }
 
-/// What a file says of itself, always in the same encoding.
-fn meta(file: &mut (impl Read + Seek)) -> Option<Vec<u8>> {
+/// Whether that holds for what a file says of itself. As in the crate that reads it, the last of these elements is whichever
+/// begins within the length of all, however far it goes.
+fn meta_fits(file: &mut (impl Read + Seek), length: u64) -> Option<bool> {
     file.seek(SeekFrom::Start(META)).ok()?;
     let mut first = [0; 12];
     file.read_exact(&mut first).ok()?;
     let [.., a, b, c, d] = first;
-    let mut meta = first.to_vec();
     let others = u64::from(u32::from_le_bytes([a, b, c, d]));
-    file.take(others).read_to_end(&mut meta).ok()?;
-    Some(meta)
+    let mut read = 0;
+    while read < others {
+        let (header, bytes) = file_header_decoder().decode_header(file).ok()?;
+        let claimed = u64::from(header.len.get()?);
+        if claimed > length {
+            return Some(false);
+        }
+        file.seek_relative(i64::try_from(claimed).ok()?).ok()?;
+        read += bytes as u64 + claimed;
+    }
+    Some(true)
 }
 
 /// Whether every element claims no more than `length` bytes, and whole values.
