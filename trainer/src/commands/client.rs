@@ -89,8 +89,8 @@ impl Site {
 }
 
 /// Refuses to train what could not be handed in.
-fn check_secrecy(site: &Site, secret: bool, addend: Option<&Path>) -> Result<()> {
-    let why = match (secret, addend) {
+fn check_addend(site: &Site, secure: bool, addend: Option<&Path>) -> Result<()> {
+    let why = match (secure, addend) {
         (true, None) => "with secure_aggregation the update holds no parameters; say where they go with --addend",
         (false, Some(_)) => "it has no secure_aggregation: the update holds the parameters; leave --addend out",
         _ => return Ok(()),
@@ -108,7 +108,7 @@ pub fn run(args: Args) -> Result<Outcome> {
             addend,
         } => {
             let mut client = site.open()?;
-            check_secrecy(&site, client.is_secret(), addend.as_deref())?;
+            check_addend(&site, client.has_secure_aggregation(), addend.as_deref())?;
             let answer = client.round(&order)?;
             if let Some((path, integers)) = addend.zip(answer.addend) {
                 write(&path, &integers)?;

@@ -2,7 +2,6 @@ use flapsam_model::parameters::{Layout, StateDict};
 use serde::{Deserialize, Serialize};
 
 use super::aggregation::{Aggregation, Factors, Sequel};
-use super::fixed_point::addend;
 use super::folding::{cut, fresh_pairs};
 use super::wire::Link;
 use super::{Client, Epoch, Holders, Rules, Secret};
@@ -77,20 +76,12 @@ impl Member {
     }
 
     /// What the client says after a round that it has trained: what travels of its parameters, with the noise that hides its
-    /// data, if the rules ask for that; and where the server learns sums alone, of that the client's part, by its share in the
-    /// average of all.
-    ///
-    /// # Errors
-    /// A number is too large for a sum of integers.
-    pub fn said(&self, round: usize, share: f64, rules: &Rules) -> Result<StateDict> {
+    /// data, if the rules ask for that.
+    pub fn said(&self, round: usize, rules: &Rules) -> StateDict {
         let trained = rules.sent_in(round, self.client.trained(), &self.layout);
-        let said = match rules.privacy {
+        match rules.privacy {
             Some(privacy) => privacy.protected(&trained, &self.before, &self.secret),
             None => trained,
-        };
-        match rules.secure_aggregation {
-            true => Ok(addend(&said, share)?),
-            false => Ok(said),
         }
     }
 

@@ -89,12 +89,12 @@ impl Federation {
         let fault = self.fault(place, round);
         let (server, member) = (&self.server, &mut self.members[place]);
         let rules = server.rules();
-        let said = member.said(round, server.seats[place].weight, rules)?;
+        let (said, share) = (member.said(round, rules), server.seats[place].weight);
         let Some(fault) = fault else {
-            return member.hand_in(round, &said, epoch, rules);
+            return member.hand_in(round, &rules.handed_in(said, share)?, epoch, rules);
         };
         let said = fault.said(said, &server.global.state, server.layout());
-        let update = member.hand_in(round, &said, epoch, rules)?;
+        let update = member.hand_in(round, &rules.handed_in(said, share)?, epoch, rules)?;
         Ok(Update {
             round: if fault == FaultKind::Replayed { round - 1 } else { round },
             message: fault.spoilt(update.message, rules.precision),

@@ -1,6 +1,8 @@
+use flapsam_model::Error as ModelError;
 use flapsam_model::parameters::{Layout, Role, StateDict};
 use flapsam_model::random::Random;
 
+use super::fixed_point::addend;
 use super::wire::Precision;
 use super::{Aggregation, LocalTraining, Privacy, Robust, ServerAdam};
 
@@ -63,6 +65,18 @@ impl Rules {
     pub fn sent_in(&self, round: usize, trained: StateDict, layout: &Layout) -> StateDict {
         let factors = self.aggregation.sent(round);
         travelling(trained, layout, |role| factors.have(role))
+    }
+
+    /// What a client hands in of what it says: all of it; or, where the server learns sums alone, its part of the sum, by its
+    /// share in the average of all.
+    ///
+    /// # Errors
+    /// A number is too large for a sum of integers.
+    pub fn handed_in(&self, said: StateDict, share: f64) -> Result<StateDict, ModelError> {
+        match self.secure_aggregation {
+            true => addend(&said, share),
+            false => Ok(said),
+        }
     }
 
     /// What of the parameters that are trained travels in some round or other.

@@ -125,7 +125,7 @@ impl SiteClient {
     }
 
     /// Whether the server learns the sum of what sites say, and no site's own.
-    pub fn is_secret(&self) -> bool {
+    pub fn has_secure_aggregation(&self) -> bool {
         self.rules.secure_aggregation
     }
 
@@ -167,7 +167,9 @@ impl SiteClient {
             }
             (_, share) => share.unwrap_or(1.0),
         };
-        let said = self.member.said(asked.round, share, &self.rules)?;
+        let said = self
+            .rules
+            .handed_in(self.member.said(asked.round, &self.rules), share)?;
         let mut update = self.member.hand_in(asked.round, &said, epoch, &self.rules)?;
         let addend = self.rules.secure_aggregation.then(|| to_bytes(&said));
         if let Some(addend) = &addend {
