@@ -18,6 +18,7 @@ use flapsam_model::prompt_encoder::{Point, PointKind};
 use flapsam_model::random::Random;
 use flapsam_model::sam::{Sam, box_points};
 use flapsam_model::segment::to_input;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::data::batches::stacks::Batch;
@@ -303,7 +304,7 @@ fn judge(
     case: &str,
     want: &Quantities,
     weights: &Tensors,
-    compute: impl Fn(&StateDict) -> Result<BTreeMap<String, Vec<f32>>>,
+    compute: impl Fn(&StateDict) -> Result<BTreeMap<String, Vec<f32>>> + Sync,
 ) -> Result<Vec<Comparison>> {
     let compute = |state: &StateDict| {
         compute(state).map_err(|why| match why {
@@ -322,7 +323,8 @@ fn judge(
     if !comparisons.iter().any(past) {
         return Ok(comparisons);
     }
-    let moved = (0..REPETITIONS).map(|repetition| compute(&move_last_bits(&weights.state, repetition)));
+    let repetitions = (0..REPETITIONS).into_par_iter();
+    let moved = repetitions.map(|repetition| compute(&move_last_bits(&weights.state, repetition)));
     let moved = moved.collect::<Result<Vec<_>>>()?;
     for (comparison, (quantity, want, tolerance)) in comparisons.iter_mut().zip(want).filter(|(one, _)| past(one)) {
         let got = find(&got, quantity);
