@@ -283,8 +283,9 @@ impl Server {
         for used in &used {
             came.entries.extend(used.entries.iter().cloned());
             // What the server must not learn leaves no trace.
-            came.marks
-                .extend(Some(&used.mark).filter(|_| !self.rules.secure_aggregation).cloned());
+            if !self.rules.secure_aggregation {
+                came.marks.push(used.mark.clone());
+            }
         }
         let took_part: BTreeSet<String> = used.iter().map(site).collect();
         let squares: Vec<[f64; 2]> = used.iter().map(|used| used.squares).collect();

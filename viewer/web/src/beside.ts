@@ -37,7 +37,7 @@ export class Beside {
     ) {
         this.toggle.onclick = () => void this.setOpen(!!this.pane.hidden);
         this.cases.onchange = () => void this.refresh();
-        this.mask.onchange = () => void this.refresh();
+        this.mask.onchange = () => void this.inTurn(() => this.drawMask());
         this.pane.append(el("div", { class: "row" }, this.cases, this.mask), this.holder);
         stage.onMoved = (mm) => this.link(() => this.scene?.goTo(mm));
         stage.onLook = () => this.look();
@@ -46,14 +46,20 @@ export class Beside {
     /** Draws anew if the case, its masks or the cases to choose from are others now. */
     async refresh(): Promise<void> {
         if (this.pane.hidden) return;
-        const turn = ++this.turn;
         this.offerCases();
-        try {
-            clear("beside");
+        await this.inTurn(async (turn) => {
             const shown = await this.chosen();
             const scan = shown && (await this.engine.restate(shown.scan.bytes));
-            if (turn !== this.turn) return;
-            await this.show(shown, scan);
+            if (turn === this.turn) await this.show(shown, scan);
+        });
+    }
+
+    /** Does what was asked for last, and says why it cannot be done. */
+    private async inTurn(work: (turn: number) => Promise<void>): Promise<void> {
+        const turn = ++this.turn;
+        try {
+            clear("beside");
+            await work(turn);
         } catch (error) {
             if (turn === this.turn) warn("beside", `The case beside cannot be shown: ${sentence(error)}`);
         }
