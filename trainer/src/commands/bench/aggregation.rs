@@ -102,7 +102,8 @@ fn seconds_over_clients(rows: &[Row]) -> String {
         .collect();
     let (clients, seconds): (Vec<f64>, Vec<f64>) = points.iter().copied().unzip();
     let number = |value: f64| match value {
-        small if small < 1.0 => small.to_string(),
+        // Three tenths are a product, and not quite 0.3.
+        small if small < 1.0 => ((small * 1e6).round() / 1e6).to_string(),
         _ => grouped(value.round() as u64),
     };
     let plot = Plot {
