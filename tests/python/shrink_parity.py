@@ -1,8 +1,8 @@
 """Makes the reference cases small enough for the repository: python shrink_parity.py FROM TO
 
 Nothing is computed anew. Of each case the outputs of the first slice stay (the loss and the gradients are of all five), of
-the image the one channel that all three repeat, and labels in 16 bits. The official network stays for two cases, in
-pickled form for one. For three cases only those gradients stay that the others do not have: of the pairs,
+the image the one channel that all three repeat, and labels in 16 bits. The official network stays for one case, in both
+forms (another case has the same configuration). For three cases only those gradients stay that the others do not have: of the pairs,
 of their mixing, of the position tables, and of the heads of another number of classes.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-OFFICIAL = {"dora": ["sam.safetensors", "sam_forward.safetensors", "sam.pth"], "two-lora": ["sam.safetensors", "sam_forward.safetensors"]}
+OFFICIAL = {"dora": ["sam.safetensors", "sam_forward.safetensors", "sam.pth"]}
 OWN_GRADIENTS = ["one-class", "resized", "two-lora"]
 OWN = [".lora_", "pos_embed", "rel_pos_", "hypernetworks", "mask_tokens"]
 

@@ -15,6 +15,7 @@ use flapsam_model::checkpoint::{read_safetensors, sha256, write_safetensors};
 use flapsam_model::config::{AdapterConfig, LoraInit, SamConfig};
 use flapsam_model::method::Method;
 use flapsam_model::parameters::{Parameters, StateDict, to_vec};
+use flapsam_model::preprocessing::Preprocessing;
 use flapsam_model::random::Random;
 use flapsam_model::sam::Sam;
 use micro::experiment;
@@ -95,6 +96,11 @@ fn run(folder: &Path) -> PathBuf {
     micro::run(&experiment(folder, |text| text), folder, "2")
 }
 
+/// The official network that the reference cases with exports adapt: their configuration is the same.
+fn official() -> PathBuf {
+    fixture("parity/dora/sam.safetensors")
+}
+
 /// The adapter in a reference case, as flapsam would have saved it.
 fn adapter_of_case(case: &str, folder: &Path) -> PathBuf {
     let file = |name: &str| fixture("parity").join(case).join(name);
@@ -118,8 +124,8 @@ fn adapter_of_case(case: &str, folder: &Path) -> PathBuf {
         sam,
         adapter,
         classes: ["background", "kidney", "tumour"].map(String::from).into(),
-        preprocessing: Default::default(),
-        base_sha256: sha256(&fs::read(file("sam.safetensors")).unwrap()),
+        preprocessing: Preprocessing::default(),
+        base_sha256: sha256(&fs::read(official()).unwrap()),
         seed: 1,
     };
     let path = folder.join("adapter.safetensors");
@@ -135,8 +141,7 @@ fn networks_are_exported_under_the_references_names_and_merged() {
     for case in ["two-lora", "dora"] {
         let folder = folder.path().join(case);
         fs::create_dir(&folder).unwrap();
-        let base = fixture("parity").join(case).join("sam.safetensors");
-        exports.push(Exported::new(&adapter_of_case(case, &folder), base, &folder));
+        exports.push(Exported::new(&adapter_of_case(case, &folder), official(), &folder));
     }
     for export in &exports {
         let adapter = &export.metadata.adapter;
@@ -198,7 +203,7 @@ fn a_base_is_halved_and_keeps_its_values() {
     let checkpoint = fixture("parity/dora/sam.pth");
     let report = export(None, "base-f16", &checkpoint, &out).success();
     let report = String::from_utf8(report.get_output().stdout.clone()).unwrap();
-    let (whole, half) = (fixture("parity/dora/sam.safetensors"), fs::read(&out).unwrap());
+    let (whole, half) = (official(), fs::read(&out).unwrap());
     assert!(report.contains(&sha256(&half)), "{report}");
     let values = |state: &StateDict| state.values().map(|array| array.values.len()).sum::<usize>();
     let (want, got) = (tensors(&whole), tensors(&out));
@@ -243,7 +248,7 @@ fn what_cannot_be_exported_is_refused() {
     refused(export(None, "merged", &nano(), &out), &out, &["RUN"]);
 
     let base = folder.path().join("large.safetensors");
-    let mut state = tensors(&fixture("parity/dora/sam.safetensors"));
+    let mut state = tensors(&official());
     let key = "image_encoder.neck.1.bias";
     state.get_mut(key).unwrap().values[3] = 65_520.0;
     fs::write(&base, write_safetensors(&state, None)).unwrap();
