@@ -39,19 +39,19 @@ virtual_environment() {
 }
 
 # A Python with what the tests compare with: nibabel for scans, scipy and Pillow for augmentation, scipy for intervals,
-# surface-distance for distances between masks, pydicom and highdicom for DICOM, cryptography for signatures, and the
-# validators of manifests and of RO-Crates. rocrate 0.14.0 carries the context of RO-Crate 1.1, which the validator needs
+# surface-distance for distances between masks, pydicom and highdicom for DICOM, cryptography for signatures, the
+# validators of manifests and of RO-Crates, and a spell checker. rocrate 0.14.0 carries the context of RO-Crate 1.1, which the validator needs
 # and which later releases lack.
 python_packages() {
     local venv="$cache/python"
     local wanted=(
         cryptography highdicom==0.28.2 mlcroissant nibabel numpy pillow pydicom==3.0.2 roc-validator==0.13.0
-        rocrate==0.14.0 safetensors scipy surface-distance==0.1
+        rocrate==0.14.0 safetensors scipy surface-distance==0.1 typos==1.52.0
     )
     local imported="PIL, cryptography, highdicom, mlcroissant, nibabel, numpy, pydicom, rocrate, rocrate_validator"
     imported="$imported, safetensors, scipy, surface_distance"
     export FLAPSAM_PYTHON="$venv/bin/python"
-    if "$FLAPSAM_PYTHON" -c "import $imported" 2>/dev/null; then
+    if [ -x "$venv/bin/typos" ] && "$FLAPSAM_PYTHON" -c "import $imported" 2>/dev/null; then
         echo "Python packages that are there: $venv"
         return
     fi
@@ -93,6 +93,7 @@ set_up() {
 
 step "Set-up" set_up
 step "Format" cargo fmt --all --check
+step "Spelling" "${FLAPSAM_PYTHON%/*}/typos"
 step "Clippy" cargo clippy "${everything[@]}" --all-targets -- -D warnings
 step "Documentation" env RUSTDOCFLAGS="-D warnings" cargo doc "${everything[@]}" --no-deps
 # Its target directory is its own: the compiler may be another one.
@@ -101,6 +102,7 @@ step "Viewer" bash viewer/build.sh
 step "Viewer's numbers" bash viewer/test.sh
 # The tests run the program itself, which building the tests alone does not build.
 step "Build" cargo build "${everything[@]}" --all-targets
+step "Examples" cargo test "${everything[@]}" --doc
 # Tests that do nothing say so in a file, and fail where the set-up above should have let them do something.
 skips=$(mktemp)
 log=$(mktemp)

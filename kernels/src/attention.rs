@@ -550,10 +550,9 @@ impl Attention {
         let [q, k, v] = [&inputs[0], &inputs[1], &inputs[2]].map(|x| Tokens::new(x, self.heads));
         let [result, slopes] = [&kept.result, gradient].map(|x| Tokens::new(x, self.heads));
         let positions = self.positions(&inputs[3..], q.width);
-        let tables = positions.relative();
         let units = shape(gradient)[0] * self.heads;
         let mut out = [&q, &k, &v].map(|x| vec![0f32; units * x.count * x.width]);
-        let [q_out, k_out, v_out] = {
+        let places = {
             let [q_out, k_out, v_out] = &mut out;
             [(q_out, &q), (k_out, &k), (v_out, &v)].map(|(out, x)| Places::new(out, x.count, self.heads, x.width))
         };
@@ -562,84 +561,39 @@ impl Attention {
         let mut of_positions = lengths.map(|length| vec![0f32; units * length]);
         let positions_out = of_positions.each_mut().map(|values| Shared::new(values));
         let work = units * q.count * k.count * q.width;
-        threads::each(units, work, |unit| {
-            let mut scores = Scores::default();
-            let mut gradients = Vec::new();
-            for (first, queries) in tiles(q.count) {
-                let [q_tile, slope_tile] = [&q, &slopes].map(|x| x.head(unit, first, queries));
-                let (keys, values) = (k.head(unit, 0, k.count), v.head(unit, 0, v.count));
-                scores.compute(
-                    [q_tile, keys],
-                    [queries, k.count],
-                    self.scale,
-                    first,
-                    unit % self.heads,
-                    &positions,
-                );
-                product(slope_tile, values.transposed(), queries, k.count, &mut gradients);
-                let lines = scores
-                    .values
-                    .chunks_exact_mut(k.count)
-                    .zip(gradients.chunks_exact_mut(k.count));
-                for (number, (scores, gradients)) in lines.enumerate() {
-                    let query = first + number;
-                    let along = elements::inner(slopes.token(unit, query), result.token(unit, query));
-                    scores_gradient(scores, kept.statistics[unit * q.count + query], gradients, along);
-                }
-                let output = if first == 0 { Output::Replace } else { Output::Add };
-                let weights = Matrix::dense(&scores.values, queries, k.count);
-                // SAFETY: the units are of different heads.
-                unsafe { multiply_here(weights.transposed(), slope_tile, v_out.place(unit, 0, output)) };
-                if let (Added::Biases(biases), true) = (&positions, positions_wanted) {
-                    let length = biases.length();
-                    // SAFETY: every unit has its own.
-                    biases.add_gradients(first, &gradients, unsafe {
-                        positions_out[0].slice(unit * length, length)
-                    });
-                }
-                let added = tables.map(|tables| {
-                    let added = position_gradients(tables, &gradients, k.count, first);
-                    if positions_wanted {
-                        table_gradients(tables, &added, q_tile, unit, positions_out, output);
-                    }
-                    added
-                });
-                elements::scale(&mut gradients, self.scale);
-                let of_scores = Matrix::dense(&gradients, queries, k.count);
-                let place = q_out.place(unit, first, Output::Replace);
-                // SAFETY: the units are of different heads.
-                unsafe {
-                    multiply_here(of_scores.transposed(), q_tile, k_out.place(unit, 0, output));
-                    multiply_here(of_scores, keys, place);
-                }
-                if let (Some(tables), Some(added)) = (tables, added) {
-                    let place = Place {
-                        output: Output::Add,
-                        ..place
-                    };
-                    for ((added, table), length) in added.iter().zip(tables.matrices()).zip(tables.lengths()) {
-                        // SAFETY: the same.
-                        unsafe { multiply_here(Matrix::dense(added, queries, length), table, place) };
-                    }
-                }
-            }
-        });
+        let backward = Backward {
+            attention: self,
+            inputs: [q, k, v],
+            result,
+            slopes,
+            statistics: &kept.statistics,
+            positions: &positions,
+            out: places,
+            positions_out: positions_wanted.then_some(positions_out),
+        };
+        threads::each(units, work, |unit| backward.unit(unit));
         let [of_q, of_k, of_v] = out;
         let gradients = [(of_q, &inputs[0]), (of_k, &inputs[1]), (of_v, &inputs[2])];
         let gradients = gradients.map(|(values, like)| tensor(values, shape(like)));
         if !positions_wanted {
             return (gradients, Vec::new());
         }
+        (gradients, self.summed(&positions, &of_positions, &inputs[3..]))
+    }
+
+    /// The gradients of what positions add, from those of every unit.
+    fn summed(&self, positions: &Added, units: &[Vec<f32>; 2], inputs: &[Values]) -> Vec<Values> {
         // In the order of batches; each head by itself where heads have their own.
         let summed = |units: &[f32], length: usize| {
             let mut sum = vec![0.0; length];
             sums::columns(length, units, &mut sum);
             sum
         };
-        let of_positions = match &positions {
+        let lengths = positions.lengths();
+        match positions {
             Added::Nothing => Vec::new(),
             Added::Relative(tables) => {
-                let [rows, columns] = [0, 1].map(|which| summed(&of_positions[which], lengths[which]));
+                let [rows, columns] = [0, 1].map(|which| summed(&units[which], lengths[which]));
                 let [high, wide] = tables.lengths();
                 let columns = reversed(&columns, tables.width);
                 vec![
@@ -648,11 +602,99 @@ impl Attention {
                 ]
             }
             Added::Biases(biases) => {
-                let sides = summed(&of_positions[0], self.heads * biases.length());
-                vec![tensor(biases.gradient(&sides), shape(&inputs[3]))]
+                let sides = summed(&units[0], self.heads * biases.length());
+                vec![tensor(biases.gradient(&sides), shape(&inputs[0]))]
             }
-        };
-        (gradients, of_positions)
+        }
+    }
+}
+
+/// What the gradients of all units are computed from, and where they go.
+struct Backward<'a> {
+    attention: &'a Attention,
+    /// q, k and v.
+    inputs: [Tokens<'a>; 3],
+    result: Tokens<'a>,
+    /// The gradient of the result.
+    slopes: Tokens<'a>,
+    statistics: &'a [[f32; 2]],
+    positions: &'a Added,
+    /// Of q, k and v.
+    out: [Places; 3],
+    /// Of what positions add, where that is wanted: each unit's own.
+    positions_out: Option<[Shared; 2]>,
+}
+
+impl Backward<'_> {
+    /// The gradients of one head of one batch, into its own places.
+    fn unit(&self, unit: usize) {
+        let mut scores = Scores::default();
+        let mut gradients = Vec::new();
+        for (first, queries) in tiles(self.inputs[0].count) {
+            self.probabilities(unit, first, queries, &mut scores, &mut gradients);
+            self.tile(unit, first, queries, &scores.values, &mut gradients);
+        }
+    }
+
+    /// The probabilities of a tile of queries in place of its scores, and the gradients of the scores.
+    fn probabilities(&self, unit: usize, first: usize, queries: usize, scores: &mut Scores, gradients: &mut Vec<f32>) {
+        let [q, k, v] = &self.inputs;
+        let pair = [q.head(unit, first, queries), k.head(unit, 0, k.count)];
+        let (scale, head) = (self.attention.scale, unit % self.attention.heads);
+        scores.compute(pair, [queries, k.count], scale, first, head, self.positions);
+        let values = v.head(unit, 0, v.count);
+        let slopes = self.slopes.head(unit, first, queries);
+        product(slopes, values.transposed(), queries, k.count, gradients);
+        let lines = scores
+            .values
+            .chunks_exact_mut(k.count)
+            .zip(gradients.chunks_exact_mut(k.count));
+        for (number, (scores, gradients)) in lines.enumerate() {
+            let query = first + number;
+            let along = elements::inner(self.slopes.token(unit, query), self.result.token(unit, query));
+            scores_gradient(scores, self.statistics[unit * q.count + query], gradients, along);
+        }
+    }
+
+    /// What a tile of queries adds to the unit's gradients, from its probabilities and the gradients of its scores.
+    fn tile(&self, unit: usize, first: usize, queries: usize, probabilities: &[f32], gradients: &mut [f32]) {
+        let [q, k, _] = &self.inputs;
+        let [q_out, k_out, v_out] = &self.out;
+        let [q_tile, slope_tile] = [q, &self.slopes].map(|x| x.head(unit, first, queries));
+        let output = if first == 0 { Output::Replace } else { Output::Add };
+        let weights = Matrix::dense(probabilities, queries, k.count);
+        // SAFETY: the units are of different heads.
+        unsafe { multiply_here(weights.transposed(), slope_tile, v_out.place(unit, 0, output)) };
+        if let (Added::Biases(biases), Some(out)) = (self.positions, self.positions_out) {
+            let length = biases.length();
+            // SAFETY: every unit has its own.
+            biases.add_gradients(first, gradients, unsafe { out[0].slice(unit * length, length) });
+        }
+        let added = self.positions.relative().map(|tables| {
+            let added = position_gradients(tables, gradients, k.count, first);
+            if let Some(out) = self.positions_out {
+                table_gradients(tables, &added, q_tile, unit, out, output);
+            }
+            (tables, added)
+        });
+        elements::scale(gradients, self.attention.scale);
+        let of_scores = Matrix::dense(gradients, queries, k.count);
+        let place = q_out.place(unit, first, Output::Replace);
+        // SAFETY: the units are of different heads.
+        unsafe {
+            multiply_here(of_scores.transposed(), q_tile, k_out.place(unit, 0, output));
+            multiply_here(of_scores, k.head(unit, 0, k.count), place);
+        }
+        if let Some((tables, added)) = added {
+            let place = Place {
+                output: Output::Add,
+                ..place
+            };
+            for ((added, table), length) in added.iter().zip(tables.matrices()).zip(tables.lengths()) {
+                // SAFETY: the same.
+                unsafe { multiply_here(Matrix::dense(added, queries, length), table, place) };
+            }
+        }
     }
 }
 

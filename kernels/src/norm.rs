@@ -131,7 +131,7 @@ impl Operation<3> for LayerNorm {
         });
         let of_weight = weight_wanted.then(|| {
             down(&each(&|rows, slopes, moments, out| {
-                weight_gradients(rows, slopes, width, moments, out)
+                weight_gradients(rows, slopes, width, moments, out);
             }))
         });
         let of_bias = bias_wanted.then(|| down(&slopes));

@@ -233,9 +233,11 @@ impl Product<'_> {
                 add,
             };
             // SAFETY: the level was asked for, and the tile's place is the part's own.
-            match columns.len() > L::Lanes::COUNT {
-                true => unsafe { L::tile::<ROWS, 2, HIGH, WIDE>(strip, panel, &way) },
-                false => unsafe { L::tile::<ROWS, 1, HIGH, WIDE>(strip, panel, &way) },
+            unsafe {
+                match columns.len() > L::Lanes::COUNT {
+                    true => L::tile::<ROWS, 2, HIGH, WIDE>(strip, panel, &way),
+                    false => L::tile::<ROWS, 1, HIGH, WIDE>(strip, panel, &way),
+                }
             }
         }
     }

@@ -78,7 +78,7 @@ pub fn ranges(count: usize, step: usize, work: usize, part: impl Fn(Range<usize>
     let steps = count.div_ceil(step);
     let long = steps.div_ceil(parts(work).min(steps).max(1)) * step;
     each(count.div_ceil(long.max(1)), work, |index| {
-        part(index * long..((index + 1) * long).min(count))
+        part(index * long..((index + 1) * long).min(count));
     });
 }
 

@@ -62,6 +62,36 @@ impl AdapterMetadata {
 
 impl Adapter {
     /// A safetensors file. The same adapter gives the same bytes.
+    ///
+    /// ```
+    /// use flapsam_model::adapter::{Adapter, AdapterMetadata};
+    /// use flapsam_model::checkpoint::sha256;
+    /// use flapsam_model::config::{AdapterConfig, SamConfig};
+    /// use flapsam_model::method::Method;
+    /// use flapsam_model::parameters::initialise;
+    /// use flapsam_model::sam::Sam;
+    ///
+    /// # fn main() -> Result<(), flapsam_model::Error> {
+    /// let sam = SamConfig::named("nano").expect("one of the known ones");
+    /// let (adapter, method) = (AdapterConfig::lora(1, 4), Method::FlapSam);
+    /// let layout = Sam::layout(&sam, Some(&adapter))?;
+    /// let mut state = initialise(&layout, 1);
+    /// let trained = method.trained(&layout);
+    /// state.retain(|key, _| trained.contains(key));
+    /// let metadata = AdapterMetadata {
+    ///     method,
+    ///     sam,
+    ///     adapter,
+    ///     classes: vec!["background".into(), "hippocampus".into()],
+    ///     preprocessing: Default::default(),
+    ///     base_sha256: sha256(b"the base checkpoint's file"),
+    ///     seed: 1,
+    /// };
+    /// let adapter = Adapter { metadata, state };
+    /// assert_eq!(Adapter::from_bytes(&adapter.to_bytes())?, adapter);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn to_bytes(&self) -> Vec<u8> {
         let metadata = serde_json::to_string(&self.metadata).expect("plain data is valid JSON");
         write_safetensors(&self.state, Some((METADATA_KEY, metadata)))

@@ -45,9 +45,13 @@ pub fn base_sha256(notes: &HashMap<String, String>, own: impl FnOnce() -> String
 /// How a file keeps floats, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Floats {
+    /// Half precision.
     F16,
+    /// The upper half of single precision.
     BF16,
+    /// Single precision.
     F32,
+    /// Double precision.
     F64,
 }
 
@@ -140,7 +144,7 @@ pub fn official(state: StateDict) -> Result<StateDict, Error> {
 /// Writes a safetensors file of `f32`. The same state and note give the same bytes: at most one metadata entry, since
 /// the format does not order them.
 pub fn write_safetensors(state: &StateDict, metadata: Option<(&str, String)>) -> Vec<u8> {
-    serialize(state, Dtype::F32, |value| value.to_le_bytes(), metadata)
+    serialize(state, Dtype::F32, f32::to_le_bytes, metadata)
 }
 
 /// Writes a safetensors file of `f16`, half as large, for a base checkpoint. Each value is rounded to the nearest.

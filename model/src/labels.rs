@@ -31,6 +31,14 @@ pub fn found(labels: &[u8], classes: &[String], voxel_mm3: f64) -> Vec<Found> {
 
 /// Dice of a class: twice the overlap over the sum of the sizes; both empty is 1, one empty 0.
 ///
+/// ```
+/// use flapsam_model::labels::dice;
+///
+/// let (predicted, truth) = ([0, 1, 1, 1], [0, 0, 1, 1]);
+/// assert_eq!(dice(&predicted, &truth, 1), 0.8);
+/// assert_eq!(dice(&predicted, &truth, 2), 1.0);
+/// ```
+///
 /// # Panics
 /// If the maps are not of one length (a programming error: maps from files go through [`check_pair`]).
 pub fn dice(got: &[u8], want: &[u8], class: u8) -> f64 {

@@ -6,6 +6,32 @@
 //! Read in this order: [`config`] says how large a network is, [`parameters`] where its weights come from,
 //! [`sam`] is the network, [`method`] says what is trained and sent, [`segment`] applies it to a [`volume`], and
 //! [`prompts`] asks it without an adapter.
+//!
+//! ```
+//! use flapsam_model::burn::tensor::Device;
+//! use flapsam_model::config::{AdapterConfig, SamConfig};
+//! use flapsam_model::method::Method;
+//! use flapsam_model::parameters::{Parameters, initialise};
+//! use flapsam_model::sam::Sam;
+//! use flapsam_model::segment::to_input;
+//!
+//! # fn main() -> Result<(), flapsam_model::Error> {
+//! // The small network, for two classes beside the background, with a LoRA pair of rank 4 at each place.
+//! let sam = SamConfig::named("nano").expect("one of the known ones").with_image_size(64);
+//! let adapter = AdapterConfig::lora(2, 4);
+//! let layout = Sam::layout(&sam, Some(&adapter))?;
+//! // What FLAP-SAM trains and sends is a small part of all.
+//! assert!(8 * Method::FlapSam.count(&layout) < Method::FullFt.count(&layout));
+//!
+//! let device = Device::flex();
+//! let network = Sam::new(&sam, Some(&adapter), &Parameters::new(&initialise(&layout, 1), &device))?;
+//! let slice = to_input(vec![0.5; 64 * 64], 64, &device);
+//! let masks = network.to_image_size(network.logits(slice));
+//! // One mask of the image's size for each class, the background's first.
+//! assert_eq!(masks.dims(), [1, 3, 64, 64]);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod adapter;
 pub mod checkpoint;

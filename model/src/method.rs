@@ -81,6 +81,22 @@ impl Method {
     }
 
     /// How many numbers the method trains in a network of this layout.
+    ///
+    /// ```
+    /// use flapsam_model::config::{AdapterConfig, SamConfig};
+    /// use flapsam_model::method::Method;
+    /// use flapsam_model::sam::Sam;
+    ///
+    /// # fn main() -> Result<(), flapsam_model::Error> {
+    /// // The paper's own setting: ViT-B at 512 pixels, rank 32, two classes.
+    /// let sam = SamConfig::named("vit_b").expect("one of the known ones").with_image_size(512);
+    /// let lora = AdapterConfig::lora(2, 32);
+    /// let count = |method: Method| Ok::<_, flapsam_model::Error>(method.count(&Sam::layout(&sam, Some(&method.adapter(&lora)))?));
+    /// let times = count(Method::FullFt)? as f64 / count(Method::FlapSam)? as f64;
+    /// assert_eq!(times.round(), 49.0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn count(self, layout: &Layout) -> usize {
         self.trained(layout).iter().map(|key| layout[key].count()).sum()
     }

@@ -5,6 +5,14 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 
 /// A seeded stream of random numbers. Streams are told apart by name, so that adding one draws nothing from another.
+///
+/// ```
+/// use flapsam_model::random::Random;
+///
+/// let draw = |seed, name| Random::new(seed, name).below(1_000_000);
+/// assert_eq!(draw(1, "client A"), draw(1, "client A"));
+/// assert_ne!(draw(1, "client A"), draw(1, "client B"));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Random(ChaCha8Rng);
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::checkpoint::{read_safetensors, sha256};
-use crate::config::{AdapterConfig, SamConfig};
+use crate::config::{AdapterConfig, LoraInit, SamConfig};
 use crate::parameters::{Array, Parameters, StateDict, initialise};
 use crate::random::Random;
 use crate::sam::Sam;
@@ -90,7 +90,7 @@ pub async fn answer(device: &Device) -> Result<StateDict, Error> {
         dora: false,
         train_magnitude: false,
         lora_scale: 1.0,
-        lora_init: Default::default(),
+        lora_init: LoraInit::default(),
     };
     let mut state = initialise(&Sam::layout(&config, Some(&adapter))?, SEED);
     for (key, array) in &mut state {

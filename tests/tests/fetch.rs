@@ -840,7 +840,7 @@ fn an_archive_is_unpacked() {
         bytes: 200_009,
     };
     let paths = unpack(&shelf.archive, &shelf.data, limits, &mut |done, all| {
-        told.push((done, all))
+        told.push((done, all));
     })
     .unwrap();
     let expected = [

@@ -51,7 +51,7 @@ fn ask(python: &OsStr, script: &str, input: &Value) -> Vec<Value> {
 
 /// A few ellipsoids that may reach over the volume's edge, with a share of their voxels turned over.
 fn blobs(random: &mut Random, dims: [usize; 3], noise: f64) -> Vec<u8> {
-    let blobs: Vec<[[f64; 2]; 3]> = (0..1 + random.below(3))
+    let blobs: Vec<[[f64; 2]; 3]> = (0..=random.below(3))
         .map(|_| {
             dims.map(|dim| {
                 [
@@ -232,7 +232,7 @@ fn hierarchical_intervals_are_numpys() {
             let site = 0.02 * random.normal();
             let mut of_patient = |patient: usize| {
                 let mut of_case = |_| (0..seeds).map(|_| site + 0.03 * random.normal()).collect();
-                (0..1 + patient % 2).map(&mut of_case).collect()
+                (0..=patient % 2).map(&mut of_case).collect()
             };
             (0..patients).map(&mut of_patient).collect()
         };
@@ -485,4 +485,75 @@ fn diff_compares_two_groups_of_runs() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(2) && text.contains("--with"), "{text}");
     }
+}
+
+/// MLPerf's rule for reference convergence points: runs that reach a Dice sooner than the reference, or never, do not pass.
+#[test]
+fn diff_says_which_group_reaches_a_dice_sooner() {
+    let folder = TempDir::new().unwrap();
+    let run = micro::run(
+        &experiment(folder.path(), |text| text),
+        &folder.path().join("made"),
+        "2",
+    );
+    let record: Value = serde_json::from_slice(&fs::read(run.join("metrics.json")).unwrap()).unwrap();
+    // Copies of the run that were judged after every one of ten rounds, and have Dice 0.5 from some round on.
+    let group = |name: &str, reached: &[usize]| {
+        let group = folder.path().join(name);
+        for (seed, &reached) in (1..).zip(reached) {
+            let copy = group.join(format!("micro-{seed}"));
+            fs::create_dir_all(&copy).unwrap();
+            for file in ["provenance.json", "config.toml"] {
+                fs::copy(run.join(file), copy.join(file)).unwrap();
+            }
+            let dice = |round: usize| {
+                if round >= reached {
+                    json!([0.4, 0.6])
+                } else {
+                    json!([0.6, 0.3])
+                }
+            };
+            let mut record = record.clone();
+            record["seed"] = json!(seed);
+            record["rounds"] = (1..=10)
+                .map(|round| {
+                    let mut entry = record["rounds"][0].clone();
+                    entry["dice"] = dice(round);
+                    entry
+                })
+                .collect();
+            record["dice"] = dice(10);
+            fs::write(copy.join("metrics.json"), record.to_string()).unwrap();
+        }
+        group
+    };
+    let reference = group("reference", &[8, 9, 10, 9]);
+    let compare = |other: &Path, reach: &str| {
+        let (code, text) = diff_groups(&[&reference], &[other], &["--reach", reach, "--json"]);
+        let report: Value = serde_json::from_str(&text).unwrap_or(json!(text));
+        (code, report["convergence"].clone(), text)
+    };
+    let (code, found, _) = compare(&group("as-fast", &[8, 10]), "0.5");
+    assert_eq!((code, &found["verdict"]), (0, &json!("as_the_reference")));
+    assert_eq!(found["reference"], json!({"rounds": [8, 9, 10, 9], "mean": 9.0}));
+    assert_eq!(found["chance"], Value::Null);
+    let (code, found, _) = compare(&group("faster", &[3, 4]), "0.5");
+    assert_eq!((code, &found["verdict"]), (1, &json!("faster")));
+    assert!(found["chance"].as_f64().unwrap() < 0.05, "{found}");
+    // Faster, and by no more than chance explains.
+    let (code, found, _) = compare(&group("a-little-faster", &[7, 10]), "0.5");
+    assert_eq!((code, &found["verdict"]), (0, &json!("as_the_reference")));
+    assert!(found["chance"].as_f64().unwrap() > 0.05, "{found}");
+    let (code, found, _) = compare(&group("never", &[9, 11]), "0.5");
+    assert_eq!((code, &found["verdict"]), (1, &json!("not_reached")));
+    // All have 0.4 from the first round on.
+    let (code, found, _) = compare(&folder.path().join("faster"), "0.4");
+    assert_eq!((code, found["compared"]["mean"].as_f64()), (0, Some(1.0)));
+    let (code, text) = diff_groups(&[&reference], &[&folder.path().join("faster")], &["--reach", "0.5"]);
+    assert!(code == 1 && text.contains("A: 8, 9, 10, 9; 9.0 on average"), "{text}");
+    assert!(text.contains("FAILED: B is faster than A"), "{text}");
+    let (code, _, text) = compare(&folder.path().join("faster"), "0.9");
+    assert!(code == 2 && text.contains("choose a lower one"), "{text}");
+    let (code, _, text) = compare(&folder.path().join("faster/micro-1"), "0.5");
+    assert!(code == 2 && text.contains("at least two seeds"), "{text}");
 }

@@ -156,7 +156,7 @@ fn one_changed_mean_fails() {
     fs::copy(fixture("parity/aggregate.safetensors"), &aggregate).unwrap();
     parity(case.path()).success();
     change(&aggregate, |state| {
-        state.get_mut("plain_average").unwrap().values[0] += 0.01
+        state.get_mut("plain_average").unwrap().values[0] += 0.01;
     });
     let table = stdout(&parity(case.path()).code(1));
     assert!(table.contains("FAILED") && table.contains(" 1 failed"), "{table}");

@@ -276,6 +276,40 @@ fn a_site_may_be_left_out() {
     assert!(!folder.path().join("nobody").exists());
 }
 
+/// A site's patients are dealt out to several clients, each of which trains, is judged and may be left out as a site is.
+#[test]
+fn a_site_may_be_several_clients() {
+    let folder = TempDir::new().unwrap();
+    let (run, metrics) = record_with(folder.path(), "twelve", "clients_per_site = 2");
+    let clients: Vec<String> = ["A", "B", "C", "D", "E", "F"]
+        .iter()
+        .flat_map(|site| [format!("{site}-1"), format!("{site}-2")])
+        .collect();
+    let keys = |key: &str| metrics[key].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys("weights"), clients);
+    assert_eq!(keys("dice_by_site"), clients);
+    // The phantom's cases are numbered by site; each is a patient, and A has nine to train on.
+    let cases = metrics["cases"].as_array().unwrap();
+    let of = |client: &str| cases.iter().find(|case| case["site"] == client).unwrap()["case"].clone();
+    assert_eq!([of("A-1"), of("A-2")], ["case_00009", "case_00010"]);
+    assert!(run.join("predictions/A-2/case_00010.nii.gz").is_file());
+    let (_, metrics) = record_with(folder.path(), "eleven", "clients_per_site = 2\nleave_out = \"A-2\"");
+    assert!(metrics["weights"].get("A-2").is_none() && metrics["weights"].get("A-1").is_some());
+
+    let refused = |lines: &str| {
+        let config = experiment(folder.path(), |text| {
+            text.replace("rank = 4", &format!("rank = 4\n{lines}"))
+        });
+        refusal(&config, &folder.path().join("nobody"))
+    };
+    let text = refused("clients_per_site = 10");
+    assert!(text.contains("site 'A' has 9 to train on"), "{text}");
+    for few in [0, 1] {
+        let text = refused(&format!("clients_per_site = {few}"));
+        assert!(text.contains("must be at least 2"), "{text}");
+    }
+}
+
 /// Where leaving a site out would show nothing, that is said: it trains nothing anyway, it is not judged, or but one other
 /// is left to train.
 #[test]
@@ -453,7 +487,7 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
             kill(&config, &out, round, time.mul_f64(random.unit() / 4.0));
 
             let again = command(&config, &out);
-            let output = assert_cmd::Command::from_std(again).assert().success();
+            let output = Command::from_std(again).assert().success();
             let text = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
             went_on += usize::from(text.contains("going on after round"));
             let run = out.join("micro-1");
@@ -656,7 +690,7 @@ fn segment_keeps_the_scans_grid() {
     let scan = data().join("phantom/case_00000/imaging.nii.gz");
     let mask = folder.path().join("mask.nii.gz");
     let output = segment(&run, &scan, &mask).assert().success();
-    let volume = |path| flapsam_model::volume::Volume::from_nifti(&fs::read(path).unwrap(), None).unwrap();
+    let volume = |path| Volume::from_nifti(&fs::read(path).unwrap(), None).unwrap();
     let (found, scan_volume) = (volume(mask), volume(scan.clone()));
     assert_eq!((found.dims, found.affine), (scan_volume.dims, scan_volume.affine));
     assert!(found.voxels.iter().all(|label| [0.0, 1.0, 2.0].contains(label)));

@@ -232,7 +232,7 @@ fn every_seed_counts() {
     let figures = read_snapshot(&folder.path().join("verify/suite/micro.figures")).unwrap();
     let value = |name: &str| match figures[name] {
         Figure::Measured { value, .. } => value,
-        _ => panic!("{name} is measured"),
+        Figure::Exact(_) => panic!("{name} is measured"),
     };
     let dice = [value("dice.kidney"), value("seed_2.dice.kidney")];
     assert_ne!(dice[0], dice[1]);
@@ -545,17 +545,17 @@ fn runs_on_other_data_and_parts_of_runs_do_not_count() {
     type Change = fn(&mut Value, &mut Value);
     let changes: [(&str, Change); 5] = [
         ("no claim is about phantom", |record, _| {
-            record["data"] = "phantom".into()
+            record["data"] = "phantom".into();
         }),
         ("no claim is about labels-to-ct", |record, _| {
-            record["data"] = "labels-to-ct".into()
+            record["data"] = "labels-to-ct".into();
         }),
         ("a part of the cases", |record, _| record["partial"] = true.into()),
         ("another base checkpoint", |_, provenance| {
-            provenance["base_sha256"] = "other".into()
+            provenance["base_sha256"] = "other".into();
         }),
         ("metrics.json", |record, _| {
-            drop(record.as_object_mut().unwrap().remove("method"))
+            drop(record.as_object_mut().unwrap().remove("method"));
         }),
     ];
     let runs = MadeUp::new();
@@ -601,11 +601,11 @@ fn runs_on_other_data_and_parts_of_runs_do_not_count() {
 
     // Another state of the data is not compared with this one; with a whole pair on each, neither is chosen.
     runs.run("flap_sam", 1, 0.56, |_, provenance| {
-        provenance["data_sha256"] = "other".into()
+        provenance["data_sha256"] = "other".into();
     });
     assert_eq!(runs.judged("C2")["verdict"], "not_run");
     runs.run("full_ft", 2, 0.5, |_, provenance| {
-        provenance["data_sha256"] = "other".into()
+        provenance["data_sha256"] = "other".into();
     });
     assert_eq!(runs.judged("C2")["verdict"], "reproduced");
     runs.run("flap_sam", 3, 0.56, as_it_is);

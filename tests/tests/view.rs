@@ -31,10 +31,10 @@ impl Show {
     }
 
     fn command(&self, run: &Path, data: &Path) -> assert_cmd::Command {
-        self.command_with(&self.page, run, data)
+        Self::command_with(&self.page, run, data)
     }
 
-    fn command_with(&self, page: &Path, run: &Path, data: &Path) -> assert_cmd::Command {
+    fn command_with(page: &Path, run: &Path, data: &Path) -> assert_cmd::Command {
         let mut command = flapsam();
         command.current_dir(root()).arg("view").arg(run);
         command.arg("--data").arg(data).arg("--page").arg(page);
@@ -110,7 +110,7 @@ fn what_cannot_be_shown_is_refused_with_a_remedy() {
     assert!(said.contains("safetensors file cannot be read"), "{said}");
     let said = show.refusal(run().arg("--base").arg(show.run.join("adapter.safetensors")));
     assert!(said.contains("not the base checkpoint of the run"), "{said}");
-    let said = show.refusal(&mut show.command_with(show.folder.path(), &show.run, data));
+    let said = show.refusal(&mut Show::command_with(show.folder.path(), &show.run, data));
     assert!(said.contains("viewer/build.sh"), "{said}");
     let empty = show.folder.path().join("empty");
     fs::create_dir(&empty).unwrap();

@@ -325,8 +325,8 @@ fn a_half_turn_rounded_to_f32_is_a_half_turn() {
     ];
     for big_endian in [false, true] {
         let scan = Scan {
-            form,
             big_endian,
+            form,
             ..Scan::counting(&[2, 2, 2])
         };
         let affine = scan.read(None).unwrap().affine;

@@ -1,3 +1,5 @@
+//! The program `flapsam`.
+
 use std::process::ExitCode;
 
 use clap::Parser;

@@ -101,32 +101,36 @@ pub fn transposed(rows: [[f32; SIDE]; SIDE]) -> [[f32; SIDE]; SIDE] {
 #[cfg(target_arch = "x86_64")]
 macro_rules! registers {
     ($register:ty, $count:literal, $all:ident, $load:ident, $store:ident, $fused:ident, $plus:ident) => {
-        // SAFETY: of all: the caller's.
         impl Lanes for $register {
             const COUNT: usize = $count;
 
             #[inline(always)]
             unsafe fn all(value: f32) -> Self {
+                // SAFETY: the caller's.
                 unsafe { $all(value) }
             }
 
             #[inline(always)]
             unsafe fn load(place: *const f32) -> Self {
+                // SAFETY: the caller's.
                 unsafe { $load(place) }
             }
 
             #[inline(always)]
             unsafe fn store(self, place: *mut f32) {
+                // SAFETY: the caller's.
                 unsafe { $store(place, self) }
             }
 
             #[inline(always)]
             unsafe fn fused(self, a: Self, b: Self) -> Self {
+                // SAFETY: the caller's.
                 unsafe { $fused(a, b, self) }
             }
 
             #[inline(always)]
             unsafe fn plus(self, other: Self) -> Self {
+                // SAFETY: the caller's.
                 unsafe { $plus(self, other) }
             }
         }

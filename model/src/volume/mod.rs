@@ -76,6 +76,21 @@ impl Volume {
     /// A volume of our own making, with a header that says no more than the affine: NIfTI-1, or NIfTI-2 where a side is
     /// more than its 16 bits hold.
     ///
+    /// ```
+    /// use flapsam_model::volume::Volume;
+    ///
+    /// # fn main() -> Result<(), flapsam_model::Error> {
+    /// // Voxels of 1 x 1 x 2.5 mm, the first of them 10 mm to the left of the origin.
+    /// let affine = [[1.0, 0.0, 0.0, -10.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 2.5, 0.0]];
+    /// let scan = Volume::new([2, 2, 1], vec![0.0, 1.0, 2.0, 3.0], affine);
+    /// let read = Volume::from_nifti(&scan.to_nifti_f32(), None)?;
+    /// assert_eq!(read.voxels, scan.voxels);
+    /// assert_eq!(read.spacing(), [1.0, 1.0, 2.5]);
+    /// assert_eq!(read.voxel_at([-9.0, 1.0, 0.0]), [1, 1, 0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Panics
     /// If the number of voxels is not the product of the dimensions (a programming error).
     pub fn new(dims: [usize; 3], voxels: Vec<f32>, affine: Affine) -> Self {

@@ -24,7 +24,7 @@ pub fn rows(planned: &[Planned], data: &Path, device: &OpenDevice) -> Result<Vec
     let mut rows = Vec::new();
     for planned in planned {
         let experiment = &planned.experiment;
-        let manifest = ready(&experiment.manifest(data), data)?;
+        let manifest = experiment.divided(ready(&experiment.manifest(data), data)?)?;
         let classes = manifest.classes.len();
         // What the time of a step depends on.
         let network = format!(

@@ -18,14 +18,14 @@ pub fn print_rows<'a>(rows: impl IntoIterator<Item = &'a Row>, sides: [&str; 2])
         println!(
             "  {:<42}{:>17}{:>17}{difference:>12}{tolerance:>11}  {}",
             row.figure,
-            show(&row.golden),
-            show(&row.got),
+            show(row.golden.as_ref()),
+            show(row.got.as_ref()),
             if row.passed { "ok" } else { "FAILED" }
         );
     }
 }
 
-fn show(figure: &Option<Figure>) -> String {
+fn show(figure: Option<&Figure>) -> String {
     match figure {
         None => "none".to_owned(),
         Some(Figure::Exact(text)) if text.len() > 16 => format!("{}..", &text[..14]),

@@ -5,14 +5,14 @@ use flapsam_model::labels::dice;
 use flapsam_model::memory;
 use flapsam_model::parameters::StateDict;
 use flapsam_model::preprocessing::Preprocessing;
-use flapsam_model::prompts::{Click, Prompt, PromptedSam, Slice, window};
+use flapsam_model::prompts::{Answer, Click, Prompt, PromptedSam, Slice, window};
 use flapsam_model::volume::{Plane, Volume};
 use serde::Serialize;
 
 use super::scan_args::ScanArgs;
 use super::{Outcome, print_json};
 use crate::data::cases::dataset::{labels_of, read_volume};
-use crate::data::cases::scan::MaskFormat;
+use crate::data::cases::scan::{MaskFormat, Scan};
 use crate::data::dicom::segmentation::About;
 use crate::data::manifest::label_ids::{LabelIds, held};
 use crate::device::{DeviceChoice, OpenDevice};
@@ -215,15 +215,7 @@ impl Extent {
 pub fn run(args: Args) -> Result<Outcome> {
     let format = args.out.as_deref().map(MaskFormat::of).transpose()?;
     let scan_path = &args.scan.scan;
-    if let Some(out) = &args.out {
-        let inputs = [Some(scan_path), Some(&args.base), args.truth.as_ref()];
-        let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
-        refuse_input(out, &inputs)?;
-    }
-    let source = args.scan.open()?;
-    if let (Some(out), Some(format)) = (&args.out, format) {
-        source.check_output(out, format)?;
-    }
+    let source = open(&args, format)?;
     let (_, scan) = source.read(None, &Preprocessing::default())?;
     let slice = args.slice.of(&scan, args.plane).map_err(Error::content(scan_path))?;
     let prompt = args.asked.prompt();
@@ -235,14 +227,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let device = OpenDevice::open(args.device)?;
     let (state, base_sha256) = read_state_dict(&args.base)?;
     let network = network(&args.base, state, &device)?;
-    let work = memory::prompted_on_cpu(&network.config, slice.pixels);
-    enough_memory(work as u64).map_err(|why| Error::invalid(&args.base, format!("to ask this network {why}")))?;
-    let progress = Progress::new(2);
-    progress.at(0, None, "encoding the slice");
-    let embedding = network.embed(&network.prepare(slice.seen(window)));
-    progress.step("asking");
-    let answer = pollster::block_on(network.ask(embedding, &prompt, slice.pixels))?;
-    drop(progress);
+    let answer = answer(&network, &args.base, &slice, window, &prompt)?;
 
     let (masks, best) = (answer.masks(), answer.best());
     let masks: Vec<&[u8]> = masks.chunks_exact(slice.values.len()).collect();
@@ -282,6 +267,31 @@ pub fn run(args: Args) -> Result<Outcome> {
         false => print_report(&report),
     }
     Ok(Outcome::Passed)
+}
+
+/// The scan, once it is known that a mask of it may go to where it is to go.
+fn open(args: &Args, format: Option<MaskFormat>) -> Result<Scan> {
+    if let Some(out) = &args.out {
+        let inputs = [Some(&args.scan.scan), Some(&args.base), args.truth.as_ref()];
+        let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
+        refuse_input(out, &inputs)?;
+    }
+    let source = args.scan.open()?;
+    if let (Some(out), Some(format)) = (&args.out, format) {
+        source.check_output(out, format)?;
+    }
+    Ok(source)
+}
+
+/// What the network of a checkpoint answers, if there is memory to ask it.
+fn answer(network: &PromptedSam, base: &Path, slice: &Slice, window: [f32; 2], prompt: &Prompt) -> Result<Answer> {
+    let work = memory::prompted_on_cpu(&network.config, slice.pixels);
+    enough_memory(work as u64).map_err(|why| Error::invalid(base, format!("to ask this network {why}")))?;
+    let progress = Progress::new(2);
+    progress.at(0, None, "encoding the slice");
+    let embedding = network.embed(&network.prepare(slice.seen(window)));
+    progress.step("asking");
+    Ok(pollster::block_on(network.ask(embedding, prompt, slice.pixels))?)
 }
 
 /// The checkpoint's network on a device, if there is memory for it: while it is built, its weights are held once more.

@@ -8,9 +8,9 @@ use flapsam_model::sam::Sam;
 use flapsam_model::segment::{STACK, Scaling, to_input};
 use serde::Serialize;
 
+use super::choice::{Chosen, chosen_cases};
 use super::config::{Experiment, Setting};
 use super::network::configs;
-use super::runner::{Chosen, chosen_cases};
 use crate::data::batches::stacks::Batch;
 use crate::data::manifest::Manifest;
 use crate::device::OpenDevice;

@@ -1,11 +1,13 @@
 //! A run: the experiment file, the runner, the record it leaves.
 
 pub mod across;
+mod choice;
 mod config;
 pub mod estimate;
 mod evaluation;
 mod files;
 pub mod metrics;
+mod mistakes;
 mod network;
 mod record;
 mod runner;

@@ -116,24 +116,7 @@ impl Client {
     pub fn local_epoch(&mut self, round: usize, training: &LocalTraining) -> Result<Epoch> {
         let start = Instant::now();
         let name = format!("{}/round {round}", self.site);
-        let mut random = Random::new(self.seed, &name);
-        let mut centres = Vec::new();
-        for (case, prepared) in self.cases.iter().enumerate() {
-            // A case of fewer slices than the stride has a stack all the same.
-            let first = random.below(training.stack_stride.min(prepared.len().max(1)));
-            let mut own: Vec<usize> = (first..prepared.len()).step_by(training.stack_stride).collect();
-            let taken = training.taken(own.len());
-            if taken < own.len() {
-                random.shuffle(&mut own);
-                own.truncate(taken);
-            }
-            centres.extend(own.into_iter().map(|centre| (case, centre)));
-        }
-        if centres.is_empty() {
-            let why = "it has no slice to train on; give the site a training case, or leave it out";
-            return Err(Error::Message(why.into()));
-        }
-        random.shuffle(&mut centres);
+        let centres = self.centres(training, &mut Random::new(self.seed, &name))?;
         let (cases, seed, side) = (&self.cases, self.seed, self.learner.image_size());
         let load = |&(case, centre): &(usize, usize)| {
             let mut stream = Random::new(seed, &format!("{name}/{case}/{centre}"));
@@ -186,6 +169,31 @@ impl Client {
             waiting: waiting.as_secs_f64(),
             marks,
         })
+    }
+
+    /// The stacks of an epoch, each by its case and its centre, in the order in which they are trained on.
+    ///
+    /// # Errors
+    /// There is none.
+    fn centres(&self, training: &LocalTraining, random: &mut Random) -> Result<Vec<(usize, usize)>> {
+        let mut centres = Vec::new();
+        for (case, prepared) in self.cases.iter().enumerate() {
+            // A case of fewer slices than the stride has a stack all the same.
+            let first = random.below(training.stack_stride.min(prepared.len().max(1)));
+            let mut own: Vec<usize> = (first..prepared.len()).step_by(training.stack_stride).collect();
+            let taken = training.taken(own.len());
+            if taken < own.len() {
+                random.shuffle(&mut own);
+                own.truncate(taken);
+            }
+            centres.extend(own.into_iter().map(|centre| (case, centre)));
+        }
+        if centres.is_empty() {
+            let why = "it has no slice to train on; give the site a training case, or leave it out";
+            return Err(Error::Message(why.into()));
+        }
+        random.shuffle(&mut centres);
+        Ok(centres)
     }
 
     /// From now on, trains only these of the parameters that it trains at all.

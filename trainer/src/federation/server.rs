@@ -360,45 +360,22 @@ impl Server {
         for at_inbox in 0..inbox.count() {
             let update = inbox.update(at_inbox)?;
             let site = &update.site;
-            let bytes = update.message.len() as u64;
             match self.understand(round, &update, &expected) {
                 Ok((place, _)) if used.contains_key(&place) => {
                     return Err(at(round, site)("there are two updates of it; pass one"));
                 }
                 Ok((place, state)) => {
                     left_out.remove(site);
-                    let (precision, layout) = (self.rules.precision, &self.layout);
-                    let judged = self.rules.largest_change.is_some();
-                    let one = Used {
-                        at: at_inbox,
-                        place,
-                        epoch: update.epoch.clone(),
-                        squares: update.squares,
-                        entries: entries(round, site, Direction::Up, &update.message, precision, layout),
-                        mark: Mark::of_message(round, site, Moment::Sent, &update.message),
-                        bytes,
-                        change: if judged {
-                            change(&state, &self.global.state, layout)
-                        } else {
-                            0.0
-                        },
-                    };
-                    used.insert(place, one);
+                    used.insert(place, self.used(round, at_inbox, place, &update, &state));
                 }
                 Err(why) => {
+                    let bytes = update.message.len() as u64;
                     left_out.insert(site.clone(), Unused { why, bytes });
                 }
             }
         }
         if let Some(times) = self.rules.largest_change {
-            let changes: Vec<f64> = used.values().map(|used| used.change).collect();
-            let most = times * median_of(&changes);
-            for (place, used) in used.extract_if(.., |_, used| used.change > most) {
-                let times = used.change * times / most;
-                let why = format!("its change is {times:.1} times the round's median");
-                let unused = Unused { why, bytes: used.bytes };
-                left_out.insert(self.seats[place].site.clone(), unused);
-            }
+            left_out.extend(self.too_far(times, &mut used));
         }
         let least = self.rules.robust.map_or(1, |robust| robust.least_updates());
         let enough = self.rules.quorum.unwrap_or(chosen.len()).max(least);
@@ -414,6 +391,41 @@ impl Server {
             used: used.into_values().collect(),
             left_out,
         })
+    }
+
+    /// An update that can be used, with the state in it.
+    fn used(&self, round: usize, at: usize, place: usize, update: &Update, state: &StateDict) -> Used {
+        let (site, message) = (&update.site, &update.message);
+        let (precision, layout) = (self.rules.precision, &self.layout);
+        let judged = self.rules.largest_change.is_some();
+        Used {
+            at,
+            place,
+            epoch: update.epoch.clone(),
+            squares: update.squares,
+            entries: entries(round, site, Direction::Up, message, precision, layout),
+            mark: Mark::of_message(round, site, Moment::Sent, message),
+            bytes: message.len() as u64,
+            change: if judged {
+                change(state, &self.global.state, layout)
+            } else {
+                0.0
+            },
+        }
+    }
+
+    /// Takes out the updates whose change is larger than so many times the median one.
+    fn too_far(&self, times: f64, used: &mut BTreeMap<usize, Used>) -> Vec<(String, Unused)> {
+        let changes: Vec<f64> = used.values().map(|used| used.change).collect();
+        let most = times * median_of(&changes);
+        let far = used.extract_if(.., |_, used| used.change > most);
+        far.map(|(place, used)| {
+            let times = used.change * times / most;
+            let why = format!("its change is {times:.1} times the round's median");
+            let unused = Unused { why, bytes: used.bytes };
+            (self.seats[place].site.clone(), unused)
+        })
+        .collect()
     }
 
     /// The place of the client whose update it is, and the state in it. Refused, with a sentence why, is what is of no

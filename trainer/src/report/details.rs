@@ -114,37 +114,49 @@ fn clients(experiment: &Experiment) -> Markup {
             table.grouped {
                 caption {
                     div.held {
-                        @match experiment.setting {
-                            Setting::Federated if experiment.runs[0].settings.has_personal_models() => {
-                                "Each client’s own model on its own test cases"
-                            }
-                            Setting::Federated => "The federated model on each client’s test cases",
-                            Setting::Pooled => "The model of all data on each client’s test cases",
-                            Setting::Alone => "Each client’s test cases, mean over the clients’ models",
-                        }
+                        (whose_scores(experiment))
                         @if experiment.seeds.len() > 1 { ", mean over seeds" }
                         "."
                     }
                 }
-                thead {
-                    tr {
-                        @for name in ["Client", "Weight", "Test cases"] {
-                            th.number[name != "Client"] rowspan="2" scope="col" { (name) }
-                        }
-                        @for group in &groups {
-                            th.over colspan=(experiment.classes.len()) scope="colgroup" { (group) }
-                        }
-                    }
-                    tr {
-                        @for _ in &groups {
-                            @for figures in &experiment.classes { th.number scope="col" { (figures.class) } }
-                        }
-                    }
-                }
+                (client_columns(experiment, &groups))
                 tbody { @for site in sites { (cells(site, row(site))) } }
                 tfoot {
                     (cells("All", all.chain(scores(experiment, None))))
                     (cells("Before training", before))
+                }
+            }
+        }
+    }
+}
+
+/// Whose model that table judges, and on what.
+fn whose_scores(experiment: &Experiment) -> &'static str {
+    match experiment.setting {
+        Setting::Federated if experiment.runs[0].settings.has_personal_models() => {
+            "Each client’s own model on its own test cases"
+        }
+        Setting::Federated => "The federated model on each client’s test cases",
+        Setting::Pooled => "The model of all data on each client’s test cases",
+        Setting::Alone => "Each client’s test cases, mean over the clients’ models",
+    }
+}
+
+/// That table's head, with a column of each class in every group.
+fn client_columns(experiment: &Experiment, groups: &[String]) -> Markup {
+    html! {
+        thead {
+            tr {
+                @for name in ["Client", "Weight", "Test cases"] {
+                    th.number[name != "Client"] rowspan="2" scope="col" { (name) }
+                }
+                @for group in groups {
+                    th.over colspan=(experiment.classes.len()) scope="colgroup" { (group) }
+                }
+            }
+            tr {
+                @for _ in groups {
+                    @for figures in &experiment.classes { th.number scope="col" { (figures.class) } }
                 }
             }
         }
@@ -246,6 +258,36 @@ fn contour_class(class: usize, truth: bool) -> String {
 fn case_figure(picture: &Picture, classes: &[&str]) -> Markup {
     let [height, width] = picture.size;
     let [rows, columns] = picture.voxels;
+    let values = dice_by_class(picture, classes);
+    let scale = format!("scale({:.6} {:.6})", width / columns as f64, height / rows as f64);
+    let kind = if picture.best {
+        "Among the best"
+    } else {
+        "Among the worst"
+    };
+    html! {
+        figure.case {
+            svg viewBox={ "0 0 " (format!("{width:.2} {height:.2}")) } role="img"
+                aria-label=(in_words(picture, classes, &values)) {
+                image width=(format!("{width:.2}")) height=(format!("{height:.2}")) preserveAspectRatio="none"
+                    href={ "data:image/png;base64," (STANDARD.encode(&picture.png)) } {}
+                @for contour in &picture.contours {
+                    @let class = contour_class(contour.class, contour.truth);
+                    path class={ "halo " (class) } transform=(scale) d=(contour.path) {}
+                    path class=(class) transform=(scale) d=(contour.path) {}
+                }
+                (sides_and_scale(picture.size))
+            }
+            figcaption {
+                strong { (kind) } ": " (picture.case.case) ", site " (picture.case.site)
+                span.more { (values) "; slice " (picture.slice) " of " (picture.slices) ", from the head" }
+            }
+        }
+    }
+}
+
+/// The case's Dice, class by class.
+fn dice_by_class(picture: &Picture, classes: &[&str]) -> String {
     let figures = classes.iter().zip(&picture.case.dice).enumerate();
     let values = figures.map(|(place, (class, value))| {
         let absent = if picture.absent.contains(&place) {
@@ -255,14 +297,11 @@ fn case_figure(picture: &Picture, classes: &[&str]) -> Markup {
         };
         format!("{class} {}{absent}", dice(*value))
     });
-    let values: Vec<String> = values.collect();
-    let values = values.join(", ");
-    let scale = format!("scale({:.6} {:.6})", width / columns as f64, height / rows as f64);
-    let kind = if picture.best {
-        "Among the best"
-    } else {
-        "Among the worst"
-    };
+    values.collect::<Vec<_>>().join(", ")
+}
+
+/// What a picture shows, for those who do not see it; `values` are its Dice.
+fn in_words(picture: &Picture, classes: &[&str], values: &str) -> String {
     let present = |truth: bool| {
         let contours = picture.contours.iter().filter(|contour| contour.truth == truth);
         let names: Vec<&str> = contours
@@ -274,7 +313,7 @@ fn case_figure(picture: &Picture, classes: &[&str]) -> Markup {
             names.join(" and ")
         }
     };
-    let alternative = format!(
+    format!(
         "Axial slice {} of {} of case {}, site {}, with outlines: true {}, predicted {}. Dice of the whole volume: \
          {values}.",
         picture.slice,
@@ -283,33 +322,22 @@ fn case_figure(picture: &Picture, classes: &[&str]) -> Markup {
         picture.case.site,
         present(true),
         present(false)
-    );
+    )
+}
+
+/// Which side is the patient's right, and a length in mm, over a picture of this height and width.
+fn sides_and_scale([height, width]: [f64; 2]) -> Markup {
     let across = |share: f64| format!("{:.2}", width * share);
     let bar = scale_bar(width);
     let (left, right, middle) = (across(0.02), across(0.98), format!("{:.2}", height / 2.0));
     html! {
-        figure.case {
-            svg viewBox={ "0 0 " (format!("{width:.2} {height:.2}")) } role="img" aria-label=(alternative) {
-                image width=(format!("{width:.2}")) height=(format!("{height:.2}")) preserveAspectRatio="none"
-                    href={ "data:image/png;base64," (STANDARD.encode(&picture.png)) } {}
-                @for contour in &picture.contours {
-                    @let class = contour_class(contour.class, contour.truth);
-                    path class={ "halo " (class) } transform=(scale) d=(contour.path) {}
-                    path class=(class) transform=(scale) d=(contour.path) {}
-                }
-                g.side font-size=(across(0.055)) {
-                    text x=(left) y=(middle) dominant-baseline="middle" { "R" }
-                    text x=(right) y=(middle) text-anchor="end" dominant-baseline="middle" { "L" }
-                    @let base = format!("{:.2}", height - width * 0.03);
-                    path.bar d={ "M" (left) " " (base) "h" (bar) } {}
-                    @let base = format!("{:.2}", height - width * 0.05);
-                    text x=(left) y=(base) font-size=(across(0.04)) { (bar) " mm" }
-                }
-            }
-            figcaption {
-                strong { (kind) } ": " (picture.case.case) ", site " (picture.case.site)
-                span.more { (values) "; slice " (picture.slice) " of " (picture.slices) ", from the head" }
-            }
+        g.side font-size=(across(0.055)) {
+            text x=(left) y=(middle) dominant-baseline="middle" { "R" }
+            text x=(right) y=(middle) text-anchor="end" dominant-baseline="middle" { "L" }
+            @let base = format!("{:.2}", height - width * 0.03);
+            path.bar d={ "M" (left) " " (base) "h" (bar) } {}
+            @let base = format!("{:.2}", height - width * 0.05);
+            text x=(left) y=(base) font-size=(across(0.04)) { (bar) " mm" }
         }
     }
 }

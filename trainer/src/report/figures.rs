@@ -74,45 +74,89 @@ const WAYS: usize = 3;
 
 /// Dice over bytes: each method a point, with its way there where that is known and the methods are few.
 pub fn bytes_figure(comparison: &Comparison) -> Option<Figure> {
-    let plotted = plotted(comparison);
-    let sending = || numbered(&plotted).filter(|(_, experiment)| experiment.bytes_up > 0);
-    let ways = plotted.len() <= WAYS && sending().any(|(_, experiment)| experiment.has_curve());
-    let silent = silent(comparison);
-    if sending().count() == 0 || (sending().count() + silent.len() == 1 && !ways) {
+    let shown = OverBytes::of(comparison);
+    let sending = shown.sending().count();
+    if sending == 0 || (sending + shown.silent.len() == 1 && !shown.ways) {
         return None;
     }
-    let points = |experiment: &Experiment, class: usize| {
+    let all: Vec<f64> = shown
+        .sending()
+        .flat_map(|(_, experiment)| shown.points(experiment, 0))
+        .map(|point| point.0)
+        .collect();
+    let plots = plots(comparison, |class, name| shown.plot(class, name, &all));
+    let caption = html! {
+        strong { "Dice over bytes. " }
+        "Each large mark is a method after its last round"
+        @if shown.sending().any(|(_, experiment)| experiment.seeds.len() > 1) {
+            ", mean over seeds; beside it, small, each seed"
+        }
+        @if shown.ways { "; the line is its way there, round by round" }
+        ". Left is cheaper, up is better."
+        @if !shown.silent.is_empty() { " Dotted: where nothing is sent." }
+        (about_axes(&plots))
+        @if plots.iter().any(|(_, plot)| plot.has_below()) { " ↓ lies below the axis." }
+        (left_out(comparison, &shown.plotted))
+    };
+    Some(Figure {
+        name: "Dice over bytes".into(),
+        plots,
+        legend: Vec::new(),
+        caption,
+    })
+}
+
+/// What the plots of Dice over bytes show.
+struct OverBytes<'a> {
+    plotted: Vec<&'a Experiment>,
+    /// Where nothing is sent.
+    silent: Vec<&'a Experiment>,
+    /// Whether the way to each point is shown.
+    ways: bool,
+}
+
+impl<'a> OverBytes<'a> {
+    fn of(comparison: &'a Comparison) -> Self {
+        let mut shown = Self {
+            plotted: plotted(comparison),
+            silent: silent(comparison),
+            ways: false,
+        };
+        shown.ways = shown.plotted.len() <= WAYS && shown.sending().any(|(_, experiment)| experiment.has_curve());
+        shown
+    }
+
+    /// What has a place on a logarithmic scale of bytes, each with its style.
+    fn sending(&self) -> impl Iterator<Item = (usize, &'a Experiment)> {
+        numbered(&self.plotted).filter(|(_, experiment)| experiment.bytes_up > 0)
+    }
+
+    /// Where an experiment is after its last round, and before it the way there.
+    fn points(&self, experiment: &Experiment, class: usize) -> Vec<(f64, f64)> {
         // Nothing sent has no place on a logarithmic scale.
-        let curve = experiment.curve.iter().filter(|point| ways && point.bytes_up > 0);
+        let curve = experiment.curve.iter();
+        let curve = curve.filter(|point| self.ways && point.bytes_up > 0);
         let mut points: Vec<(f64, f64)> = curve.map(|point| (point.bytes_up as f64, point.dice[class])).collect();
         let last = (experiment.bytes_up as f64, experiment.classes[class].dice.mean);
         if points.last().is_none_or(|point| point.0 < last.0) {
             points.push(last);
         }
         points
-    };
-    let seeds = |experiment: &Experiment, class: usize| -> Vec<(f64, f64)> {
-        let runs = experiment.runs.iter().filter(|_| experiment.runs.len() > 1);
-        runs.map(|run| (run.bytes_up() as f64, run.record.dice[class]))
-            .collect()
-    };
-    let all: Vec<f64> = sending()
-        .flat_map(|(_, experiment)| points(experiment, 0))
-        .map(|point| point.0)
-        .collect();
-    let plot = |class: usize, name: &str| {
-        let shown = plotted.iter().chain(&silent);
-        let ends = shown.map(|experiment| {
+    }
+
+    /// The plot of a class; `all` are the bytes of all points.
+    fn plot(&self, class: usize, name: &str, all: &[f64]) -> Plot {
+        let ends = self.plotted.iter().chain(&self.silent).map(|experiment| {
             let value = dice(experiment.classes[class].dice.mean);
             format!("{} {}, {value}", experiment.name, bytes(experiment.bytes_up as f64))
         });
-        let levels = silent.iter().map(|experiment| Level {
+        let levels = self.silent.iter().map(|experiment| Level {
             label: experiment.name.clone(),
             y: experiment.classes[class].dice.mean,
         });
         let levels: Vec<Level> = levels.collect();
-        let marks = sending().flat_map(|(_, experiment)| {
-            let points = points(experiment, class).into_iter();
+        let marks = self.sending().flat_map(|(_, experiment)| {
+            let points = self.points(experiment, class).into_iter();
             points.chain(seeds(experiment, class))
         });
         let heights = marks.map(|point| point.1).chain(levels.iter().map(|level| level.y));
@@ -122,10 +166,10 @@ pub fn bytes_figure(comparison: &Comparison) -> Option<Figure> {
             below if y.is_below(below) => format!("{}, {} ↓", experiment.name, dice(below)),
             _ => experiment.name.clone(),
         };
-        let series = sending().map(|(style, experiment)| Series {
+        let series = self.sending().map(|(style, experiment)| Series {
             style,
             label: Some(label(experiment)),
-            points: points(experiment, class),
+            points: self.points(experiment, class),
             scattered: seeds(experiment, class),
         });
         let series: Vec<Series> = series.collect();
@@ -134,32 +178,19 @@ pub fn bytes_figure(comparison: &Comparison) -> Option<Figure> {
                 "Dice of {name} over bytes sent up: {}.",
                 ends.collect::<Vec<_>>().join("; ")
             ),
-            x: Axis::bytes("bytes sent up, all clients, log scale", &all),
+            x: Axis::bytes("bytes sent up, all clients, log scale", all),
             series,
             levels,
             y,
         }
-    };
-    let plots = plots(comparison, plot);
-    let caption = html! {
-        strong { "Dice over bytes. " }
-        "Each large mark is a method after its last round"
-        @if sending().any(|(_, experiment)| experiment.seeds.len() > 1) {
-            ", mean over seeds; beside it, small, each seed"
-        }
-        @if ways { "; the line is its way there, round by round" }
-        ". Left is cheaper, up is better."
-        @if !silent.is_empty() { " Dotted: where nothing is sent." }
-        (about_axes(&plots))
-        @if plots.iter().any(|(_, plot)| plot.has_below()) { " ↓ lies below the axis." }
-        (left_out(comparison, &plotted))
-    };
-    Some(Figure {
-        name: "Dice over bytes".into(),
-        plots,
-        legend: Vec::new(),
-        caption,
-    })
+    }
+}
+
+/// Where an experiment is with each seed, where it has several.
+fn seeds(experiment: &Experiment, class: usize) -> Vec<(f64, f64)> {
+    let runs = experiment.runs.iter().filter(|_| experiment.runs.len() > 1);
+    runs.map(|run| (run.bytes_up() as f64, run.record.dice[class]))
+        .collect()
 }
 
 /// What the plots show: the methods; where there is none, the variants, those without a site, or clients alone. No more
@@ -264,7 +295,7 @@ pub fn rounds_figure(comparison: &Comparison) -> Option<Figure> {
 }
 
 /// The experiments, each with its style.
-fn numbered<'a>(plotted: &'a [&Experiment]) -> impl Iterator<Item = (usize, &'a Experiment)> {
+fn numbered<'a>(plotted: &[&'a Experiment]) -> impl Iterator<Item = (usize, &'a Experiment)> {
     plotted.iter().copied().enumerate()
 }
 

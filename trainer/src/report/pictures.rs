@@ -77,7 +77,8 @@ pub fn pictures(runs: &[RunFolder], source: &Source) -> Result<Vec<Picture>, Str
         .ok_or("no run kept the predicted masks of all its cases")?;
     let preprocessing = &run.adapter.as_ref()?.preprocessing;
     let path = source.manifests.join(format!("{}.json", run.record.data));
-    let manifest = ready(&path, &source.data).map_err(|why| why.to_string())?;
+    let manifest = ready(&path, &source.data).and_then(|manifest| run.settings.divided(manifest));
+    let manifest = manifest.map_err(|why| why.to_string())?;
     if manifest.sha256 != run.provenance.data_sha256 {
         return Err(format!(
             "the data set of {} is not the one of the run: its table's sha256 is {}",

@@ -118,12 +118,60 @@ pub fn what_dice_is(experiments: &[&Experiment]) -> Markup {
 /// Variants below the method that they vary.
 pub fn variants(comparison: &Comparison) -> Markup {
     let variants: Vec<&Experiment> = comparison.group(Group::Variant).collect();
-    let varied = |method: &&Experiment| variants.iter().any(|variant| variant.method == method.method);
-    let methods: Vec<&Experiment> = comparison.group(Group::Method).filter(varied).collect();
     if variants.is_empty() {
         return html! {};
     }
-    let mut experiments: Vec<&Experiment> = methods.iter().copied().chain(variants.iter().copied()).collect();
+    let varied = |method: &&Experiment| variants.iter().any(|variant| variant.method == method.method);
+    let methods: Vec<&Experiment> = comparison.group(Group::Method).filter(varied).collect();
+    let experiments = beside_their_methods(comparison, &methods, &variants);
+    let base = match methods[..] {
+        [only] => only.name.clone(),
+        _ => "the method".into(),
+    };
+    let known = Known {
+        gains: variants
+            .iter()
+            .any(|experiment| experiment.mean_gain_over_method().is_some()),
+        errors: experiments.iter().any(|experiment| experiment.lora_error.is_some()),
+        epsilons: experiments.iter().any(|experiment| experiment.epsilon.is_some()),
+    };
+    let caption = html! {
+        strong {
+            "Variants"
+            @if let [only] = methods[..] { " of " (only.name) }
+            ". "
+        }
+        "What changes with one setting"
+        @if !methods.is_empty() { "; first " (base) " by itself" }
+        "."
+    };
+    html! {
+        (variant_table(comparison, &experiments, &base, known, caption).html())
+        p.note {
+            @if comparison.group(Group::Method).next().is_none() { (what_dice_is(&variants)) " " }
+            (about_variants(&base, known))
+            @if variants.iter().any(|experiment| experiment.bytes_up == 0) {
+                "Pooled data are in one place: nothing is sent."
+            }
+        }
+    }
+}
+
+/// Which figures of variants are known, and so have a column.
+#[derive(Clone, Copy)]
+struct Known {
+    gains: bool,
+    errors: bool,
+    epsilons: bool,
+}
+
+/// Methods and variants in the order of their methods, each method before its variants.
+fn beside_their_methods<'a>(
+    comparison: &Comparison,
+    methods: &[&'a Experiment],
+    variants: &[&'a Experiment],
+) -> Vec<&'a Experiment> {
+    let mut experiments = [methods, variants].concat();
     let place = |experiment: &Experiment| {
         comparison
             .experiments
@@ -132,73 +180,60 @@ pub fn variants(comparison: &Comparison) -> Markup {
     };
     // The sort keeps the order of equals: the method by itself comes first.
     experiments.sort_by_key(|experiment| place(experiment));
-    let base = match methods[..] {
-        [only] => only.name.clone(),
-        _ => "the method".into(),
-    };
-    let gains = variants
-        .iter()
-        .any(|experiment| experiment.mean_gain_over_method().is_some());
-    let errors = experiments.iter().any(|experiment| experiment.lora_error.is_some());
-    let gain = gains.then(|| format!("Against {base}"));
+    experiments
+}
+
+fn variant_table(
+    comparison: &Comparison,
+    experiments: &[&Experiment],
+    base: &str,
+    known: Known,
+    caption: Markup,
+) -> Table {
+    let gain = known.gains.then(|| format!("Against {base}"));
     let sent = ["Sent up", "Sent down", "Parameters trained"].map(str::to_owned);
-    let error = errors.then(|| "Error of the average".to_owned());
-    let private = experiments.iter().any(|experiment| experiment.epsilon.is_some());
-    let epsilon = private.then(|| "Epsilon".to_owned());
+    let error = known.errors.then(|| "Error of the average".to_owned());
+    let epsilon = known.epsilons.then(|| "Epsilon".to_owned());
+    let columns = dice_columns(comparison).chain(gain).chain(sent);
     let row = |experiment: &&Experiment| {
         let cells = experiment.classes.iter().map(class_cell);
         let over = experiment.mean_gain_over_method();
-        let gain = gains.then(|| gain_cell(experiment, over, |figures| figures.gain_over_method));
+        let gain = known
+            .gains
+            .then(|| gain_cell(experiment, over, |figures| figures.gain_over_method));
         let sent = [
             sent_cell(experiment.bytes_up),
             sent_cell(experiment.bytes_down),
             trained_cell(experiment),
         ];
-        let error = errors.then(|| html! { (experiment.lora_error.map_or("–".into(), small)) });
-        let epsilon = private.then(|| html! { (experiment.epsilon.map_or("–".into(), small)) });
+        let figure = |value: Option<f64>| html! { (value.map_or("–".into(), small)) };
+        let error = known.errors.then(|| figure(experiment.lora_error));
+        let epsilon = known.epsilons.then(|| figure(experiment.epsilon));
         let cells = cells.chain(gain).chain(sent).chain(error).chain(epsilon);
         (name_cell(experiment), cells.collect())
     };
-    let table = Table {
-        caption: html! {
-            strong {
-                "Variants"
-                @if let [only] = methods[..] { " of " (only.name) }
-                ". "
-            }
-            "What changes with one setting"
-            @if !methods.is_empty() { "; first " (base) " by itself" }
-            "."
-        },
+    Table {
+        caption,
         what: "Variant",
-        columns: numbers(
-            dice_columns(comparison)
-                .chain(gain)
-                .chain(sent)
-                .chain(error)
-                .chain(epsilon),
-        ),
+        columns: numbers(columns.chain(error).chain(epsilon)),
         rows: experiments.iter().map(row).collect(),
-    };
+    }
+}
+
+/// What a reader must know of the columns that not every table has.
+fn about_variants(base: &str, known: Known) -> Markup {
     html! {
-        (table.html())
-        p.note {
-            @if comparison.group(Group::Method).next().is_none() { (what_dice_is(&variants)) " " }
-            @if gains {
-                "Against " (base) ": the difference of Dice at the same seed; it says little where it is smaller \
-                 than the spread over seeds. "
-            }
-            @if errors {
-                "Error of the average: how far the last round’s averaged LoRA pairs lie from the mean of the clients’ \
-                 products, as a share of its norm. "
-            }
-            @if private {
-                "Epsilon: how private a client’s data are, at the delta of its settings, against whoever sees all that \
-                 clients send; the smaller, the more. A simulated run’s noise follows from its seed and protects nobody. "
-            }
-            @if variants.iter().any(|experiment| experiment.bytes_up == 0) {
-                "Pooled data are in one place: nothing is sent."
-            }
+        @if known.gains {
+            "Against " (base) ": the difference of Dice at the same seed; it says little where it is smaller \
+             than the spread over seeds. "
+        }
+        @if known.errors {
+            "Error of the average: how far the last round’s averaged LoRA pairs lie from the mean of the clients’ \
+             products, as a share of its norm. "
+        }
+        @if known.epsilons {
+            "Epsilon: how private a client’s data are, at the delta of its settings, against whoever sees all that \
+             clients send; the smaller, the more. A simulated run’s noise follows from its seed and protects nobody. "
         }
     }
 }

@@ -62,29 +62,14 @@ impl Scales {
             0x80 => drop(skip(input, 1)?),
             0x95 => drop(skip(input, 8)?),
             // What holds others.
-            b'(' => {
-                self.total = self.total.saturating_add(MARK);
-                self.marks.push(self.stack.len());
-            }
-            b't' | b'l' | b'd' | 0x91 => {
-                let items = self.pop_to_mark()?;
-                self.hold(Weight::default(), &items);
-            }
-            b'e' | b'u' | 0x90 => {
-                let items = self.pop_to_mark()?;
-                self.add(&items)?;
-            }
+            b'(' => self.mark(),
+            b't' | b'l' | b'd' | 0x91 => self.join_to_mark()?,
+            b'e' | b'u' | 0x90 => self.add_to_mark()?,
             0x85 => self.join(1)?,
             0x86 | b'R' | 0x81 | 0x93 => self.join(2)?,
             0x87 | 0x92 => self.join(3)?,
-            b'a' => {
-                let items = self.pop(1)?;
-                self.add(&items)?;
-            }
-            b's' => {
-                let items = self.pop(2)?;
-                self.add(&items)?;
-            }
+            b'a' => self.add_last(1)?,
+            b's' => self.add_last(2)?,
             // An object with its state: kept anew if it was kept.
             b'b' => {
                 self.join(2)?;
@@ -99,20 +84,10 @@ impl Scales {
                 self.join(1)?;
                 self.stack.last_mut()?.tensors = 1;
             }
-            b'0' => {
-                if self.marks.last() == Some(&self.stack.len()) {
-                    self.marks.pop();
-                } else {
-                    self.pop(1)?;
-                }
-            }
+            b'0' => self.drop_last()?,
             b'1' => drop(self.pop_to_mark()?),
             // Copies.
-            b'2' => {
-                let weight = *self.stack.last()?;
-                self.copy(weight);
-                self.stack.push(weight);
-            }
+            b'2' => self.repeat(*self.stack.last()?),
             b'h' => self.get(number(input, 1)?)?,
             b'j' => self.get(number(input, 4)?)?,
             b'g' => self.get(written(input)?)?,
@@ -140,10 +115,14 @@ impl Scales {
         self.total = self.total.saturating_add(weight.bytes);
     }
 
-    fn get(&mut self, place: u64) -> Option<()> {
-        let weight = *self.kept.get(&place)?;
+    /// Copies an object to the top of the stack.
+    fn repeat(&mut self, weight: Weight) {
         self.copy(weight);
         self.stack.push(weight);
+    }
+
+    fn get(&mut self, place: u64) -> Option<()> {
+        self.repeat(*self.kept.get(&place)?);
         Some(())
     }
 
@@ -151,6 +130,21 @@ impl Scales {
         let weight = *self.stack.last()?;
         self.copy(weight);
         self.kept.insert(place, weight);
+        Some(())
+    }
+
+    fn mark(&mut self) {
+        self.total = self.total.saturating_add(MARK);
+        self.marks.push(self.stack.len());
+    }
+
+    /// Takes away what is on top: a mark, or an object.
+    fn drop_last(&mut self) -> Option<()> {
+        if self.marks.last() == Some(&self.stack.len()) {
+            self.marks.pop();
+        } else {
+            self.pop(1)?;
+        }
         Some(())
     }
 
@@ -170,6 +164,25 @@ impl Scales {
         let items = self.pop(count)?;
         self.hold(Weight::default(), &items);
         Some(())
+    }
+
+    /// The objects above the mark become one.
+    fn join_to_mark(&mut self) -> Option<()> {
+        let items = self.pop_to_mark()?;
+        self.hold(Weight::default(), &items);
+        Some(())
+    }
+
+    /// Puts the objects above the mark into the one below it.
+    fn add_to_mark(&mut self) -> Option<()> {
+        let items = self.pop_to_mark()?;
+        self.add(&items)
+    }
+
+    /// Puts the last objects into the one before them.
+    fn add_last(&mut self, count: usize) -> Option<()> {
+        let items = self.pop(count)?;
+        self.add(&items)
     }
 
     /// Puts objects into the last one.

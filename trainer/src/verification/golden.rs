@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::experiment::{Provenance, Record, Setting};
-use crate::federation::Rounding;
+use crate::federation::{RoundRecord, Rounding};
 use crate::files::read;
 use crate::verification::statistics::{mean, standard_deviation};
 
@@ -115,21 +115,52 @@ pub type Figures = BTreeMap<String, Figure>;
 
 /// The figures of a run.
 pub fn figures(record: &Record, provenance: &Provenance) -> Figures {
-    let mut figures = Figures::new();
     let tolerances = tolerances(record);
-    let exact = |text: &dyn std::fmt::Display| Figure::Exact(text.to_string());
-    figures.insert("base_sha256".into(), exact(&provenance.base_sha256));
-    figures.insert("data_sha256".into(), exact(&provenance.data_sha256));
-    figures.insert(SEED.into(), exact(&record.seed));
-    figures.insert("trained_parameters".into(), exact(&record.trained_parameters));
+    let mut figures = counts(record, provenance);
+    let weights = record.weights.iter();
+    figures.extend(weights.map(|(site, weight)| (format!("weight.{site}"), measured(*weight, 1e-6))));
+    scores(record, tolerances, &mut figures);
+    if let Some(first) = record.rounds.first() {
+        let within = [
+            tolerances.first_loss,
+            tolerances.first_norm,
+            tolerances.first_lora_error,
+        ];
+        of_round("round_1", first, within, &mut figures);
+    }
+    if let Some(last) = record.rounds.last().filter(|last| last.round > 1) {
+        let within = [tolerances.last_loss, tolerances.last_norm, tolerances.last_lora_error];
+        of_round("last_round", last, within, &mut figures);
+        if let Some(epsilon) = last.epsilon {
+            // A formula of the settings.
+            figures.insert("last_round.epsilon".into(), measured(epsilon, 1e-9 * epsilon));
+        }
+    }
+    figures
+}
+
+fn measured(value: f64, within: f64) -> Figure {
+    Figure::Measured { value, within }
+}
+
+/// What a run started from, and what it counted.
+fn counts(record: &Record, provenance: &Provenance) -> Figures {
     let up: u64 = record.rounds.iter().map(|round| round.traffic.up).sum();
     let down: u64 = record.rounds.iter().map(|round| round.traffic.down).sum();
-    figures.insert("bytes_up".into(), exact(&up));
-    figures.insert("bytes_down".into(), exact(&down));
-    let measured = |value: f64, within: f64| Figure::Measured { value, within };
-    for (site, weight) in &record.weights {
-        figures.insert(format!("weight.{site}"), measured(*weight, 1e-6));
-    }
+    let exact = [
+        ("base_sha256", provenance.base_sha256.clone()),
+        ("data_sha256", provenance.data_sha256.clone()),
+        (SEED, record.seed.to_string()),
+        ("trained_parameters", record.trained_parameters.to_string()),
+        ("bytes_up", up.to_string()),
+        ("bytes_down", down.to_string()),
+    ];
+    let exact = exact.into_iter();
+    exact.map(|(name, text)| (name.into(), Figure::Exact(text))).collect()
+}
+
+/// What the masks came to, by class.
+fn scores(record: &Record, tolerances: &Tolerances, figures: &mut Figures) {
     let foreground = &record.classes[1.min(record.classes.len())..];
     let mut dice = |name: &str, values: &[f64], within: f64| {
         for (class, value) in foreground.iter().zip(values) {
@@ -152,40 +183,21 @@ pub fn figures(record: &Record, provenance: &Provenance) -> Figures {
             figures.insert(format!("hausdorff_95_mm.{class}"), figure);
         }
     }
-    if let Some(first) = record.rounds.first() {
-        for (site, loss) in &first.loss {
-            figures.insert(format!("round_1.loss.{site}"), measured(*loss, tolerances.first_loss));
-        }
-        if let Some(norm) = first.global_norm {
-            figures.insert("round_1.global_norm".into(), measured(norm, tolerances.first_norm));
-        }
-        if let Some(error) = first.lora_error {
-            figures.insert(
-                "round_1.lora_error".into(),
-                measured(error, tolerances.first_lora_error),
-            );
-        }
-        rounding("round_1", first.rounding, &mut figures);
+}
+
+/// The figures of a round, with tolerances of its losses, its norm and the error of its average.
+fn of_round(name: &str, round: &RoundRecord, within: [f64; 3], figures: &mut Figures) {
+    let [of_loss, of_norm, of_lora_error] = within;
+    for (site, loss) in &round.loss {
+        figures.insert(format!("{name}.loss.{site}"), measured(*loss, of_loss));
     }
-    if let Some(last) = record.rounds.last().filter(|last| last.round > 1) {
-        for (site, loss) in &last.loss {
-            figures.insert(format!("last_round.loss.{site}"), measured(*loss, tolerances.last_loss));
-        }
-        if let Some(norm) = last.global_norm {
-            figures.insert("last_round.global_norm".into(), measured(norm, tolerances.last_norm));
-        }
-        if let Some(error) = last.lora_error {
-            let figure = measured(error, tolerances.last_lora_error);
-            figures.insert("last_round.lora_error".into(), figure);
-        }
-        if let Some(value) = last.epsilon {
-            // A formula of the settings.
-            let within = 1e-9 * value;
-            figures.insert("last_round.epsilon".into(), Figure::Measured { value, within });
-        }
-        rounding("last_round", last.rounding, &mut figures);
+    if let Some(norm) = round.global_norm {
+        figures.insert(format!("{name}.global_norm"), measured(norm, of_norm));
     }
-    figures
+    if let Some(error) = round.lora_error {
+        figures.insert(format!("{name}.lora_error"), measured(error, of_lora_error));
+    }
+    rounding(name, round.rounding, figures);
 }
 
 /// What rounding took from a round's messages.
@@ -195,10 +207,7 @@ fn rounding(round: &str, rounding: Option<Rounding>, figures: &mut Figures) {
         .flat_map(|share| [("up", share.up), ("down", share.down)])
     {
         let within = ROUNDING_TOLERANCE * value;
-        figures.insert(
-            format!("{round}.rounding_{direction}"),
-            Figure::Measured { value, within },
-        );
+        figures.insert(format!("{round}.rounding_{direction}"), measured(value, within));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Checks against what is known, reference outputs and golden figures; and how far figures can be told apart.
 
 pub mod claims;
+pub mod convergence;
 pub mod golden;
 pub mod groups;
 pub mod parity;

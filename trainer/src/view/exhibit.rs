@@ -142,7 +142,7 @@ impl Exhibit {
             contents: page_files(&place.page)?,
         };
         let manifest_path = place.manifests.join(format!("{}.json", run.record.data));
-        let manifest = ready(&manifest_path, &place.data)?;
+        let manifest = run.settings.divided(ready(&manifest_path, &place.data)?)?;
         if manifest.sha256 != run.provenance.data_sha256 {
             let why = format!(
                 "the data set is not the one of the run: its table's sha256 is {}, not {}; make the run once more",

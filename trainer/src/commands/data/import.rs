@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::commands::{Outcome, print_json};
 use crate::data::cases::import::{Settings, import};
+use crate::data::manifest::Manifest;
 use crate::data::manifest::label_ids::LabelIds;
 use crate::error::{Error, Result};
 
@@ -73,6 +74,12 @@ pub fn run(args: Args) -> Result<Outcome> {
     }
     let manifest = import(&folder, &settings)?;
     manifest.write(&args.manifests)?;
+    report(&manifest, &path, &folder, args.json)?;
+    Ok(Outcome::Passed)
+}
+
+/// Says what a folder's manifest came to, and which sites nothing will be judged of.
+fn report(manifest: &Manifest, path: &Path, folder: &Path, json: bool) -> Result<()> {
     let train = manifest.cases.iter().filter(|case| case.train).count();
     let test = manifest.cases.len() - train;
     let shares = manifest.slice_shares();
@@ -82,26 +89,24 @@ pub fn run(args: Args) -> Result<Outcome> {
             "flapsam: no case of site {site} is kept for testing, so nothing of it will be judged; --test-share decides"
         );
     }
-    match args.json {
-        true => print_json(
+    if json {
+        return print_json(
             &json!({"manifest": path, "train": train, "test": test, "slice_shares": shares, "sites_without_test": unjudged}),
-        )?,
-        false => {
-            println!(
-                "{train} cases for training and {test} for testing, in {}",
-                path.display()
-            );
-            for (site, share) in shares {
-                println!("  {site}: {share:.3} of the training slices");
-            }
-            let data = folder.parent().unwrap_or(Path::new("/"));
-            println!(
-                "Name it in an experiment file (data = ..), and run that with --data {}",
-                data.display()
-            );
-        }
+        );
     }
-    Ok(Outcome::Passed)
+    println!(
+        "{train} cases for training and {test} for testing, in {}",
+        path.display()
+    );
+    for (site, share) in shares {
+        println!("  {site}: {share:.3} of the training slices");
+    }
+    let data = folder.parent().unwrap_or(Path::new("/"));
+    println!(
+        "Name it in an experiment file (data = ..), and run that with --data {}",
+        data.display()
+    );
+    Ok(())
 }
 
 /// The classes' names, and the ids that make each of them, where `CLASS=ID+ID` say so. Where no names are given, they are

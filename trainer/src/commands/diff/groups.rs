@@ -10,6 +10,7 @@ use crate::commands::{Outcome, print_json};
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Provenance, Record, run_folders};
 use crate::files::read_json;
+use crate::verification::convergence::{Convergence, Pace, Verdict};
 use crate::verification::groups::{Counts, Groups, LeftOut};
 use crate::verification::statistics::Paired;
 
@@ -43,18 +44,25 @@ struct Report {
     same_base: bool,
     /// By class: all cases, then each site's.
     dice: Vec<Paired>,
+    /// How soon a Dice is reached, if that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    convergence: Option<Convergence>,
 }
 
-/// Compares Dice of two groups of runs, paired by seed and case. A difference is a finding, not a failure.
-pub(super) fn run(first: &[PathBuf], second: &[PathBuf], json: bool) -> Result<Outcome> {
+/// Compares Dice of two groups of runs, paired by seed and case. A difference is a finding, not a failure; faster
+/// convergence, where it is asked about, is one.
+pub(super) fn run(first: &[PathBuf], second: &[PathBuf], reach: Option<f64>, json: bool) -> Result<Outcome> {
     let (first, second) = (Group::read(first, "A")?, Group::read(second, "B")?);
     let [of_first, of_second] = [&first, &second].map(|group| group.records.iter().collect::<Vec<&Record>>());
     let groups = Groups::pair(&of_first, &of_second).map_err(Error::Message)?;
+    let convergence = reach.map(|target| Convergence::compare(&of_first, &of_second, target));
+    let convergence = convergence.transpose().map_err(Error::Message)?;
     let (one, other) = (&first.provenance, &second.provenance);
     let report = Report {
         paired: groups.counts(),
         dice: groups.by_class(),
         left_out: groups.left_out,
+        convergence,
         same_data: one.data_sha256 == other.data_sha256,
         same_base: one.base_sha256 == other.base_sha256,
         first,
@@ -64,7 +72,8 @@ pub(super) fn run(first: &[PathBuf], second: &[PathBuf], json: bool) -> Result<O
         true => print_json(&report)?,
         false => print_report(&report),
     }
-    Ok(Outcome::Passed)
+    let as_the_reference = |found: &Convergence| found.verdict == Verdict::AsTheReference;
+    Ok(Outcome::of(report.convergence.as_ref().is_none_or(as_the_reference)))
 }
 
 impl Group {
@@ -199,4 +208,37 @@ fn print_report(report: &Report) {
     }
     println!("\nDice, B less A, with the 95 % interval of a bootstrap over seeds, sites and patients");
     print_paired(&report.dice);
+    if let Some(convergence) = &report.convergence {
+        print_convergence(convergence);
+    }
+}
+
+fn print_convergence(found: &Convergence) {
+    println!(
+        "\nrounds until a mean Dice of {}, by MLPerf's rule for reference convergence points",
+        found.target
+    );
+    for (name, Pace { rounds, mean }) in [("A", &found.reference), ("B", &found.compared)] {
+        let rounds = rounds
+            .iter()
+            .map(|rounds| rounds.map_or("never".into(), |rounds| rounds.to_string()));
+        let rounds: Vec<String> = rounds.collect();
+        let mean = match mean.is_finite() {
+            true => format!("; {mean:.1} on average"),
+            false => String::new(),
+        };
+        println!("{name}: {}{mean}", rounds.join(", "));
+    }
+    let chance = found.chance.map_or(String::new(), |chance| {
+        format!(" (chance of it among equals: {chance:.3})")
+    });
+    let verdict = match found.verdict {
+        Verdict::AsTheReference => "B is not faster than A",
+        Verdict::Faster => "FAILED: B is faster than A",
+        Verdict::NotReached => "FAILED: B does not get there",
+    };
+    println!("{verdict}{chance}");
+    if !found.has_enough_references() {
+        println!("the rule asks for twice as many runs of A as of B");
+    }
 }

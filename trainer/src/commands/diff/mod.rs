@@ -25,6 +25,10 @@ pub struct Args {
     /// that hold them.
     #[arg(long, value_name = "RUN", num_args = 1..)]
     with: Vec<PathBuf>,
+    /// With --with, MLPerf's rule for reference convergence points as well: whether B reaches this mean Dice in fewer rounds
+    /// than A, by more than chance explains, or not at all; then exit 1. For runs of another device or implementation.
+    #[arg(long, value_name = "DICE", requires = "with")]
+    reach: Option<f64>,
     /// Name the first round, client and step in which two runs part, and what differs in settings, data, program or machine.
     #[arg(long, conflicts_with_all = ["with", "all"])]
     trace: bool,
@@ -67,7 +71,7 @@ enum DiceReport {
 
 pub fn run(args: Args) -> Result<Outcome> {
     if !args.with.is_empty() {
-        return groups::run(&args.compared, &args.with, args.json);
+        return groups::run(&args.compared, &args.with, args.reach, args.json);
     }
     let [a, b] = &args.compared[..] else {
         return Err(Error::Message(format!(

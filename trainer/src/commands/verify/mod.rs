@@ -17,7 +17,7 @@ use crate::device::{DeviceChoice, OpenDevice};
 use crate::error::Result;
 use crate::machine;
 use crate::shipped::shipped;
-use crate::verification::suite;
+use crate::verification::suite::{self, Planned};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -91,14 +91,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     if !args.estimate {
         make_phantom(&planned, &args.data)?;
     }
-    let mut estimates = None;
-    if args.estimate || args.suite == PAPER && !args.dry_run {
-        let rows = estimate::rows(&planned, &args.data, &device)?;
-        if !args.json {
-            estimate::print_rows(&rows, &device);
-        }
-        estimates = Some(rows);
-    }
+    let estimates = estimates(&planned, &args, &device)?;
     if args.estimate {
         if args.json {
             print_json(&estimates)?;
@@ -143,6 +136,18 @@ pub fn run(args: Args) -> Result<Outcome> {
 }
 
 const PAPER: &str = "paper";
+
+/// What the suite will take, where that is asked, or it is long.
+fn estimates(planned: &[Planned], args: &Args, device: &OpenDevice) -> Result<Option<Vec<estimate::Row>>> {
+    if !(args.estimate || args.suite == PAPER && !args.dry_run) {
+        return Ok(None);
+    }
+    let rows = estimate::rows(planned, &args.data, device)?;
+    if !args.json {
+        estimate::print_rows(&rows, device);
+    }
+    Ok(Some(rows))
+}
 
 fn print_report(report: &Report) {
     for section in &report.sections {

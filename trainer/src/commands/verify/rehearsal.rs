@@ -16,7 +16,7 @@ pub(super) fn rehearse(planned: &[Planned], left_out: &[LeftOut], args: &Args, d
     let mut failed = Vec::new();
     for planned in planned {
         let experiment = &planned.experiment;
-        let manifest = ready(&experiment.manifest(&args.data), &args.data)?;
+        let manifest = experiment.divided(ready(&experiment.manifest(&args.data), &args.data)?)?;
         let small = experiment.rehearsal(&manifest)?;
         let out = args.out.join("dry-run").join(&planned.name);
         let start = Instant::now();

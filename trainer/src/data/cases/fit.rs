@@ -9,7 +9,7 @@ use flapsam_model::volume::Volume;
 
 use super::dataset::volume_of;
 use super::memory::read_all;
-use crate::data::manifest::label_ids::held;
+use crate::data::manifest::label_ids::{LabelIds, held};
 use crate::data::manifest::{Case, Manifest};
 use crate::error::{Error, Result};
 use crate::files::read;
@@ -54,7 +54,7 @@ pub fn misfits(manifest: &Manifest, folder: &Path) -> Result<Vec<String>> {
         let named: BTreeSet<u32> = described
             .iter()
             .filter_map(|case| case.label_ids.as_ref())
-            .flat_map(|ids| ids.ids())
+            .flat_map(LabelIds::ids)
             .collect();
         let lost = named.difference(&all);
         misfits.extend(

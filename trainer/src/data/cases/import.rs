@@ -68,34 +68,8 @@ pub fn import(folder: &Path, settings: &Settings) -> Result<Manifest> {
     let classes: Vec<String> = classes.collect();
     check_classes(&classes)
         .map_err(|why| Error::Message(format!("--classes {}: {why}", settings.classes.join(","))))?;
-    let name = folder
-        .file_name()
-        .and_then(|name| name.to_str())
-        .filter(|name| is_plain_name(name));
-    let name = name.ok_or_else(|| {
-        let why =
-            "its name becomes the data set's; give it one that every file may have, without a dot or blank at its ends";
-        Error::invalid(folder, why)
-    })?;
-    let mut pairs = Vec::new();
-    for (site, files) in files_by_site(folder)? {
-        pairs.extend(pairs_of(folder, &site, files, settings.skip_unpaired)?);
-    }
-    if pairs.is_empty() {
-        let why = "it holds no pairs of a scan and a mask in a subfolder for each site (SITE/x.nii.gz and \
-                   SITE/x_mask.nii.gz)";
-        return Err(Error::invalid(folder, why));
-    }
-    let progress = Progress::new(pairs.len());
-    let cases = pairs.par_iter().with_max_len(1).map(|pair| {
-        let case = pair.case(folder, settings)?;
-        progress.step(&case.0.id);
-        Ok(case)
-    });
-    let cases: Vec<(Case, BTreeSet<u32>)> = cases.collect::<Result<_>>()?;
-    let (mut cases, held): (Vec<Case>, Vec<BTreeSet<u32>>) = cases.into_iter().unzip();
-    drop(progress);
-    let held: BTreeSet<u32> = held.into_iter().flatten().collect();
+    let name = name_of(folder)?;
+    let (mut cases, held) = cases_of(folder, settings)?;
     check_held(folder, settings, &held)?;
     split(&mut cases, settings);
     check_cases(folder, &cases)?;
@@ -127,6 +101,41 @@ pub fn import(folder: &Path, settings: &Settings) -> Result<Manifest> {
         cases,
         sha256: String::new(),
     })
+}
+
+/// The data set's name.
+fn name_of(folder: &Path) -> Result<&str> {
+    let name = folder
+        .file_name()
+        .and_then(|name| name.to_str())
+        .filter(|name| is_plain_name(name));
+    name.ok_or_else(|| {
+        let why =
+            "its name becomes the data set's; give it one that every file may have, without a dot or blank at its ends";
+        Error::invalid(folder, why)
+    })
+}
+
+/// The cases of a folder, before any is for testing, and which labels their masks hold.
+fn cases_of(folder: &Path, settings: &Settings) -> Result<(Vec<Case>, BTreeSet<u32>)> {
+    let mut pairs = Vec::new();
+    for (site, files) in files_by_site(folder)? {
+        pairs.extend(pairs_of(folder, &site, files, settings.skip_unpaired)?);
+    }
+    if pairs.is_empty() {
+        let why = "it holds no pairs of a scan and a mask in a subfolder for each site (SITE/x.nii.gz and \
+                   SITE/x_mask.nii.gz)";
+        return Err(Error::invalid(folder, why));
+    }
+    let progress = Progress::new(pairs.len());
+    let cases = pairs.par_iter().with_max_len(1).map(|pair| {
+        let case = pair.case(folder, settings)?;
+        progress.step(&case.0.id);
+        Ok(case)
+    });
+    let cases: Vec<(Case, BTreeSet<u32>)> = cases.collect::<Result<_>>()?;
+    let (cases, held): (Vec<Case>, Vec<BTreeSet<u32>>) = cases.into_iter().unzip();
+    Ok((cases, held.into_iter().flatten().collect()))
 }
 
 /// The day (UTC) on which the newest of the files was last changed.

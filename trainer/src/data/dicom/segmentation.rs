@@ -55,11 +55,35 @@ pub fn to_bytes(series: &Series, labels: &[u8], about: &About) -> Result<Vec<u8>
     let instance = uid("instance");
     let mut object = InMemDicomObject::new_empty();
     patient_and_study(&mut object, &series.header, about.with_patient);
-    let series_uid = uid("series");
-    let of_series = [
+    own_series(&mut object, &uid("series"), &instance, about.model_sha256);
+    let frame_of_reference =
+        text(&series.header, tags::FRAME_OF_REFERENCE_UID).unwrap_or_else(|| uid("frame of reference"));
+    put(&mut object, tags::FRAME_OF_REFERENCE_UID, VR::UI, &frame_of_reference);
+    time(&mut object, &Zoned::now());
+    pixels(&mut object, series, &frames);
+    sequence(&mut object, tags::SEGMENT_SEQUENCE, segments(about));
+    dimensions(&mut object, &uid("dimensions"));
+    sequence(
+        &mut object,
+        tags::REFERENCED_SERIES_SEQUENCE,
+        vec![referenced_series(series)],
+    );
+    sequence(
+        &mut object,
+        tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE,
+        vec![shared(series)],
+    );
+    let per_frame = frames.iter().map(|frame| per_frame(series, frame)).collect();
+    sequence(&mut object, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, per_frame);
+    encode(object, instance)
+}
+
+/// What the segmentation is, as a series of its own.
+fn own_series(object: &mut InMemDicomObject, series: &str, instance: &str, model_sha256: &str) {
+    let values = [
         (tags::SOP_CLASS_UID, VR::UI, uids::SEGMENTATION_STORAGE),
-        (tags::SOP_INSTANCE_UID, VR::UI, &instance),
-        (tags::SERIES_INSTANCE_UID, VR::UI, &series_uid),
+        (tags::SOP_INSTANCE_UID, VR::UI, instance),
+        (tags::SERIES_INSTANCE_UID, VR::UI, series),
         (tags::MODALITY, VR::CS, "SEG"),
         (tags::SERIES_NUMBER, VR::IS, "1"),
         (tags::INSTANCE_NUMBER, VR::IS, "1"),
@@ -69,7 +93,7 @@ pub fn to_bytes(series: &Series, labels: &[u8], about: &About) -> Result<Vec<u8>
         (
             tags::DEVICE_SERIAL_NUMBER,
             VR::LO,
-            &about.model_sha256[..16.min(about.model_sha256.len())],
+            &model_sha256[..16.min(model_sha256.len())],
         ),
         (tags::SOFTWARE_VERSIONS, VR::LO, env!("CARGO_PKG_VERSION")),
         (tags::IMAGE_TYPE, VR::CS, "DERIVED\\PRIMARY"),
@@ -83,42 +107,19 @@ pub fn to_bytes(series: &Series, labels: &[u8], about: &About) -> Result<Vec<u8>
         (tags::SEGMENTS_OVERLAP, VR::CS, "NO"),
         (tags::POSITION_REFERENCE_INDICATOR, VR::LO, ""),
     ];
-    for (tag, vr, value) in of_series {
-        put(&mut object, tag, vr, value);
+    for (tag, vr, value) in values {
+        put(object, tag, vr, value);
     }
-    let frame_of_reference =
-        text(&series.header, tags::FRAME_OF_REFERENCE_UID).unwrap_or_else(|| uid("frame of reference"));
-    put(&mut object, tags::FRAME_OF_REFERENCE_UID, VR::UI, &frame_of_reference);
-    let now = Zoned::now();
-    put(
-        &mut object,
-        tags::CONTENT_DATE,
-        VR::DA,
-        &now.strftime("%Y%m%d").to_string(),
-    );
-    put(
-        &mut object,
-        tags::CONTENT_TIME,
-        VR::TM,
-        &now.strftime("%H%M%S").to_string(),
-    );
-    pixels(&mut object, series, &frames);
-    sequence(&mut object, tags::SEGMENT_SEQUENCE, segments(about));
-    let organization = uid("dimensions");
-    dimensions(&mut object, &organization);
-    sequence(
-        &mut object,
-        tags::REFERENCED_SERIES_SEQUENCE,
-        vec![referenced_series(series)],
-    );
-    sequence(
-        &mut object,
-        tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE,
-        vec![shared(series)],
-    );
-    let per_frame = frames.iter().map(|frame| per_frame(series, frame)).collect();
-    sequence(&mut object, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, per_frame);
+}
 
+/// When it was made.
+fn time(object: &mut InMemDicomObject, now: &Zoned) {
+    put(object, tags::CONTENT_DATE, VR::DA, &now.strftime("%Y%m%d").to_string());
+    put(object, tags::CONTENT_TIME, VR::TM, &now.strftime("%H%M%S").to_string());
+}
+
+/// The file of a data set.
+fn encode(object: InMemDicomObject, instance: String) -> Result<Vec<u8>> {
     let meta = FileMetaTableBuilder::new()
         .transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN)
         .media_storage_sop_class_uid(uids::SEGMENTATION_STORAGE)

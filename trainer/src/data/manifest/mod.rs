@@ -403,66 +403,103 @@ fn check_label_ids(cases: &[Case], classes: &[String]) -> std::result::Result<()
 /// Two cases have the same name, by which files are called (capitals do not tell files apart on every disk), or a name
 /// that no file can have; a patient or a scan is in both splits, a scan is of two patients, or a file has two checksums.
 pub fn check_cases(path: &Path, cases: &[Case]) -> Result<()> {
-    let mut seen = BTreeSet::new();
-    let mut checksums: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut scans: BTreeMap<&str, &Case> = BTreeMap::new();
-    let mut patients: BTreeMap<String, &Case> = BTreeMap::new();
-    let refuse = |why: String| Err(Error::invalid(path, why));
+    let mut known = Known::default();
     for case in cases {
+        known.take_in(case).map_err(|why| Error::invalid(path, why))?;
+    }
+    Ok(())
+}
+
+/// What is known of the cases so far.
+#[derive(Default)]
+struct Known<'a> {
+    /// Without capitals.
+    names: BTreeSet<String>,
+    /// Of files, by their paths.
+    checksums: BTreeMap<&'a str, &'a str>,
+    /// The first case of each scan, by the scan's path and checksum.
+    scans: BTreeMap<&'a str, &'a Case>,
+    /// The first case of each patient.
+    patients: BTreeMap<String, &'a Case>,
+}
+
+impl<'a> Known<'a> {
+    /// Takes in the next case, or says why it does not go with those before.
+    fn take_in(&mut self, case: &'a Case) -> std::result::Result<(), String> {
+        self.take_name(case)?;
+        for file in [&case.image, &case.label] {
+            self.take_checksum(case, file)?;
+        }
+        self.take_scan(case)?;
+        self.take_patient(case)
+    }
+
+    fn take_name(&mut self, case: &Case) -> std::result::Result<(), String> {
         if let Some(name) = [&case.site, &case.id].into_iter().find(|name| !is_plain_name(name)) {
-            return refuse(format!(
+            return Err(format!(
                 "'{name}' cannot be the name of a file or folder on this system; rename it"
             ));
         }
-        if !seen.insert(case.id.to_lowercase()) {
-            return refuse(format!(
+        match self.names.insert(case.id.to_lowercase()) {
+            true => Ok(()),
+            false => Err(format!(
                 "two of its cases are called '{}'; give each a name of its own",
                 case.id
-            ));
+            )),
         }
-        for file in [&case.image, &case.label] {
-            let Some(sha256) = file.sha256.as_deref() else {
-                continue;
-            };
-            let known = checksums.entry(&file.path).or_insert(sha256);
-            if *known != sha256 {
-                return refuse(format!(
-                    "the file '{}' has two checksums, {known} and, at its case '{}', {sha256}; keep the one that it has",
-                    file.path, case.id
-                ));
-            }
+    }
+
+    fn take_checksum(&mut self, case: &Case, file: &'a DataFile) -> std::result::Result<(), String> {
+        let Some(sha256) = file.sha256.as_deref() else {
+            return Ok(());
+        };
+        let known = *self.checksums.entry(&file.path).or_insert(sha256);
+        match known == sha256 {
+            true => Ok(()),
+            false => Err(format!(
+                "the file '{}' has two checksums, {known} and, at its case '{}', {sha256}; keep the one that it has",
+                file.path, case.id
+            )),
         }
+    }
+
+    fn take_scan(&mut self, case: &'a Case) -> std::result::Result<(), String> {
         // By its place, and by its content, where that is known.
         let scan = std::iter::once(case.image.path.as_str()).chain(case.image.sha256.as_deref());
         for key in scan {
-            let twin = *scans.entry(key).or_insert(case);
+            let twin = *self.scans.entry(key).or_insert(case);
             if twin.train != case.train {
                 let (train, test) = sides(twin, case);
-                return refuse(format!(
+                return Err(format!(
                     "'{train}' for training and '{test}' for testing are the same scan ({key}); remove one of them"
                 ));
             }
             if let (Some(one), Some(other)) = (&twin.patient, &case.patient)
                 && one != other
             {
-                return refuse(format!(
+                return Err(format!(
                     "'{}' of the patient '{one}' and '{}' of '{other}' are the same scan ({key}); name its one patient",
                     twin.id, case.id
                 ));
             }
         }
-        if let Some(patient) = &case.patient {
-            let twin = *patients.entry(patient.trim().to_lowercase()).or_insert(case);
-            if twin.train != case.train {
-                let (train, test) = sides(twin, case);
-                return refuse(format!(
-                    "the patient '{patient}' is for training ('{train}') and for testing ('{test}'); keep all cases of a \
-                     patient in one split, or give two people two names"
-                ));
-            }
-        }
+        Ok(())
     }
-    Ok(())
+
+    fn take_patient(&mut self, case: &'a Case) -> std::result::Result<(), String> {
+        let Some(patient) = &case.patient else {
+            return Ok(());
+        };
+        let twin = *self.patients.entry(patient.trim().to_lowercase()).or_insert(case);
+        if twin.train == case.train {
+            return Ok(());
+        }
+        let (train, test) = sides(twin, case);
+        Err(format!(
+            "the patient '{patient}' is for training ('{train}') and for testing ('{test}'); keep all cases of a \
+             patient in one split, or give two people two names"
+        ))
+    }
 }
 
 /// The names of two cases of different splits, the one for training first.

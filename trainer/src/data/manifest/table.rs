@@ -128,7 +128,7 @@ pub fn table(cases: &[Case]) -> String {
     let mut write = |row: Vec<String>| {
         table
             .write_record(row)
-            .expect("memory takes every row, of equal length")
+            .expect("memory takes every row, of equal length");
     };
     write(columns.iter().map(|column| column.name.to_owned()).collect());
     for case in cases {

@@ -129,94 +129,135 @@ pub struct Body {
     waves: [(f64, f64); 3],
 }
 
+/// Radius of what runs through the whole scan, mm.
+const TALL: f64 = 1000.0;
+
+/// A number at most so far from the mean.
+fn vary(random: &mut Random, mean: f64, spread: f64) -> f64 {
+    mean + spread * random.uniform(-1.0, 1.0)
+}
+
+/// The aorta and the inferior vena cava.
+fn vessels(random: &mut Random, back: f64) -> [Ellipsoid; 2] {
+    let aorta = Ellipsoid::new([vary(random, 8.0, 4.0), back - 32.0, 0.0], [11.0, 11.0, TALL], 0.0);
+    let cava = Ellipsoid::new([vary(random, -20.0, 4.0), back - 28.0, 0.0], [12.0, 10.0, TALL], 0.0);
+    [aorta, cava]
+}
+
+/// Both lobes.
+fn liver(random: &mut Random, size: f64) -> [Ellipsoid; 2] {
+    [
+        Ellipsoid::new(
+            [-75.0 * size, vary(random, -15.0, 8.0), vary(random, -55.0, 15.0)],
+            [70.0 * size, 75.0 * size, vary(random, 75.0, 12.0)],
+            0.0,
+        ),
+        Ellipsoid::new(
+            [-10.0, vary(random, -55.0, 8.0), vary(random, -70.0, 12.0)],
+            [70.0 * size, 35.0, 50.0],
+            0.0,
+        ),
+    ]
+}
+
+fn spleen(random: &mut Random, size: f64) -> Ellipsoid {
+    Ellipsoid::new(
+        [
+            vary(random, 110.0, 8.0) * size,
+            vary(random, 35.0, 8.0),
+            vary(random, -60.0, 15.0),
+        ],
+        [26.0, 45.0, vary(random, 50.0, 10.0)],
+        vary(random, -20.0, 10.0),
+    )
+}
+
+/// The kidney of a side: -1 for the right one, 1 for the left.
+fn kidney(random: &mut Random, size: f64, side: f64) -> Ellipsoid {
+    Ellipsoid::new(
+        [
+            side * vary(random, 66.0, 8.0) * size,
+            vary(random, 38.0, 8.0) * size,
+            vary(random, 5.0 - 6.0 * side, 18.0),
+        ],
+        [
+            vary(random, 30.0, 4.0),
+            vary(random, 25.0, 3.0),
+            vary(random, 54.0, 7.0),
+        ],
+        side * vary(random, 35.0, 15.0),
+    )
+}
+
+/// The fat in a kidney's hollow.
+fn sinus(kidney: &Ellipsoid) -> Ellipsoid {
+    let inward = -kidney.centre[0].signum();
+    let centre = [
+        kidney.centre[0] + inward * 13.0,
+        kidney.centre[1] - 5.0,
+        kidney.centre[2],
+    ];
+    Ellipsoid::new(centre, [14.0, 9.0, 26.0], 0.0)
+}
+
+/// A loop of the bowel, and how much of it is filled.
+fn bowel_loop(random: &mut Random, size: f64) -> (Ellipsoid, f64) {
+    let centre = [
+        vary(random, 30.0, 95.0) * size,
+        vary(random, -50.0, 38.0) * size,
+        vary(random, 40.0, 70.0),
+    ];
+    let radius = vary(random, 24.0, 9.0);
+    (
+        Ellipsoid::new(centre, [radius, radius * vary(random, 0.8, 0.2), radius * 1.3], 0.0),
+        vary(random, 0.2, 0.6),
+    )
+}
+
+/// A tumour of one of the kidneys.
+fn tumour(random: &mut Random, kidneys: &[Ellipsoid; 2]) -> Ellipsoid {
+    let kidney = &kidneys[random.below(2)];
+    let radius = random.uniform(9.0, 26.0);
+    // On the outer surface, half in and half out.
+    let outward = kidney.centre[0].signum();
+    let angle = random.uniform(-1.2, 1.2);
+    let height = random.uniform(-0.6, 0.6);
+    let centre = [
+        kidney.centre[0] + outward * kidney.radii[0] * libm::cos(angle),
+        kidney.centre[1] + kidney.radii[1] * libm::sin(angle),
+        kidney.centre[2] + kidney.radii[2] * height,
+    ];
+    Ellipsoid::new(centre, [radius, radius * 0.9, radius], 0.0)
+}
+
 impl Body {
-    /// Draws a patient.
+    /// Draws a patient. All patients hang on the order of the draws.
     pub fn new(random: &mut Random) -> Self {
-        let mut vary = |mean: f64, spread: f64| mean + spread * random.uniform(-1.0, 1.0);
-        let size = vary(1.0, 0.12);
+        let size = vary(random, 1.0, 0.12);
         let trunk = [165.0 * size, 115.0 * size];
         let back = trunk[1] * 0.52;
-        let tall = 1000.0;
         let spine = Ellipsoid::new(
-            [vary(0.0, 4.0), back, 0.0],
-            [vary(24.0, 3.0), vary(19.0, 2.0), tall],
+            [vary(random, 0.0, 4.0), back, 0.0],
+            [vary(random, 24.0, 3.0), vary(random, 19.0, 2.0), TALL],
             0.0,
         );
-        let canal = Ellipsoid::new([spine.centre[0], back + 14.0, 0.0], [9.0, 7.0, tall], 0.0);
-        let aorta = Ellipsoid::new([vary(8.0, 4.0), back - 32.0, 0.0], [11.0, 11.0, tall], 0.0);
-        let cava = Ellipsoid::new([vary(-20.0, 4.0), back - 28.0, 0.0], [12.0, 10.0, tall], 0.0);
-        let liver = [
-            Ellipsoid::new(
-                [-75.0 * size, vary(-15.0, 8.0), vary(-55.0, 15.0)],
-                [70.0 * size, 75.0 * size, vary(75.0, 12.0)],
-                0.0,
-            ),
-            Ellipsoid::new(
-                [-10.0, vary(-55.0, 8.0), vary(-70.0, 12.0)],
-                [70.0 * size, 35.0, 50.0],
-                0.0,
-            ),
-        ];
-        let spleen = Ellipsoid::new(
-            [vary(110.0, 8.0) * size, vary(35.0, 8.0), vary(-60.0, 15.0)],
-            [26.0, 45.0, vary(50.0, 10.0)],
-            vary(-20.0, 10.0),
-        );
-        let mut kidney = |side: f64| {
-            let centre = [
-                side * vary(66.0, 8.0) * size,
-                vary(38.0, 8.0) * size,
-                vary(5.0 - 6.0 * side, 18.0),
-            ];
-            Ellipsoid::new(
-                centre,
-                [vary(30.0, 4.0), vary(25.0, 3.0), vary(54.0, 7.0)],
-                side * vary(35.0, 15.0),
-            )
-        };
-        let kidneys = [kidney(-1.0), kidney(1.0)];
-        let sinus = |kidney: &Ellipsoid| {
-            let inward = -kidney.centre[0].signum();
-            let centre = [
-                kidney.centre[0] + inward * 13.0,
-                kidney.centre[1] - 5.0,
-                kidney.centre[2],
-            ];
-            Ellipsoid::new(centre, [14.0, 9.0, 26.0], 0.0)
-        };
+        let canal = Ellipsoid::new([spine.centre[0], back + 14.0, 0.0], [9.0, 7.0, TALL], 0.0);
+        let vessels = vessels(random, back);
+        let liver = liver(random, size);
+        let spleen = spleen(random, size);
+        let kidneys = [kidney(random, size, -1.0), kidney(random, size, 1.0)];
         let sinuses = [sinus(&kidneys[0]), sinus(&kidneys[1])];
-        let bowel = (0..9).map(|_| {
-            let centre = [vary(30.0, 95.0) * size, vary(-50.0, 38.0) * size, vary(40.0, 70.0)];
-            let radius = vary(24.0, 9.0);
-            (
-                Ellipsoid::new(centre, [radius, radius * vary(0.8, 0.2), radius * 1.3], 0.0),
-                vary(0.2, 0.6),
-            )
-        });
-        let bowel = bowel.collect();
-        let waves = [0, 1, 2].map(|_| (vary(3.5, 2.5), vary(3.0, 3.0)));
-        let (fat, wall) = (vary(16.0, 9.0), vary(12.0, 3.0));
-        let tumour = random.chance(0.7).then(|| {
-            let kidney = &kidneys[random.below(2)];
-            let radius = random.uniform(9.0, 26.0);
-            // On the outer surface, half in and half out.
-            let outward = kidney.centre[0].signum();
-            let angle = random.uniform(-1.2, 1.2);
-            let height = random.uniform(-0.6, 0.6);
-            let centre = [
-                kidney.centre[0] + outward * kidney.radii[0] * libm::cos(angle),
-                kidney.centre[1] + kidney.radii[1] * libm::sin(angle),
-                kidney.centre[2] + kidney.radii[2] * height,
-            ];
-            Ellipsoid::new(centre, [radius, radius * 0.9, radius], 0.0)
-        });
+        let bowel = (0..9).map(|_| bowel_loop(random, size)).collect();
+        let waves = [0, 1, 2].map(|_| (vary(random, 3.5, 2.5), vary(random, 3.0, 3.0)));
+        let (fat, wall) = (vary(random, 16.0, 9.0), vary(random, 12.0, 3.0));
+        let tumour = random.chance(0.7).then(|| tumour(random, &kidneys));
         Self {
             trunk,
             fat,
             wall,
             spine,
             canal,
-            vessels: [aorta, cava],
+            vessels,
             liver,
             spleen,
             bowel,

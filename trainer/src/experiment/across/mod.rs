@@ -101,6 +101,10 @@ fn check(experiment: &Experiment) -> Result<()> {
         let why = "[[fault]] is for runs in one process; remove it";
         return Err(Error::invalid(&experiment.path, why));
     }
+    if experiment.clients_per_site.is_some() {
+        let why = "'clients_per_site' is for runs in one process: across sites, who takes part is a client; remove it";
+        return Err(Error::invalid(&experiment.path, why));
+    }
     let why = match (experiment.setting, &experiment.leave_out) {
         (Setting::Federated, None) => return Ok(()),
         (Setting::Federated, Some(_)) => {

@@ -94,20 +94,21 @@ struct RunOf {
 /// What travelled.
 pub(in crate::experiment) const LEDGER: &str = "ledger.csv";
 
-impl Run {
-    pub(super) fn save_adapters(&self, models: &[Model], out: &Path) -> Result<Vec<String>> {
-        let save = |model: &Model| {
-            let name = match &model.site {
-                None => PathBuf::from(ADAPTER),
-                Some(site) => PathBuf::from(adapter_of(site)),
-            };
-            let bytes = model.adapter.to_bytes();
-            write(&out.join(name), &bytes)?;
-            Ok(sha256(&bytes))
+/// Writes each model's adapter into the folder of a run, and says their checksums.
+pub(super) fn save_adapters(models: &[Model], out: &Path) -> Result<Vec<String>> {
+    let save = |model: &Model| {
+        let name = match &model.site {
+            None => PathBuf::from(ADAPTER),
+            Some(site) => PathBuf::from(adapter_of(site)),
         };
-        models.iter().map(save).collect()
-    }
+        let bytes = model.adapter.to_bytes();
+        write(&out.join(name), &bytes)?;
+        Ok(sha256(&bytes))
+    };
+    models.iter().map(save).collect()
+}
 
+impl Run {
     pub(super) fn provenance(&self) -> Provenance {
         Provenance {
             program: format!("flapsam {}", env!("CARGO_PKG_VERSION")),

@@ -1,18 +1,18 @@
 mod folder;
 mod judging;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use flapsam_model::parameters::{Parameters, pairs};
-use flapsam_model::random::Random;
 pub(super) use folder::LEDGER;
 pub use folder::{ADAPTER, adapter_of, adapters, run_folders};
-use folder::{CONFIG, MASKS, PROVENANCE, RECORD, is_taken};
+use folder::{CONFIG, MASKS, PROVENANCE, RECORD, is_taken, save_adapters};
 use judging::Training;
 use serde::{Deserialize, Serialize};
 
+use super::choice::{Chosen, chosen_cases};
 use super::config::{Experiment, Setting};
 use super::network::Network;
 use super::record::{Record, TrainingTime};
@@ -66,7 +66,7 @@ pub fn run(
     let keep = experiment.save_predictions && (models.len() == 1 || experiment.has_personal_models());
     let evaluations = run.judge(&models, keep.then_some(&masks), Some(experiment.surface_tolerance_mm))?;
     let dice_by_client = run.dice_by_client(&models, &evaluations)?;
-    let adapters = run.save_adapters(&models, out)?;
+    let adapters = save_adapters(&models, out)?;
     let trained = |member: &Member| member.trained_parameters(experiment.aggregation);
     let trained_parameters = federation.members.iter().map(trained).max().unwrap_or_default();
     let time = TrainingTime::after(done.seconds);
@@ -166,6 +166,23 @@ pub(super) struct Site {
 }
 
 impl Site {
+    /// The sites of these cases, each of which was prepared.
+    fn of_cases(train: &[&Case], prepared: Vec<PreparedCase>) -> Vec<Self> {
+        let mut sites: Vec<Self> = Vec::new();
+        for (case, prepared) in train.iter().zip(prepared) {
+            match sites.iter_mut().find(|site| site.name == case.site) {
+                Some(site) => site.cases.push(prepared),
+                None => sites.push(Self {
+                    name: case.site.clone(),
+                    cases: vec![prepared],
+                }),
+            }
+        }
+        // By name, not as the manifest has them: the order of the server's sums must not depend on who wrote down whom first.
+        sites.sort_by(|one, other| one.name.cmp(&other.name));
+        sites
+    }
+
     /// The slices of each case, as they are prepared: resampling may change how many there are.
     pub(super) fn slices(&self) -> Vec<usize> {
         self.cases.iter().map(PreparedCase::len).collect()
@@ -181,25 +198,14 @@ impl Run {
         device: &OpenDevice,
         only: Option<&str>,
     ) -> Result<Self> {
-        let mut manifest = ready(&experiment.manifest(data_root), data_root)?;
+        let mut manifest = experiment.divided(ready(&experiment.manifest(data_root), data_root)?)?;
         if let Some(site) = only {
             manifest.cases.retain(|case| case.site == site);
         }
         let (network, state) = Network::begin(experiment, &manifest.classes, seed, data_root)?;
 
         let Chosen { train, test } = chosen_cases(&manifest, experiment)?;
-        let sites = &experiment.preprocessing.sites;
-        if let Some(case) = train
-            .iter()
-            .chain(&test)
-            .find(|case| !sites.is_empty() && !sites.contains_key(&case.site))
-        {
-            let why = format!(
-                "it has [preprocessing.sites], and none for site '{0}'; add [preprocessing.sites.{0}]",
-                case.site
-            );
-            return Err(Error::invalid(&experiment.path, why));
-        }
+        check_all_prepared(experiment, train.iter().chain(&test))?;
         // Augmentation works on slices of their own size; without it they can be resized once and for all.
         let side = (!experiment.local.augment).then_some(network.sam().image_size);
         let prepared = Preparation::new(data_root, &manifest, &experiment.preprocessing, side).cases(&train)?;
@@ -207,29 +213,9 @@ impl Run {
         if experiment.cases_per_site.is_none() && only.is_none() {
             check_classes_held(&experiment.manifest(data_root), &manifest, &prepared)?;
         }
-        let mut sites: Vec<Site> = Vec::new();
-        for (case, prepared) in train.into_iter().zip(prepared) {
-            match sites.iter_mut().find(|site| site.name == case.site) {
-                Some(site) => site.cases.push(prepared),
-                None => sites.push(Site {
-                    name: case.site.clone(),
-                    cases: vec![prepared],
-                }),
-            }
-        }
-        // By name, not as the manifest has them: the order of the server's sums must not depend on who wrote down whom first.
-        sites.sort_by(|one, other| one.name.cmp(&other.name));
-        if let Some(name) = experiment
-            .ranks
-            .keys()
-            .find(|name| only.is_none() && !sites.iter().any(|site| site.name == **name))
-        {
-            let names: Vec<&str> = sites.iter().map(|site| site.name.as_str()).collect();
-            let why = format!(
-                "[ranks] has a site '{name}', and those that train are {}",
-                names.join(", ")
-            );
-            return Err(Error::invalid(&experiment.path, why));
+        let sites = Site::of_cases(&train, prepared);
+        if only.is_none() {
+            check_ranks(experiment, &sites)?;
         }
         if sites.is_empty() {
             let why = match only {
@@ -385,6 +371,36 @@ impl Run {
     }
 }
 
+/// Refuses cases of sites that an experiment with settings by site has none for.
+fn check_all_prepared<'a>(experiment: &Experiment, mut cases: impl Iterator<Item = &'a &'a Case>) -> Result<()> {
+    let sites = &experiment.preprocessing.sites;
+    match cases.find(|case| !sites.is_empty() && !sites.contains_key(&case.site)) {
+        None => Ok(()),
+        Some(case) => {
+            let why = format!(
+                "it has [preprocessing.sites], and none for site '{0}'; add [preprocessing.sites.{0}]",
+                case.site
+            );
+            Err(Error::invalid(&experiment.path, why))
+        }
+    }
+}
+
+/// Refuses ranks of sites that do not train.
+fn check_ranks(experiment: &Experiment, sites: &[Site]) -> Result<()> {
+    let names: Vec<&str> = sites.iter().map(|site| site.name.as_str()).collect();
+    match experiment.ranks.keys().find(|name| !names.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let why = format!(
+                "[ranks] has a site '{name}', and those that train are {}",
+                names.join(", ")
+            );
+            Err(Error::invalid(&experiment.path, why))
+        }
+    }
+}
+
 /// Refuses classes that are made of label ids and that no case for training holds. Reads no further than it must.
 fn check_classes_held(path: &Path, manifest: &Manifest, prepared: &[PreparedCase]) -> Result<()> {
     if manifest.cases.iter().all(|case| case.label_ids.is_none()) {
@@ -409,99 +425,5 @@ fn check_classes_held(path: &Path, manifest: &Manifest, prepared: &[PreparedCase
             );
             Err(Error::invalid(path, why))
         }
-    }
-}
-
-/// The cases of an experiment.
-pub(super) struct Chosen<'a> {
-    /// For training.
-    pub(super) train: Vec<&'a Case>,
-    /// To be judged.
-    pub(super) test: Vec<&'a Case>,
-}
-
-/// All cases, or the first ones of each site and split; of a site that is left out those for testing alone; and where
-/// patients are held out, theirs in place of those for testing.
-///
-/// # Errors
-/// A site that is left out does not fit the data, or no patient is left to train on.
-pub(super) fn chosen_cases<'a>(manifest: &'a Manifest, experiment: &Experiment) -> Result<Chosen<'a>> {
-    let refuse = |why| Error::invalid(&experiment.path, why);
-    let left_out = experiment.leave_out.as_deref();
-    if let Some(why) = left_out.and_then(|site| mistake_of_leaving_out(site, manifest)) {
-        return Err(refuse(format!("'leave_out' is {why}")));
-    }
-    let mut taken: BTreeMap<(String, bool), usize> = BTreeMap::new();
-    let keep = |case: &&Case| {
-        let count = taken.entry((case.site.clone(), case.train)).or_default();
-        *count += 1;
-        let limit = experiment.cases_per_site;
-        limit.is_none_or(|[train, test]| *count <= if case.train { train } else { test })
-    };
-    let (mut train, mut test): (Vec<&Case>, Vec<&Case>) =
-        manifest.cases.iter().filter(keep).partition(|case| case.train);
-    if let Some(share) = experiment.hold_out {
-        let held_out = held_out(&train, share);
-        (test, train) = train.into_iter().partition(|case| held_out.contains(&patient(case)));
-        if let Some(case) = test
-            .iter()
-            .find(|case| !train.iter().any(|other| other.site == case.site))
-        {
-            let why = format!(
-                "'hold_out' leaves site '{}' no patient to train on; hold out a smaller share",
-                case.site
-            );
-            return Err(refuse(why));
-        }
-    }
-    train.retain(|case| left_out != Some(&*case.site));
-    Ok(Chosen { train, test })
-}
-
-/// A case's site and patient; a case that names no patient is one by itself.
-fn patient(case: &Case) -> (&str, &str) {
-    (&case.site, case.patient.as_deref().unwrap_or(&case.id))
-}
-
-/// This share of each site's patients, rounded up; the same ones whenever it is asked for.
-fn held_out<'a>(train: &[&'a Case], share: f64) -> BTreeSet<(&'a str, &'a str)> {
-    let mut of_sites: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for case in train {
-        let (site, patient) = patient(case);
-        of_sites.entry(site).or_default().insert(patient);
-    }
-    let of_site = |(site, patients): (&'a str, BTreeSet<&'a str>)| {
-        let mut patients: Vec<&str> = patients.into_iter().collect();
-        Random::new(0, &format!("held out/{site}")).shuffle(&mut patients);
-        patients.truncate((share * patients.len() as f64).ceil() as usize);
-        patients.into_iter().map(move |patient| (site, patient))
-    };
-    of_sites.into_iter().flat_map(of_site).collect()
-}
-
-/// Why leaving a site out would show nothing.
-fn mistake_of_leaving_out(site: &str, manifest: &Manifest) -> Option<String> {
-    let sites = |train: bool| -> BTreeSet<&str> {
-        let cases = manifest.cases.iter().filter(|case| case.train == train);
-        cases.map(|case| case.site.as_str()).collect()
-    };
-    let (training, test) = (sites(true), sites(false));
-    let others: Vec<&str> = training.iter().copied().filter(|other| *other != site).collect();
-    let named = |sites: Vec<&str>| sites.join(", ");
-    match (training.contains(site), test.contains(site)) {
-        (false, false) => Some(format!(
-            "'{site}', and the data have no such site; choose one of {}",
-            named(training.union(&test).copied().collect())
-        )),
-        (false, true) => Some(format!("'{site}', which has no training case anyway; remove it")),
-        (true, false) => Some(format!(
-            "'{site}', which has no test case, so that nobody would see what that does to it; leave another site out"
-        )),
-        (true, true) if others.len() < 2 => Some(format!(
-            "'{site}', and then only {} trains: that is what setting = \"alone\" does, and it judges each client's model on \
-             all sites' cases; choose that, and remove 'leave_out'",
-            named(others)
-        )),
-        (true, true) => None,
     }
 }
