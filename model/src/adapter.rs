@@ -69,6 +69,7 @@ impl Adapter {
     /// use flapsam_model::config::{AdapterConfig, SamConfig};
     /// use flapsam_model::method::Method;
     /// use flapsam_model::parameters::initialise;
+    /// use flapsam_model::preprocessing::Preprocessing;
     /// use flapsam_model::sam::Sam;
     ///
     /// # fn main() -> Result<(), flapsam_model::Error> {
@@ -83,7 +84,7 @@ impl Adapter {
     ///     sam,
     ///     adapter,
     ///     classes: vec!["background".into(), "hippocampus".into()],
-    ///     preprocessing: Default::default(),
+    ///     preprocessing: Preprocessing::default(),
     ///     base_sha256: sha256(b"the base checkpoint's file"),
     ///     seed: 1,
     /// };

@@ -88,12 +88,13 @@ impl Method {
     /// use flapsam_model::sam::Sam;
     ///
     /// # fn main() -> Result<(), flapsam_model::Error> {
-    /// // The paper's own setting: ViT-B at 512 pixels, rank 32, two classes.
-    /// let sam = SamConfig::named("vit_b").expect("one of the known ones").with_image_size(512);
+    /// // The paper's experiments on Fed-KiTS19: ViT-B at 224 pixels, rank 32, kidney and tumour.
+    /// let sam = SamConfig::named("vit_b").expect("one of the known ones").with_image_size(224);
     /// let lora = AdapterConfig::lora(2, 32);
-    /// let count = |method: Method| Ok::<_, flapsam_model::Error>(method.count(&Sam::layout(&sam, Some(&method.adapter(&lora)))?));
-    /// let times = count(Method::FullFt)? as f64 / count(Method::FlapSam)? as f64;
-    /// assert_eq!(times.round(), 49.0);
+    /// let layout = |method: Method| Sam::layout(&sam, Some(&method.adapter(&lora)));
+    /// let full = Method::FullFt.count(&layout(Method::FullFt)?) as f64;
+    /// let flap_sam = Method::FlapSam.count(&layout(Method::FlapSam)?) as f64;
+    /// assert_eq!((full / flap_sam).round(), 49.0);
     /// # Ok(())
     /// # }
     /// ```

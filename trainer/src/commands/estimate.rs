@@ -3,7 +3,6 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::data::cases::lock::ready;
 use crate::device::OpenDevice;
 use crate::error::Result;
 use crate::experiment::estimate::{Estimate, Pace, estimate};
@@ -24,7 +23,7 @@ pub fn rows(planned: &[Planned], data: &Path, device: &OpenDevice) -> Result<Vec
     let mut rows = Vec::new();
     for planned in planned {
         let experiment = &planned.experiment;
-        let manifest = experiment.divided(ready(&experiment.manifest(data), data)?)?;
+        let manifest = experiment.data_set(data)?;
         let classes = manifest.classes.len();
         // What the time of a step depends on.
         let network = format!(

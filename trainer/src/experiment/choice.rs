@@ -1,15 +1,25 @@
 //! Which of a data set's cases take part in an experiment, and whose they are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use flapsam_model::random::Random;
 
 use super::config::Experiment;
+use crate::data::cases::lock::ready;
 use crate::data::manifest::{Case, Manifest};
 use crate::error::{Error, Result};
 
 impl Experiment {
-    /// The data set as the experiment has it: with `clients_per_site`, each site's patients are dealt out, in order of
+    /// Its data set, ready for use, given the folder of data sets; as [`Experiment::divided`] has it.
+    ///
+    /// # Errors
+    /// The manifest cannot be read, its checksums are not all known, or see [`Experiment::divided`].
+    pub fn data_set(&self, data: &Path) -> Result<Manifest> {
+        self.divided(ready(&self.manifest(data), data)?)
+    }
+
+    /// A data set as the experiment has it: with `clients_per_site`, each site's patients are dealt out, in order of
     /// their names, to so many clients `site-1`, `site-2` and on, those for training and those for testing each in turn.
     ///
     /// # Errors
@@ -18,24 +28,27 @@ impl Experiment {
         let Some(clients) = self.clients_per_site else {
             return Ok(manifest);
         };
-        let mut patients: BTreeMap<(&str, bool), BTreeSet<&str>> = BTreeMap::new();
-        for case in &manifest.cases {
-            let (site, patient) = patient(case);
-            patients.entry((site, case.train)).or_default().insert(patient);
-        }
-        if let Some(((site, _), few)) = patients.iter().find(|((_, train), few)| *train && few.len() < clients) {
+        let cases = manifest.cases.iter();
+        let (train, test): (Vec<&Case>, Vec<&Case>) = cases.partition(|case| case.train);
+        let (training, test) = (patients(train), patients(test));
+        if let Some((site, few)) = training.iter().find(|(_, patients)| patients.len() < clients) {
             let why = format!(
                 "'clients_per_site' is {clients}, and site '{site}' has {} to train on; choose fewer",
                 few.len()
             );
             return Err(Error::invalid(&self.path, why));
         }
-        let client = |case: &Case| {
-            let (site, patient) = patient(case);
-            let place = patients[&(site, case.train)].iter().position(|other| *other == patient);
-            format!("{site}-{}", place.unwrap_or(0) % clients + 1)
-        };
-        let divided: Vec<String> = manifest.cases.iter().map(client).collect();
+        let mut dealt = BTreeMap::new();
+        for (&site, patients) in training.iter().chain(&test) {
+            for (&patient, client) in patients.iter().zip((1..=clients).cycle()) {
+                dealt.insert((site, patient), format!("{site}-{client}"));
+            }
+        }
+        let divided: Vec<String> = manifest
+            .cases
+            .iter()
+            .map(|case| dealt[&patient(case)].clone())
+            .collect();
         for (case, client) in manifest.cases.iter_mut().zip(divided) {
             case.site = client;
         }
@@ -94,20 +107,25 @@ fn patient(case: &Case) -> (&str, &str) {
     (&case.site, case.patient.as_deref().unwrap_or(&case.id))
 }
 
-/// This share of each site's patients, rounded up; the same ones whenever it is asked for.
-fn held_out<'a>(train: &[&'a Case], share: f64) -> BTreeSet<(&'a str, &'a str)> {
+/// The patients of each site.
+fn patients<'a>(cases: impl IntoIterator<Item = &'a Case>) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
     let mut of_sites: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for case in train {
+    for case in cases {
         let (site, patient) = patient(case);
         of_sites.entry(site).or_default().insert(patient);
     }
+    of_sites
+}
+
+/// This share of each site's patients, rounded up; the same ones whenever it is asked for.
+fn held_out<'a>(train: &[&'a Case], share: f64) -> BTreeSet<(&'a str, &'a str)> {
     let of_site = |(site, patients): (&'a str, BTreeSet<&'a str>)| {
         let mut patients: Vec<&str> = patients.into_iter().collect();
         Random::new(0, &format!("held out/{site}")).shuffle(&mut patients);
         patients.truncate((share * patients.len() as f64).ceil() as usize);
         patients.into_iter().map(move |patient| (site, patient))
     };
-    of_sites.into_iter().flat_map(of_site).collect()
+    patients(train.iter().copied()).into_iter().flat_map(of_site).collect()
 }
 
 /// Why leaving a site out would show nothing.

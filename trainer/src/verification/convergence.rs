@@ -1,9 +1,12 @@
 //! MLPerf's rule for reference convergence points: a device or an implementation that reaches a given quality in fewer
 //! rounds than the reference, and by more than chance explains, has not trained the same.
 //!
-//! After the training rules of MLPerf (section "Reference Convergence Points"): the reference is run at least twice as
-//! often as what is compared with it; the fastest and the slowest run of each are left out, here of five runs or more;
-//! one run that never gets there counts as the slowest; and the test is one-sided, at 5 %.
+//! After MLPerf's training rules and what its checker says of itself (`rcp_checker` in mlcommons/logging): nothing may
+//! converge statistically faster than the reference, which is run at least twice as often; the fastest and the slowest run
+//! of each are left out, here of five runs or more; and one run that never gets there counts as the slowest. Of our own
+//! choosing is the test: Welch's, one-sided, at 5 %.
+//!
+//! No golden figure hangs on it: its last digits are those of the system's mathematics.
 
 use puruspe::betai;
 use serde::Serialize;

@@ -5,7 +5,6 @@ use serde_json::json;
 use super::Args;
 use super::presence::{LeftOut, without};
 use crate::commands::{Outcome, print_json};
-use crate::data::cases::lock::ready;
 use crate::device::OpenDevice;
 use crate::error::Result;
 use crate::experiment::{Start, run as run_experiment};
@@ -16,7 +15,7 @@ pub(super) fn rehearse(planned: &[Planned], left_out: &[LeftOut], args: &Args, d
     let mut failed = Vec::new();
     for planned in planned {
         let experiment = &planned.experiment;
-        let manifest = experiment.divided(ready(&experiment.manifest(&args.data), &args.data)?)?;
+        let manifest = experiment.data_set(&args.data)?;
         let small = experiment.rehearsal(&manifest)?;
         let out = args.out.join("dry-run").join(&planned.name);
         let start = Instant::now();

@@ -18,7 +18,6 @@ use super::network::Network;
 use super::record::{Record, TrainingTime};
 use super::trace::{self, TRACE};
 use crate::data::batches::prepared::{Preparation, PreparedCase};
-use crate::data::cases::lock::ready;
 use crate::data::manifest::{Case, Manifest};
 use crate::device::OpenDevice;
 use crate::error::{Error, Result};
@@ -198,7 +197,7 @@ impl Run {
         device: &OpenDevice,
         only: Option<&str>,
     ) -> Result<Self> {
-        let mut manifest = experiment.divided(ready(&experiment.manifest(data_root), data_root)?)?;
+        let mut manifest = experiment.data_set(data_root)?;
         if let Some(site) = only {
             manifest.cases.retain(|case| case.site == site);
         }
